@@ -1,0 +1,98 @@
+//! A peer's segment becomes part of this node.
+
+use std::io::{BufReader, Seek as _};
+
+use fjall::PersistMode;
+
+use super::record::Version;
+use super::segment::{Entry, Invalid, Reader};
+use super::store::Writer;
+use super::{Applied, ApplyError, Engine, EngineError, SegmentMeta, StagedSegment};
+
+impl Engine {
+    /// Merges a segment's records and registers it, in one durable step. The whole segment is
+    /// checked first. When this is done, the staged file has become the segment file.
+    ///
+    /// # Errors
+    /// [`ApplyError::Rejected`] when the bytes are no segment, which no further try changes.
+    /// [`ApplyError::Storage`] when the disk fails; the same staged segment can be applied again.
+    pub fn apply(&self, segment: &mut StagedSegment) -> Result<Applied, ApplyError> {
+        let hash = segment.hash();
+        if self.has(&hash) {
+            return Ok(Applied { duplicate: true, ..Applied::default() });
+        }
+        let entries = self.read_segment(segment)?;
+        let mut writer = self.writer();
+        if self.has(&hash) {
+            return Ok(Applied { duplicate: true, ..Applied::default() });
+        }
+        let records = entries.len() as u64;
+        let winners = self.winners(entries)?;
+        let mut batch = self.store.batch(PersistMode::SyncAll);
+        let mut overtaken = Vec::new();
+        for entry in &winners {
+            batch.insert(&self.store.records, entry.key.as_slice(), entry.version.encode());
+            if writer.pending.contains_key(&entry.key) {
+                batch.remove(&self.store.pending, entry.key.as_slice());
+                overtaken.push(&entry.key);
+            }
+        }
+        let id = writer.absent.get(&hash).copied().unwrap_or(writer.next_id);
+        let meta = SegmentMeta { id, hash, bytes: segment.len(), records };
+        self.commit_with(batch, segment, &meta)?;
+
+        for key in overtaken {
+            writer.forget_pending(key);
+        }
+        let Writer { next_id, absent, .. } = &mut *writer;
+        absent.remove(&hash);
+        *next_id = (*next_id).max(id + 1);
+        self.publish(&writer);
+        self.register(meta);
+        let written = winners.len() as u64;
+        Ok(Applied { written, skipped: records - written, duplicate: false })
+    }
+
+    fn read_segment(&self, segment: &mut StagedSegment) -> Result<Vec<Entry>, ApplyError> {
+        let mut read = || -> Result<Vec<Entry>, Invalid> {
+            segment.file.rewind()?;
+            let file = BufReader::with_capacity(256 << 10, &segment.file);
+            let limit = self.options.max_segment_inflated_bytes;
+            let mut reader = Reader::new(file, segment.len(), limit)?;
+            let mut entries = Vec::new();
+            while reader.next_block(&mut entries)? {}
+            Ok(entries)
+        };
+        read().map_err(|invalid| match invalid {
+            Invalid::Rejected(why) => ApplyError::Rejected { hash: segment.hash(), why },
+            Invalid::Io(source) => {
+                let context = format!("can't read the staged segment {}", segment.hash());
+                ApplyError::Storage(EngineError::Io { context, source })
+            }
+        })
+    }
+
+    /// The entries that win over what is stored, in key order, one a key.
+    fn winners(&self, mut entries: Vec<Entry>) -> Result<Vec<Entry>, EngineError> {
+        // In order already, but for segments that no known writer makes. Of several entries of a
+        // key the greatest comes first, and stays.
+        entries.sort_by(|a, b| a.key.cmp(&b.key).then_with(|| b.version.cmp(&a.version)));
+        entries.dedup_by(|later, first| later.key == first.key);
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+            return Ok(entries);
+        };
+        if self.store.records.range(&first.key[..]..=&last.key[..]).next().is_none() {
+            return Ok(entries);
+        }
+        let mut winners = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let Version { timestamp, deleted, value, ttl } = &entry.version;
+            let ours =
+                Version { timestamp: *timestamp, deleted: *deleted, value: &value[..], ttl: *ttl };
+            if self.store.version(&entry.key, |there| there.is_none_or(|there| ours > there))? {
+                winners.push(entry);
+            }
+        }
+        Ok(winners)
+    }
+}

@@ -1,0 +1,127 @@
+//! What can go wrong, each with what to do about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::record::{MAX_KEY, MAX_RECORD};
+use crate::Hash;
+
+/// Why the engine did not do what it was asked. Nothing of it is visible then.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// Another engine has it open.
+    #[error("the database {path} is open in another process: stop that one, or talk to it")]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder holds something else.
+    #[error("{path} is no database of this host: {why}")]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+        /// What it is, and what to do.
+        why: String,
+    },
+    /// A namespace without bytes, which the published crate can't write either.
+    #[error("a namespace must have at least one byte")]
+    EmptyNamespace,
+    /// A key without bytes.
+    #[error("a key must have at least one byte")]
+    EmptyKey,
+    /// Namespace and key are too long together.
+    #[error("namespace and key have {bytes} bytes together; the limit is {MAX_KEY}")]
+    KeyTooLong {
+        /// Their length.
+        bytes: usize,
+    },
+    /// The record does not fit into a block of a segment.
+    #[error(
+        "the record takes {bytes} bytes in a segment; the format's limit is {MAX_RECORD}: \
+         split the value over several keys"
+    )]
+    RecordTooLarge {
+        /// Its length in a segment.
+        bytes: usize,
+    },
+    /// A time to live that can't be stored.
+    #[error("a time to live is between one second and {} seconds", u32::MAX)]
+    Ttl,
+    /// The record that is there has the last of all timestamps.
+    #[error("the record there is stamped with the end of time, so that no write can replace it")]
+    Unbeatable,
+    /// A file could not be read or written.
+    #[error("{context}: {}", describe_io(.source))]
+    Io {
+        /// Which file, and what for.
+        context: String,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// The record store failed.
+    #[error("the record store failed: {}", describe_store(.0))]
+    Store(#[source] Box<fjall::Error>),
+    /// What is on disk is not what was written.
+    #[error("the database is damaged: {0}")]
+    Corrupt(String),
+}
+
+impl EngineError {
+    /// Whether the disk is full, read-only, damaged or failing, as opposed to a bad argument.
+    pub fn is_storage(&self) -> bool {
+        matches!(self, Self::Io { .. } | Self::Store(_) | Self::Corrupt(_))
+    }
+
+    /// For `map_err`: what was done to which file.
+    pub(super) fn io(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let context = format!("can't {what} {}", path.display());
+        move |source| Self::Io { context, source }
+    }
+}
+
+impl From<fjall::Error> for EngineError {
+    fn from(error: fjall::Error) -> Self {
+        Self::Store(Box::new(error))
+    }
+}
+
+fn describe_io(error: &io::Error) -> String {
+    let fix = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ": free space on the disk",
+        io::ErrorKind::ReadOnlyFilesystem => ": mount the disk writable",
+        io::ErrorKind::PermissionDenied => {
+            ": the user that runs this must own the database and may write to it"
+        }
+        _ => "",
+    };
+    format!("{error}{fix}")
+}
+
+fn describe_store(error: &fjall::Error) -> String {
+    match error {
+        fjall::Error::Io(error) => describe_io(error),
+        fjall::Error::Storage(fjall::LsmError::Io(error)) => describe_io(error),
+        fjall::Error::Poisoned => "an earlier write failed, and what came of it is unknown until \
+                                   the next start: see that the disk has space and is healthy, \
+                                   then restart; acknowledged writes are on it"
+            .to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// Why a segment was not applied. Nothing of it is visible then.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The bytes are those of the hash and yet no segment. They are the same at every try.
+    #[error("segment {hash} is not one: {why}")]
+    Rejected {
+        /// Its name.
+        hash: Hash,
+        /// The first thing that is wrong with it.
+        why: String,
+    },
+    /// The engine could not write. The staged segment can be applied again.
+    #[error(transparent)]
+    Storage(#[from] EngineError),
+}

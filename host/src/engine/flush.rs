@@ -1,0 +1,106 @@
+//! Pending writes become a segment.
+
+use std::io::BufWriter;
+
+use fjall::PersistMode;
+
+use super::segment::{self, Entry};
+use super::store::{POSITION, Writer};
+use super::{Engine, EngineError, SegmentMeta, StagedSegment, index, record::Version};
+
+impl Engine {
+    /// Puts all pending writes into one segment, so that peers can pull them. None when there were
+    /// none.
+    ///
+    /// # Errors
+    /// When the disk fails. The writes stay pending then.
+    pub fn flush(&self) -> Result<Option<SegmentMeta>, EngineError> {
+        let mut writer = self.writer();
+        let flushed = self.flush_locked(&mut writer);
+        self.publish(&writer);
+        flushed
+    }
+
+    pub(super) fn flush_locked(
+        &self,
+        writer: &mut Writer,
+    ) -> Result<Option<SegmentMeta>, EngineError> {
+        if writer.pending.is_empty() {
+            return Ok(None);
+        }
+        let entries = writer.pending.iter().map(|(key, pending)| {
+            let version = self.store.version(key, |version| {
+                version.map(|Version { timestamp, deleted, value, ttl }| Version {
+                    timestamp,
+                    deleted,
+                    value: value.to_vec(),
+                    ttl,
+                })
+            })?;
+            let missing = || EngineError::Corrupt("a pending write has no record".to_owned());
+            let version = version.ok_or_else(missing)?;
+            Ok(Entry { key: key.clone(), version, lsn: pending.lsn })
+        });
+        let (mut staged, records) = self.write_segment(entries)?;
+        let segment =
+            SegmentMeta { id: writer.next_id, hash: staged.hash(), bytes: staged.len(), records };
+        let mut position = writer.position;
+        position.confirmed_lsn = position.lsn;
+
+        let mut batch = self.store.batch(PersistMode::SyncAll);
+        for key in writer.pending.keys() {
+            batch.remove(&self.store.pending, key.as_slice());
+        }
+        batch.insert(&self.store.state, POSITION, position.encode());
+        self.commit_with(batch, &mut staged, &segment)?;
+
+        writer.next_id += 1;
+        writer.position = position;
+        writer.pending.clear();
+        writer.pending_bytes = 0;
+        self.register(segment.clone());
+        Ok(Some(segment))
+    }
+
+    fn write_segment(
+        &self,
+        entries: impl Iterator<Item = Result<Entry, EngineError>>,
+    ) -> Result<(StagedSegment, u64), EngineError> {
+        let staging = self.folder.staging();
+        let io = || EngineError::io("write a segment in", &staging);
+        let mut out = BufWriter::with_capacity(256 << 10, self.stage().map_err(io())?);
+        let records = segment::write(&mut out, entries)?;
+        let file = out.into_inner().map_err(|error| io()(error.into_error()))?;
+        Ok((file.finish(), records))
+    }
+
+    /// Makes a segment file, its registration and the rest of a batch durable as one step. When
+    /// that fails, the staged file is what it was.
+    pub(super) fn commit_with(
+        &self,
+        mut batch: fjall::OwnedWriteBatch,
+        staged: &mut StagedSegment,
+        segment: &SegmentMeta,
+    ) -> Result<(), EngineError> {
+        let path = self.folder.segment(&segment.hash);
+        staged.move_to(&path).map_err(EngineError::io("write", &path))?;
+        let (key, value) = index::encode(segment);
+        batch.insert(&self.store.segments, key, value);
+        let committed =
+            self.folder.sync_segments().and_then(|()| batch.commit().map_err(EngineError::from));
+        match committed {
+            Ok(()) => staged.release(),
+            Err(_) => {
+                // If this fails too, the file is registered nowhere and goes at the next start.
+                let _ = staged.move_back(&path);
+            }
+        }
+        committed
+    }
+}
+
+impl From<std::io::Error> for EngineError {
+    fn from(source: std::io::Error) -> Self {
+        Self::Io { context: "can't write a segment".to_owned(), source }
+    }
+}

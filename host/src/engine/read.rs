@@ -1,0 +1,127 @@
+//! Reads: the live records, from a snapshot.
+
+use std::ops::Bound;
+
+use super::record::{Record, Version, now, split, store_key};
+use super::{Engine, EngineError};
+
+impl Engine {
+    /// The value under a key; none when there is none, or when it was deleted or has expired.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn get(&self, ns: &[u8], key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+        Ok(self.get_record(ns, key)?.map(|record| record.value))
+    }
+
+    /// As [`Engine::get`], with what is known of the value.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn get_record(&self, ns: &[u8], key: &[u8]) -> Result<Option<Record>, EngineError> {
+        let Ok(store_key) = store_key(ns, key) else { return Ok(None) };
+        self.store.version(&store_key, |version| live(key, version?, now()))
+    }
+
+    /// Live records with `start` <= key < `end`, in key order; without an end, to the end of the
+    /// namespace. Later writes don't show.
+    ///
+    /// # Errors
+    /// [`EngineError::KeyTooLong`]; when the disk fails, as an item.
+    pub fn range(
+        &self,
+        ns: &[u8],
+        start: &[u8],
+        end: Option<&[u8]>,
+    ) -> Result<impl Iterator<Item = Result<Record, EngineError>> + use<>, EngineError> {
+        let start = store_key(ns, start)?;
+        let end = match end {
+            Some(end) => Bound::Excluded(store_key(ns, end)?),
+            None => after(&store_key(ns, b"")?),
+        };
+        Ok(self.scan(start, end))
+    }
+
+    /// Live records whose keys begin with `prefix`, in key order. Later writes don't show.
+    ///
+    /// # Errors
+    /// As [`Engine::range`].
+    pub fn prefix(
+        &self,
+        ns: &[u8],
+        prefix: &[u8],
+    ) -> Result<impl Iterator<Item = Result<Record, EngineError>> + use<>, EngineError> {
+        let start = store_key(ns, prefix)?;
+        let end = after(&start);
+        Ok(self.scan(start, end))
+    }
+
+    /// All namespaces that have live records, shorter ones first.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn namespaces(&self) -> Result<Vec<Vec<u8>>, EngineError> {
+        let mut namespaces = Vec::new();
+        let mut from = Bound::Unbounded;
+        while let Some(first) = self.store.snapshot((from, Bound::Unbounded)).next() {
+            let key = first.key()?;
+            let ns = split(&key).map(|(ns, _)| ns.to_vec()).unwrap_or_default();
+            if self.range(&ns, b"", None)?.next().transpose()?.is_some() {
+                namespaces.push(ns.clone());
+            }
+            from = match after(&store_key(&ns, b"")?) {
+                Bound::Excluded(next) => Bound::Included(next),
+                _ => break,
+            };
+        }
+        Ok(namespaces)
+    }
+
+    fn scan(
+        &self,
+        start: Vec<u8>,
+        end: Bound<Vec<u8>>,
+    ) -> impl Iterator<Item = Result<Record, EngineError>> + use<> {
+        let empty = matches!(&end, Bound::Excluded(end) if *end <= start);
+        let found = (!empty).then(|| self.store.snapshot((Bound::Included(start), end)));
+        let now = now();
+        found.into_iter().flatten().filter_map(move |guard| {
+            let record = || -> Result<Option<Record>, EngineError> {
+                let (key, value) = guard.into_inner()?;
+                let key = split(&key).map(|(_, key)| key).unwrap_or_default();
+                Ok(live(key, Version::decode(&value)?, now))
+            };
+            record().transpose()
+        })
+    }
+}
+
+fn live(key: &[u8], version: Version<&[u8]>, now: i64) -> Option<Record> {
+    let Version { timestamp, value, ttl, .. } = version;
+    version.is_live(now).then(|| Record { key: key.into(), value: value.into(), timestamp, ttl })
+}
+
+/// The first key after all that begin with `prefix`; none when no key is.
+pub(crate) fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|&byte| byte < 0xff)?;
+    let mut end = prefix[..=last].to_vec();
+    end[last] += 1;
+    Some(end)
+}
+
+fn after(prefix: &[u8]) -> Bound<Vec<u8>> {
+    prefix_end(prefix).map_or(Bound::Unbounded, Bound::Excluded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_ends_where_the_next_one_begins() {
+        assert_eq!(prefix_end(b"ab").unwrap(), b"ac");
+        assert_eq!(prefix_end(b"a\xff\xff").unwrap(), b"b");
+        assert_eq!(prefix_end(b"\xff"), None);
+        assert_eq!(prefix_end(b""), None);
+    }
+}

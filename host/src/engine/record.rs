@@ -1,0 +1,131 @@
+//! A record, its key in the store, and the order in which records win.
+//!
+//! Records of one key are totally ordered by (timestamp, delete over put, value, TTL), and merging
+//! takes the greatest. So merging is commutative, associative and idempotent: a join-semilattice
+//! (Shapiro et al., "Conflict-free Replicated Data Types", 2011), in which any order, grouping and
+//! repetition of segments ends in the same records.
+
+use std::time::{Duration, SystemTime};
+
+use super::EngineError;
+
+/// Namespace and key together, in bytes. Two more bytes give the length of the namespace.
+pub const MAX_KEY: usize = u16::MAX as usize - 2;
+
+/// A record in a segment, in bytes. With what may precede it in its block, it stays below the
+/// 2 MiB that a reader inflates.
+pub const MAX_RECORD: usize = super::segment::MAX_BLOCK - super::segment::BLOCK_TARGET;
+
+/// What a record weighs in a segment besides key and value.
+const OVERHEAD: usize = 4 + 4 + 8 + 8 + 4 + 1;
+
+/// One live record as a read returns it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The key in its namespace.
+    pub key: Vec<u8>,
+    /// The value.
+    pub value: Vec<u8>,
+    /// Unix nanoseconds of the write.
+    pub timestamp: i64,
+    /// Seconds from the write, 0 for none.
+    pub ttl: u32,
+}
+
+/// What the store holds under a key: a put or a tombstone. Ordered by who wins.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Version<V> {
+    pub(super) timestamp: i64,
+    pub(super) deleted: bool,
+    /// Empty for a tombstone.
+    pub(super) value: V,
+    pub(super) ttl: u32,
+}
+
+const FIXED: usize = 8 + 4 + 1;
+
+impl<V: AsRef<[u8]>> Version<V> {
+    /// `timestamp: i64, ttl: u32, op: u8, value`, little-endian; `op` as in a segment.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let value = self.value.as_ref();
+        let mut bytes = Vec::with_capacity(FIXED + value.len());
+        bytes.extend(self.timestamp.to_le_bytes());
+        bytes.extend(self.ttl.to_le_bytes());
+        bytes.push(op(self.deleted));
+        bytes.extend(value);
+        bytes
+    }
+
+    /// Whether a read at `now` (Unix nanoseconds) finds it.
+    pub(super) fn is_live(&self, now: i64) -> bool {
+        let end = i128::from(self.timestamp) + i128::from(self.ttl) * 1_000_000_000;
+        !self.deleted && (self.ttl == 0 || i128::from(now) < end)
+    }
+}
+
+impl<'a> Version<&'a [u8]> {
+    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, EngineError> {
+        let parts = bytes.split_first_chunk::<8>().and_then(|(timestamp, rest)| {
+            let (ttl, rest) = rest.split_first_chunk::<4>()?;
+            let (op, value) = rest.split_first()?;
+            let deleted = deleted(*op)?;
+            let (timestamp, ttl) = (i64::from_le_bytes(*timestamp), u32::from_le_bytes(*ttl));
+            Some(Self { timestamp, deleted, value, ttl })
+        });
+        parts.ok_or_else(|| EngineError::Corrupt("a stored record is cut or changed".to_owned()))
+    }
+}
+
+/// The operation byte of the segment format.
+pub(super) fn op(deleted: bool) -> u8 {
+    if deleted { 2 } else { 1 }
+}
+
+/// Whether an operation byte says that the record is a tombstone; none when it says nothing.
+pub(super) fn deleted(op: u8) -> Option<bool> {
+    match op {
+        1 => Some(false),
+        2 => Some(true),
+        _ => None,
+    }
+}
+
+/// The key in store and segments: length of the namespace (`u16`, big-endian), namespace, key. So
+/// a namespace is a contiguous range, whatever its name, and none is the prefix of another.
+pub(super) fn store_key(ns: &[u8], key: &[u8]) -> Result<Vec<u8>, EngineError> {
+    let bytes = ns.len() + key.len();
+    if bytes > MAX_KEY {
+        return Err(EngineError::KeyTooLong { bytes });
+    }
+    let mut store_key = Vec::with_capacity(2 + bytes);
+    // Below 2^16 by the check.
+    store_key.extend((ns.len() as u16).to_be_bytes());
+    store_key.extend(ns);
+    store_key.extend(key);
+    Ok(store_key)
+}
+
+/// Namespace and key of a store key; none when it is no such.
+pub(super) fn split(store_key: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = store_key.split_first_chunk::<2>()?;
+    rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))
+}
+
+/// Checks what a local write may hold.
+pub(super) fn check_size(store_key: &[u8], value: &[u8]) -> Result<(), EngineError> {
+    let bytes = OVERHEAD + store_key.len() + value.len();
+    if bytes > MAX_RECORD { Err(EngineError::RecordTooLarge { bytes }) } else { Ok(()) }
+}
+
+/// Whole seconds, begun ones counted.
+pub(super) fn ttl_secs(ttl: Option<Duration>) -> Result<u32, EngineError> {
+    let Some(ttl) = ttl else { return Ok(0) };
+    let secs = ttl.as_secs().saturating_add(u64::from(ttl.subsec_nanos() > 0));
+    u32::try_from(secs).ok().filter(|&secs| secs > 0).ok_or(EngineError::Ttl)
+}
+
+/// Unix nanoseconds, by the wall clock of this machine.
+pub(super) fn now() -> i64 {
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,167 @@
+//! Bytes that a peer chose to records, or to a reason why they are none.
+//!
+//! A valid hash says that the bytes are the ones that the peer named, not that they are sound. So
+//! nothing is taken for granted, and memory is bounded before it is used: a block inflates into a
+//! buffer of fixed size, and all blocks together stay below a limit.
+
+use std::io::{self, Read};
+
+use super::{ALIGN, HEADER, MAGIC, MAX_BLOCK};
+use crate::engine::record::{MAX_KEY, Version, deleted, split};
+
+/// One record of a segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::engine) struct Entry {
+    /// As in the store, with its namespace.
+    pub(in crate::engine) key: Vec<u8>,
+    pub(in crate::engine) version: Version<Vec<u8>>,
+    /// The sequence number that the writer gave it.
+    pub(in crate::engine) lsn: u64,
+}
+
+/// Why there is no next block.
+#[derive(Debug)]
+pub(in crate::engine) enum Invalid {
+    /// These bytes are no segment.
+    Rejected(String),
+    /// They could not be read.
+    Io(io::Error),
+}
+
+impl From<io::Error> for Invalid {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+fn reject<T>(why: impl Into<String>) -> Result<T, Invalid> {
+    Err(Invalid::Rejected(why.into()))
+}
+
+/// Reads a segment block by block.
+pub(in crate::engine) struct Reader<R> {
+    input: R,
+    /// Bytes of the file that are still to come.
+    left: u64,
+    /// Inflated bytes that may still come.
+    budget: u64,
+    limit: u64,
+    inflate: zstd::bulk::Decompressor<'static>,
+    compressed: Vec<u8>,
+    block: Vec<u8>,
+}
+
+impl<R: Read> Reader<R> {
+    /// Begins to read a file of `len` bytes. It may inflate to `limit` bytes in all.
+    pub(in crate::engine) fn new(mut input: R, len: u64, limit: u64) -> Result<Self, Invalid> {
+        let mut header = [0; HEADER.len()];
+        if len < header.len() as u64 {
+            return reject("it is shorter than a header");
+        }
+        input.read_exact(&mut header)?;
+        if !header.starts_with(MAGIC) {
+            return reject("it does not begin as a segment does");
+        }
+        if header != *HEADER {
+            return reject(format!(
+                "it is of version {}, and this host reads version 1: update the host",
+                header[4]
+            ));
+        }
+        let left = len - header.len() as u64;
+        if left == 0 {
+            return reject("it has no records");
+        }
+        let (compressed, block) = (Vec::new(), Vec::with_capacity(MAX_BLOCK));
+        let inflate = zstd::bulk::Decompressor::new()?;
+        Ok(Self { input, left, budget: limit, limit, inflate, compressed, block })
+    }
+
+    /// Appends the records of the next block to `entries`. False when there was none.
+    pub(in crate::engine) fn next_block(
+        &mut self,
+        entries: &mut Vec<Entry>,
+    ) -> Result<bool, Invalid> {
+        if self.left == 0 {
+            return Ok(false);
+        }
+        self.inflate_block()?;
+        self.budget = match self.budget.checked_sub(self.block.len() as u64) {
+            Some(left) => left,
+            None => return reject(format!("it inflates to more than {} bytes", self.limit)),
+        };
+        let mut rest = &self.block[..];
+        while !rest.is_empty() {
+            let Some(entry) = take_entry(&mut rest)? else { return reject("a record is cut") };
+            entries.push(entry);
+        }
+        Ok(true)
+    }
+
+    fn inflate_block(&mut self) -> Result<(), Invalid> {
+        let mut head = [0; 8];
+        if self.left < head.len() as u64 {
+            return reject("the header of a block is cut");
+        }
+        self.input.read_exact(&mut head)?;
+        let [m0, m1, m2, m3, len @ ..] = head;
+        if [m0, m1, m2, m3] != *MAGIC {
+            return reject("a block does not begin as a block does");
+        }
+        let len = u32::from_le_bytes(len) as usize;
+        if len > zstd::zstd_safe::compress_bound(MAX_BLOCK) {
+            return reject(format!("a block of {len} compressed bytes is larger than any"));
+        }
+        let padded = (head.len() + len).next_multiple_of(ALIGN) - head.len();
+        self.left -= head.len() as u64;
+        if self.left < padded as u64 {
+            return reject("a block is cut");
+        }
+        self.left -= padded as u64;
+        self.compressed.resize(padded, 0);
+        self.input.read_exact(&mut self.compressed)?;
+        self.block.clear();
+        // The buffer has room for the largest block, and zstd stops at its end.
+        if let Err(error) =
+            self.inflate.decompress_to_buffer(&self.compressed[..len], &mut self.block)
+        {
+            return reject(format!(
+                "a block does not inflate to at most {MAX_BLOCK} bytes: {error}"
+            ));
+        }
+        match self.block.len() {
+            0 => reject("a block has no records"),
+            // The allocator may have given more room than was asked for.
+            len if len > MAX_BLOCK => reject("a block inflates to more than 2 MiB"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// None where it is cut.
+fn take_entry(rest: &mut &[u8]) -> Result<Option<Entry>, Invalid> {
+    let Some(key) = take_bytes(rest) else { return Ok(None) };
+    let Some(value) = take_bytes(rest) else { return Ok(None) };
+    let Some((fixed, after)) = rest.split_first_chunk::<21>() else { return Ok(None) };
+    *rest = after;
+    let [l0, l1, l2, l3, l4, l5, l6, l7, t @ .., x0, x1, x2, x3, op] = *fixed;
+    if split(key).is_none() || key.len() > MAX_KEY + 2 {
+        return reject("a key has no namespace, or is too long");
+    }
+    let Some(deleted) = deleted(op) else { return reject(format!("{op} is no operation")) };
+    let version = Version {
+        timestamp: i64::from_le_bytes(t),
+        deleted,
+        value: if deleted { Vec::new() } else { value.to_vec() },
+        ttl: u32::from_le_bytes([x0, x1, x2, x3]),
+    };
+    let lsn = u64::from_le_bytes([l0, l1, l2, l3, l4, l5, l6, l7]);
+    Ok(Some(Entry { key: key.to_vec(), version, lsn }))
+}
+
+fn take_bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (len, after) = rest.split_first_chunk::<4>()?;
+    let (bytes, after) = after.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+    *rest = after;
+    Some(bytes)
+}

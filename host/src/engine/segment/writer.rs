@@ -1,0 +1,52 @@
+//! Records to bytes, in the very bytes that the published writer would make of them.
+
+use std::io::{self, Write};
+
+use super::{ALIGN, BLOCK_TARGET, Entry, HEADER, LEVEL, MAGIC};
+use crate::engine::record::op;
+
+/// Writes a segment of these entries, which must be in key order. The returned count is theirs.
+pub(in crate::engine) fn write<E>(
+    out: &mut impl Write,
+    entries: impl IntoIterator<Item = Result<Entry, E>>,
+) -> Result<u64, E>
+where
+    E: From<io::Error>,
+{
+    out.write_all(HEADER)?;
+    let (mut block, mut count) = (Vec::new(), 0);
+    for entry in entries {
+        encode(&entry?, &mut block);
+        count += 1;
+        if block.len() >= BLOCK_TARGET {
+            write_block(out, &block)?;
+            block.clear();
+        }
+    }
+    if !block.is_empty() {
+        write_block(out, &block)?;
+    }
+    Ok(count)
+}
+
+fn encode(entry: &Entry, block: &mut Vec<u8>) {
+    let version = &entry.version;
+    for bytes in [&entry.key, &version.value] {
+        // Both are far below 4 GiB: a record is no larger than a block.
+        block.extend((bytes.len() as u32).to_le_bytes());
+        block.extend(bytes);
+    }
+    block.extend(entry.lsn.to_le_bytes());
+    block.extend(version.timestamp.to_le_bytes());
+    block.extend(version.ttl.to_le_bytes());
+    block.push(op(version.deleted));
+}
+
+fn write_block(out: &mut impl Write, block: &[u8]) -> io::Result<()> {
+    let compressed = zstd::encode_all(block, LEVEL)?;
+    out.write_all(MAGIC)?;
+    out.write_all(&(compressed.len() as u32).to_le_bytes())?;
+    out.write_all(&compressed)?;
+    let len = MAGIC.len() + 4 + compressed.len();
+    out.write_all(&[0; ALIGN][..len.next_multiple_of(ALIGN) - len])
+}

@@ -1,0 +1,197 @@
+//! The record store: which keyspaces there are, and what the writer remembers between two writes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::path::Path;
+
+use fjall::{
+    Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable as _,
+};
+
+use super::record::Version;
+use super::{EngineError, SegmentMeta, Watermark, index};
+use crate::Hash;
+
+/// Key of the [`Position`] among the state.
+pub(super) const POSITION: &[u8] = b"position";
+
+/// The keyspaces of the database.
+pub(super) struct Store {
+    db: Database,
+    /// Store key to [`Version`].
+    pub(super) records: Keyspace,
+    /// Store key of each local write that is in no segment, to [`Pending`].
+    pub(super) pending: Keyspace,
+    /// Segments by id.
+    pub(super) segments: Keyspace,
+    pub(super) state: Keyspace,
+}
+
+/// How far the writer is. On disk in the same batch as what it speaks of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Position {
+    /// Of the last local write.
+    pub(super) lsn: u64,
+    /// Of the last local write that is in a segment.
+    pub(super) confirmed_lsn: u64,
+    pub(super) write_token: u64,
+    /// The last time a local write was stamped with, so that the clock may go back.
+    pub(super) stamp: i64,
+}
+
+/// A local write that is in no segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pending {
+    pub(super) lsn: u64,
+    /// Of key and value.
+    pub(super) bytes: u64,
+}
+
+/// What only the one writer needs, and the store can give again.
+#[derive(Debug, Default)]
+pub(super) struct Writer {
+    pub(super) position: Position,
+    pub(super) pending: BTreeMap<Vec<u8>, Pending>,
+    pub(super) pending_bytes: u64,
+    pub(super) next_id: u64,
+    /// Registered segments whose files are gone, with their ids.
+    pub(super) absent: HashMap<Hash, u64>,
+}
+
+/// What readers see of the writer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Progress {
+    pub(super) watermark: Watermark,
+    pub(super) pending_records: u64,
+    pub(super) pending_bytes: u64,
+}
+
+impl Store {
+    pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, EngineError> {
+        let db = Database::builder(path).cache_size(cache_bytes).open().map_err(
+            |error| match error {
+                fjall::Error::Locked => EngineError::Locked { path: path.to_owned() },
+                error => error.into(),
+            },
+        )?;
+        let open = |name| db.keyspace(name, KeyspaceCreateOptions::default);
+        let (records, pending) = (open("records")?, open("pending")?);
+        let (segments, state) = (open("segments")?, open("state")?);
+        Ok(Self { db, records, pending, segments, state })
+    }
+
+    pub(super) fn batch(&self, mode: PersistMode) -> OwnedWriteBatch {
+        self.db.batch().durability(Some(mode))
+    }
+
+    /// The records of a range of store keys, as they are now.
+    pub(super) fn snapshot(&self, range: (Bound<Vec<u8>>, Bound<Vec<u8>>)) -> fjall::Iter {
+        self.db.snapshot().range(&self.records, range)
+    }
+
+    /// Runs `read` on what is stored under a key.
+    pub(super) fn version<T>(
+        &self,
+        key: &[u8],
+        read: impl FnOnce(Option<Version<&[u8]>>) -> T,
+    ) -> Result<T, EngineError> {
+        match self.records.get(key)? {
+            Some(bytes) => Ok(read(Some(Version::decode(&bytes)?))),
+            None => Ok(read(None)),
+        }
+    }
+
+    pub(super) fn load_writer(&self) -> Result<Writer, EngineError> {
+        let mut writer = Writer::default();
+        if let Some(bytes) = self.state.get(POSITION)? {
+            writer.position = Position::decode(&bytes)?;
+        }
+        for guard in self.pending.iter() {
+            let (key, value) = guard.into_inner()?;
+            writer.note_pending(key.to_vec(), Pending::decode(&value)?);
+        }
+        Ok(writer)
+    }
+
+    pub(super) fn load_segments(&self) -> Result<Vec<SegmentMeta>, EngineError> {
+        let load = |guard: fjall::Guard| {
+            let (key, value) = guard.into_inner()?;
+            index::decode(&key, &value)
+        };
+        self.segments.iter().map(load).collect()
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
+}
+
+impl Writer {
+    pub(super) fn note_pending(&mut self, key: Vec<u8>, pending: Pending) {
+        self.pending_bytes += pending.bytes;
+        if let Some(old) = self.pending.insert(key, pending) {
+            self.pending_bytes -= old.bytes;
+        }
+    }
+
+    pub(super) fn forget_pending(&mut self, key: &[u8]) {
+        if let Some(old) = self.pending.remove(key) {
+            self.pending_bytes -= old.bytes;
+        }
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        let Position { confirmed_lsn, write_token, .. } = self.position;
+        Progress {
+            watermark: Watermark { confirmed_lsn, write_token },
+            pending_records: self.pending.len() as u64,
+            pending_bytes: self.pending_bytes,
+        }
+    }
+}
+
+impl Position {
+    /// All fields, little-endian, in their order.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let Self { lsn, confirmed_lsn, write_token, stamp } = *self;
+        [
+            lsn.to_le_bytes(),
+            confirmed_lsn.to_le_bytes(),
+            write_token.to_le_bytes(),
+            stamp.to_le_bytes(),
+        ]
+        .concat()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, EngineError> {
+        let (words, []) = bytes.as_chunks::<8>() else { return corrupt("the writer's position") };
+        let &[lsn, confirmed_lsn, write_token, stamp] = words else {
+            return corrupt("the writer's position");
+        };
+        Ok(Self {
+            lsn: u64::from_le_bytes(lsn),
+            confirmed_lsn: u64::from_le_bytes(confirmed_lsn),
+            write_token: u64::from_le_bytes(write_token),
+            stamp: i64::from_le_bytes(stamp),
+        })
+    }
+}
+
+impl Pending {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        [self.lsn.to_le_bytes(), self.bytes.to_le_bytes()].concat()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, EngineError> {
+        let (&[lsn, bytes], []) = bytes.as_chunks::<8>() else {
+            return corrupt("the mark of a pending write");
+        };
+        Ok(Self { lsn: u64::from_le_bytes(lsn), bytes: u64::from_le_bytes(bytes) })
+    }
+}
+
+fn corrupt<T>(what: &str) -> Result<T, EngineError> {
+    Err(EngineError::Corrupt(what.to_owned()))
+}

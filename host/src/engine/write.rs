@@ -1,0 +1,166 @@
+//! Local writes: stamped so that they win over what they replace, and marked for the next flush.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fjall::PersistMode;
+
+use super::record::{Version, check_size, now, store_key, ttl_secs};
+use super::store::{POSITION, Pending};
+use super::{Engine, EngineError};
+
+/// Many writes that become visible, and durable, together. Of several writes to a key, the last
+/// one counts.
+#[derive(Debug, Clone, Default)]
+pub struct WriteBatch {
+    ops: Vec<Op>,
+    bytes: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Op {
+    ns: Vec<u8>,
+    key: Vec<u8>,
+    /// None to delete.
+    value: Option<Vec<u8>>,
+    ttl: Option<Duration>,
+}
+
+impl WriteBatch {
+    /// One without writes.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets a value, for ever or for a time.
+    pub fn put(&mut self, ns: &[u8], key: &[u8], value: &[u8], ttl: Option<Duration>) {
+        self.push(Op { ns: ns.into(), key: key.into(), value: Some(value.into()), ttl });
+    }
+
+    /// Deletes a value, whether or not there is one.
+    pub fn delete(&mut self, ns: &[u8], key: &[u8]) {
+        self.push(Op { ns: ns.into(), key: key.into(), value: None, ttl: None });
+    }
+
+    fn push(&mut self, op: Op) {
+        self.bytes += op.ns.len() + op.key.len() + op.value.as_ref().map_or(0, Vec::len);
+        self.ops.push(op);
+    }
+
+    /// How many writes.
+    pub fn len(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    /// Bytes of namespaces, keys and values.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Engine {
+    /// Sets a value. Returns the write's sequence number.
+    ///
+    /// # Errors
+    /// [`EngineError::EmptyNamespace`], [`EngineError::EmptyKey`], [`EngineError::KeyTooLong`],
+    /// [`EngineError::RecordTooLarge`], [`EngineError::Unbeatable`], and when the disk fails.
+    pub fn put(&self, ns: &[u8], key: &[u8], value: &[u8]) -> Result<u64, EngineError> {
+        let mut batch = WriteBatch::new();
+        batch.put(ns, key, value, None);
+        self.write(batch)
+    }
+
+    /// Sets a value that reads find until `ttl` has passed, in whole seconds, begun ones counted.
+    ///
+    /// # Errors
+    /// As [`Engine::put`], and [`EngineError::Ttl`].
+    pub fn put_with_ttl(
+        &self,
+        ns: &[u8],
+        key: &[u8],
+        value: &[u8],
+        ttl: Duration,
+    ) -> Result<u64, EngineError> {
+        let mut batch = WriteBatch::new();
+        batch.put(ns, key, value, Some(ttl));
+        self.write(batch)
+    }
+
+    /// Deletes a value, here and, once flushed, on every node.
+    ///
+    /// # Errors
+    /// As [`Engine::put`].
+    pub fn delete(&self, ns: &[u8], key: &[u8]) -> Result<u64, EngineError> {
+        let mut batch = WriteBatch::new();
+        batch.delete(ns, key);
+        self.write(batch)
+    }
+
+    /// Does all writes of a batch in one step. Returns the sequence number of the last one.
+    ///
+    /// # Errors
+    /// As [`Engine::put`], for any of them; none is done then.
+    pub fn write(&self, batch: WriteBatch) -> Result<u64, EngineError> {
+        let mut checked = Vec::with_capacity(batch.ops.len());
+        for op in batch.ops {
+            if op.ns.is_empty() {
+                return Err(EngineError::EmptyNamespace);
+            }
+            if op.key.is_empty() {
+                return Err(EngineError::EmptyKey);
+            }
+            let key = store_key(&op.ns, &op.key)?;
+            check_size(&key, op.value.as_deref().unwrap_or_default())?;
+            checked.push((key, op.value, ttl_secs(op.ttl)?));
+        }
+        let mut writer = self.writer();
+        let mut position = writer.position;
+        let mut winners: BTreeMap<Vec<u8>, (Version<Vec<u8>>, Pending)> = BTreeMap::new();
+        for (key, value, ttl) in checked {
+            position.lsn += 1;
+            position.stamp = now().max(position.stamp.saturating_add(1));
+            let there = match winners.get(&key) {
+                Some((version, _)) => Some(version.timestamp),
+                None => self.store.version(&key, |there| there.map(|there| there.timestamp))?,
+            };
+            // The store may hold a record of a node whose clock is ahead.
+            let timestamp = match there {
+                Some(i64::MAX) => return Err(EngineError::Unbeatable),
+                Some(there) => position.stamp.max(there + 1),
+                None => position.stamp,
+            };
+            let (deleted, value) = (value.is_none(), value.unwrap_or_default());
+            let pending = Pending { lsn: position.lsn, bytes: (key.len() + value.len()) as u64 };
+            winners.insert(key, (Version { timestamp, deleted, value, ttl }, pending));
+        }
+        if winners.is_empty() {
+            return Ok(position.lsn);
+        }
+        let sync = self.options.sync_writes;
+        let mut batch =
+            self.store.batch(if sync { PersistMode::SyncAll } else { PersistMode::Buffer });
+        for (key, (version, pending)) in &winners {
+            batch.insert(&self.store.records, key.as_slice(), version.encode());
+            batch.insert(&self.store.pending, key.as_slice(), pending.encode());
+        }
+        batch.insert(&self.store.state, POSITION, position.encode());
+        batch.commit()?;
+        writer.position = position;
+        for (key, (_, pending)) in winners {
+            writer.note_pending(key, pending);
+        }
+        if writer.pending_bytes >= self.options.flush_bytes
+            && let Err(error) = self.flush_locked(&mut writer)
+        {
+            // The write itself is done. It stays pending, and the next one tries again.
+            tracing::error!(%error, "can't flush");
+        }
+        self.publish(&writer);
+        Ok(position.lsn)
+    }
+}

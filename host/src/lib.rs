@@ -1,0 +1,24 @@
+//! EdgeStore Host: a node that keeps a replicated database, and pulls from its peers by a policy
+//! that is a WebAssembly component.
+//!
+//! ```text
+//! cli ──► admin ──► runtime ──► policy ──► protocol ──► engine
+//! ```
+//!
+//! - [`engine`] keeps records on disk, merges, and makes segments to exchange them;
+//! - [`protocol`] is how nodes ask each other, version 1 of `edgestore-repl`;
+//! - [`policy`] runs a component in bounds, and lets it reach engine and peers by handles;
+//! - [`runtime`] ticks the policy for each peer, and is where a program starts: see [`Host`].
+//!
+//! Segment bytes, URLs and keys stay on this side of `wit/sync.wit`; every byte of a peer is
+//! checked before it is used.
+#![forbid(unsafe_code)]
+
+pub mod engine;
+mod hash;
+pub mod policy;
+pub mod protocol;
+pub mod runtime;
+
+pub use hash::{Hash, ParseHashError};
+pub use runtime::{Host, HostBuilder, HostError};

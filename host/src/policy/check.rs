@@ -1,0 +1,115 @@
+//! What a component must be to be a policy, checked so that each mistake gets its own words.
+
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use super::LoadError;
+use super::bindings::policy::Description;
+
+/// The package that this host speaks; patch releases are compatible.
+pub(super) const SPOKEN: &str = "edgestore:sync@0.1";
+
+/// What every policy exports.
+pub(super) const EXPORT: &str = "edgestore:sync/policy@0.1.0";
+
+/// Longest name and version.
+pub(super) const NAME_BYTES: usize = 64;
+
+const PACKAGE: &str = "edgestore:sync";
+
+/// Tells a component from what else a file may be.
+pub(super) fn header(bytes: &[u8]) -> Result<(), LoadError> {
+    match bytes.get(..8) {
+        Some([0, b'a', b's', b'm', _, _, 1, 0]) => Ok(()),
+        Some([0, b'a', b's', b'm', _, _, 0, 0]) => Err(LoadError::CoreModule),
+        Some([0, b'a', b's', b'm', rest @ ..]) => {
+            Err(LoadError::Compile(format!("unknown WebAssembly version {rest:02x?}")))
+        }
+        _ => Err(LoadError::NotWasm),
+    }
+}
+
+/// Checks the names of imports and exports, so that a linker's error is about types alone.
+pub(super) fn interfaces(component: &Component, engine: &Engine) -> Result<(), LoadError> {
+    let ty = component.component_type();
+    let mut foreign = None;
+    for (name, _) in ty.imports(engine) {
+        if !ours(name)? {
+            foreign.get_or_insert(name);
+        }
+    }
+    let mut exported = false;
+    for (name, _) in ty.exports(engine) {
+        exported |= ours(name)? && name.starts_with("edgestore:sync/policy@");
+    }
+    match foreign {
+        Some(import) => Err(LoadError::ForeignImport { import: import.to_owned() }),
+        None if exported => Ok(()),
+        None => Err(LoadError::MissingExport),
+    }
+}
+
+/// Whether the interface is of the contract, and of a version that this host speaks.
+fn ours(name: &str) -> Result<bool, LoadError> {
+    let (path, version) = name.split_once('@').unwrap_or((name, ""));
+    if path.split_once('/').is_none_or(|(package, _)| package != PACKAGE) {
+        return Ok(false);
+    }
+    if version.starts_with("0.1.") {
+        return Ok(true);
+    }
+    let built_for = match version {
+        "" => format!("{PACKAGE} without a version"),
+        _ => format!("{PACKAGE}@{version}"),
+    };
+    Err(LoadError::WrongVersion { built_for })
+}
+
+/// Checks what will stand in logs and tables.
+pub(super) fn description(description: &Description) -> Result<(), LoadError> {
+    for (field, text) in [("name", &description.name), ("version", &description.version)] {
+        let why = if text.trim().is_empty() {
+            "empty"
+        } else if text.len() > NAME_BYTES {
+            "too long"
+        } else if super::log::printable(text) != *text {
+            "not printable"
+        } else {
+            continue;
+        };
+        return Err(LoadError::Description { field, why });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interfaces_are_told_apart_by_package_and_version() {
+        assert!(matches!(ours("edgestore:sync/peers@0.1.0"), Ok(true)));
+        assert!(matches!(ours("edgestore:sync/peers@0.1.7"), Ok(true)));
+        assert!(matches!(ours("wasi:io/poll@0.2.0"), Ok(false)));
+        assert!(matches!(ours("env"), Ok(false)));
+        for other in ["@0.2.0", "@1.0.0", "@0.10.0", ""] {
+            let name = format!("edgestore:sync/peers{other}");
+            let Err(error) = ours(&name) else { panic!("{name} is taken") };
+            assert!(error.to_string().contains(SPOKEN), "{error}");
+            assert!(error.to_string().contains(&format!("edgestore:sync{other}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_description_must_be_short_and_printable() {
+        let named =
+            |name: &str| Description { name: name.into(), version: "1".into(), cursor_schema: 1 };
+        assert!(description(&named("größe 7")).is_ok());
+        for (bad, why) in [("", "empty"), (" ", "empty"), ("a\nb", "not printable")] {
+            let error = description(&named(bad)).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+        assert!(description(&named(&"x".repeat(64))).is_ok());
+        assert!(description(&named(&"x".repeat(65))).is_err());
+    }
+}

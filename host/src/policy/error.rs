@@ -1,0 +1,129 @@
+//! What can be wrong with a policy, before it runs and while it does.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Why something is no policy for this host; says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file can't be read.
+    #[error("can't read the policy {}: {error}; check the path and its permissions", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        error: io::Error,
+    },
+    /// What the file holds is no policy.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: Box<LoadError>,
+    },
+    /// The component is too large to be compiled.
+    #[error(
+        "the policy is larger than {limit} bytes; build it in release mode and strip it \
+         (`wasm-tools strip`)"
+    )]
+    TooLarge {
+        /// Most bytes that a component may have.
+        limit: u64,
+    },
+    /// The bytes are not WebAssembly.
+    #[error("not WebAssembly (the `\\0asm` header is missing); give the path of a .wasm component")]
+    NotWasm,
+    /// A core module, not a component.
+    #[error(
+        "a core WebAssembly module, not a component; turn it into one with \
+         `wasm-tools component new module.wasm -o policy.wasm` or the crate wit-component"
+    )]
+    CoreModule,
+    /// The bytes are broken, or use what this host's WebAssembly lacks.
+    #[error("does not compile: {0}; build it again, and with default WebAssembly features")]
+    Compile(String),
+    /// Imports something that no policy is given.
+    #[error("imports {import}, which a policy is not given{}", import_fix(import))]
+    ForeignImport {
+        /// The full name of the import.
+        import: String,
+    },
+    /// Built for another version of the contract.
+    #[error(
+        "built for {built_for}; this host speaks {}: rebuild the policy with the wit/sync.wit of \
+         this host, or use a host that speaks that version",
+        super::check::SPOKEN
+    )]
+    WrongVersion {
+        /// The package and version, such as `edgestore:sync@1.0.0`.
+        built_for: String,
+    },
+    /// Does not export the policy interface.
+    #[error(
+        "lacks the export {}; build the component against the world `sync-policy` of wit/sync.wit",
+        super::check::EXPORT
+    )]
+    MissingExport,
+    /// An import or export has another type than the contract says.
+    #[error(
+        "does not fit the contract: {0}; rebuild the policy with the wit/sync.wit of this host"
+    )]
+    Mismatch(String),
+    /// `describe` trapped, called an import or took too long.
+    #[error("`describe` failed: {0}; it must return at once and not call any import")]
+    Describe(String),
+    /// `describe` returned a name or a version that can't be shown.
+    #[error(
+        "`describe` returned a bad {field}: it is {why}; make it 1 to {} bytes of printable text",
+        super::check::NAME_BYTES
+    )]
+    Description {
+        /// `name` or `version`.
+        field: &'static str,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// This machine can't run policies at all.
+    #[error("can't set up WebAssembly on this system: {0}")]
+    System(String),
+}
+
+fn import_fix(import: &str) -> &'static str {
+    if import.starts_with("wasi:") {
+        ": a policy has no WASI. Disable WASI in the toolchain: build Rust for \
+         wasm32-unknown-unknown, JavaScript with componentize-js and all of \
+         its `disableFeatures`, Python with `componentize-py --stub-wasi`"
+    } else {
+        ": import nothing but the interfaces of edgestore:sync"
+    }
+}
+
+/// Why a tick failed. The host goes on in any case.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TickError {
+    /// The policy returned an error.
+    #[error("{message}")]
+    Policy {
+        /// What the policy returned, with what the host knows of the cause.
+        message: String,
+        /// When it wants to be ticked next; none at the interval.
+        next_tick: Option<Duration>,
+    },
+    /// The policy did not return in time.
+    #[error("the tick took longer than {0:?}")]
+    Timeout(Duration),
+    /// The policy wanted more memory than it may have, in bytes.
+    #[error("the policy wanted more than {0} bytes of memory")]
+    Memory(u64),
+    /// The policy did something that ends a WebAssembly instance.
+    #[error("the policy trapped: {0}")]
+    Trap(String),
+    /// The host's own files failed, so that the tick could not go on.
+    #[error("storage: {0}")]
+    Storage(String),
+    /// The peer was closed.
+    #[error("the host is stopping")]
+    Closed,
+}

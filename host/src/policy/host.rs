@@ -1,0 +1,258 @@
+//! The imports that reach peers: `peers` and `transfers`.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use wasmtime::component::Resource;
+
+use super::bindings::{peers, transfers, types};
+use super::limits::MANIFESTS;
+use super::resources::{Content, Manifest, PeerHandle, Segment, Transfer, handle};
+use super::state::{State, Tick, lost};
+use crate::Hash;
+use crate::protocol::{FetchError, PeerTransport, SegmentRef};
+
+impl types::Host for State {}
+
+impl peers::Host for State {
+    fn all(&mut self) -> wasmtime::Result<Vec<Resource<PeerHandle>>> {
+        let (table, tick) = self.parts()?;
+        let peers = 0..tick.services.peers.len();
+        peers.map(|peer| handle(table, PeerHandle(peer))).collect()
+    }
+}
+
+impl peers::HostPeer for State {
+    fn id(&mut self, peer: Resource<PeerHandle>) -> wasmtime::Result<String> {
+        let (table, tick) = self.parts()?;
+        let peer = table.get(&peer)?.0;
+        Ok(tick.services.peers[peer].id().to_owned())
+    }
+
+    fn probe(
+        &mut self,
+        peer: Resource<PeerHandle>,
+    ) -> wasmtime::Result<Result<peers::RootInfo, types::PeerError>> {
+        let (table, tick) = self.parts()?;
+        let peer = table.get(&peer)?.0;
+        let id = tick.services.peers[peer].id().to_owned();
+        let answer = tick.ask(peer, move |transport| {
+            let root = transport.root()?;
+            // It is for information only.
+            let watermark = transport.watermark().unwrap_or_else(|error| {
+                tracing::debug!(peer = id, %error, "no watermark");
+                None
+            });
+            Ok((root, watermark))
+        });
+        let answer = answer.map_err(|stop| self.stopped(stop))?;
+        Ok(answer.map(|(root, watermark)| peers::RootInfo {
+            root: root.into(),
+            watermark: watermark.map(|watermark| peers::Watermark {
+                confirmed_lsn: watermark.confirmed_lsn,
+                write_token: watermark.write_token,
+            }),
+        }))
+    }
+
+    fn manifest(
+        &mut self,
+        peer: Resource<PeerHandle>,
+    ) -> wasmtime::Result<Result<Resource<Manifest>, types::PeerError>> {
+        let (table, tick) = self.parts()?;
+        let peer = table.get(&peer)?.0;
+        if tick.manifests >= MANIFESTS {
+            wasmtime::bail!("holds more than {MANIFESTS} manifests; drop those not needed");
+        }
+        let answer = tick.ask(peer, |transport| transport.manifest());
+        let segments = match answer.map_err(|stop| self.stopped(stop))? {
+            Ok(segments) => segments,
+            Err(error) => return Ok(Err(error)),
+        };
+        let (table, tick) = self.parts()?;
+        let hashes = segments.iter().map(|segment| segment.hash);
+        let root = Hash::root(hashes.clone());
+        tick.listed.entry(peer).or_default().extend(hashes);
+        let manifest = handle(table, Manifest { segments, root })?;
+        tick.manifests += 1;
+        Ok(Ok(manifest))
+    }
+
+    fn start_fetch(
+        &mut self,
+        peer: Resource<PeerHandle>,
+        hash: types::Hash,
+    ) -> wasmtime::Result<Result<Resource<Transfer>, types::FetchError>> {
+        let (table, tick) = self.parts()?;
+        let peer = table.get(&peer)?.0;
+        match start_fetch(tick, peer, hash.into()) {
+            Ok(transfer) => {
+                let transfer = handle(table, transfer)?;
+                tick.transfers += 1;
+                Ok(Ok(transfer))
+            }
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    fn drop(&mut self, peer: Resource<PeerHandle>) -> wasmtime::Result<()> {
+        self.table.delete(peer)?;
+        Ok(())
+    }
+}
+
+fn start_fetch(tick: &mut Tick, peer: usize, hash: Hash) -> Result<Transfer, types::FetchError> {
+    if !tick.listed.get(&peer).is_some_and(|listed| listed.contains(&hash)) {
+        return Err(types::FetchError::NotInManifest);
+    }
+    if tick.transfers + tick.staged >= tick.limits.transfers {
+        return Err(types::FetchError::TooManyTransfers);
+    }
+    let staging = match tick.services.engine.stage() {
+        Ok(staging) => staging,
+        Err(error) => {
+            tick.note_storage_error("can't stage a segment", &error);
+            return Err(types::FetchError::Storage);
+        }
+    };
+    let cancel = Arc::new(AtomicBool::new(false));
+    let cancelled = Arc::clone(&cancel);
+    let fetch = move |transport: &dyn PeerTransport| transport.fetch(hash, staging, &cancelled);
+    match tick.services.peers[peer].submit(&tick.bell, &cancel, fetch) {
+        Ok(slot) => Ok(Transfer { hash, peer, cancel, slot, taken: false }),
+        Err(error) => Err(types::FetchError::Peer(tick.note_peer_error(peer, &error))),
+    }
+}
+
+impl peers::HostManifest for State {
+    fn length(&mut self, manifest: Resource<Manifest>) -> wasmtime::Result<u32> {
+        let length = self.table.get(&manifest)?.segments.len();
+        Ok(length.try_into().unwrap_or(u32::MAX))
+    }
+
+    fn root(&mut self, manifest: Resource<Manifest>) -> wasmtime::Result<types::Hash> {
+        Ok(self.table.get(&manifest)?.root.into())
+    }
+
+    fn missing(
+        &mut self,
+        manifest: Resource<Manifest>,
+    ) -> wasmtime::Result<Vec<types::SegmentRef>> {
+        let (table, tick) = self.parts()?;
+        let segments = &table.get(&manifest)?.segments;
+        let hashes: Vec<Hash> = segments.iter().map(|segment| segment.hash).collect();
+        let missing: HashSet<Hash> = tick.services.engine.missing(&hashes).into_iter().collect();
+        let is_missing = |segment: &&SegmentRef| missing.contains(&segment.hash);
+        Ok(segments.iter().filter(is_missing).map(|&segment| segment.into()).collect())
+    }
+
+    fn drop(&mut self, manifest: Resource<Manifest>) -> wasmtime::Result<()> {
+        self.table.delete(manifest)?;
+        self.tick()?.manifests -= 1;
+        Ok(())
+    }
+}
+
+impl transfers::Host for State {
+    fn wait_any(
+        &mut self,
+        transfers: Vec<Resource<Transfer>>,
+        timeout_ms: u64,
+    ) -> wasmtime::Result<Option<u32>> {
+        let (table, tick) = self.parts()?;
+        let mut slots = Vec::with_capacity(transfers.len());
+        for (position, transfer) in (0..).zip(&transfers) {
+            let transfer = table.get(transfer)?;
+            if !transfer.taken {
+                slots.push((position, &transfer.slot));
+            }
+        }
+        if slots.is_empty() {
+            return Ok(None);
+        }
+        let waited = tick.wait(Duration::from_millis(timeout_ms), || {
+            slots.iter().find(|(_, slot)| slot.is_done()).map(|(position, _)| *position)
+        });
+        waited.map_err(|stop| self.stopped(stop))
+    }
+}
+
+impl transfers::HostTransfer for State {
+    fn hash(&mut self, transfer: Resource<Transfer>) -> wasmtime::Result<types::Hash> {
+        Ok(self.table.get(&transfer)?.hash.into())
+    }
+
+    fn take(
+        &mut self,
+        transfer: Resource<Transfer>,
+    ) -> wasmtime::Result<Result<Resource<Segment>, types::FetchError>> {
+        let (table, tick) = self.parts()?;
+        let transfer = table.get_mut(&transfer)?;
+        let Some(outcome) = transfer.slot.take() else {
+            return Ok(Err(types::FetchError::NotReady));
+        };
+        transfer.taken = true;
+        tick.transfers -= 1;
+        let (peer, hash) = (transfer.peer, transfer.hash);
+        match outcome.unwrap_or_else(|| Err(lost().into())) {
+            Ok(staged) => {
+                let (size, content) = (staged.len(), Content::Staged(staged));
+                let segment = handle(table, Segment { hash, size, content })?;
+                tick.staged += 1;
+                Ok(Ok(segment))
+            }
+            Err(error) => Ok(Err(fetch_failed(tick, peer, hash, &error))),
+        }
+    }
+
+    fn drop(&mut self, transfer: Resource<Transfer>) -> wasmtime::Result<()> {
+        let transfer = self.table.delete(transfer)?;
+        if !transfer.taken {
+            self.tick()?.transfers -= 1;
+        }
+        Ok(())
+    }
+}
+
+/// Logs the failure and says what the policy is told of it.
+fn fetch_failed(tick: &mut Tick, peer: usize, hash: Hash, error: &FetchError) -> types::FetchError {
+    if let FetchError::Storage(source) = error {
+        tick.note_storage_error(&format!("can't stage segment {hash}"), source);
+        return types::FetchError::Storage;
+    }
+    if tick.may_log() {
+        let (policy, peer) = (&tick.policy, tick.services.peers[peer].id());
+        match error {
+            // Somebody tampers with the bytes, or a disk does.
+            FetchError::HashMismatch(_) => tracing::warn!(policy, peer, %error, "fetch failed"),
+            _ => tracing::debug!(policy, peer, %hash, %error, "fetch failed"),
+        }
+    }
+    match error {
+        FetchError::Peer(error) => types::FetchError::Peer(tick.note_peer_error(peer, error)),
+        FetchError::Cancelled => types::FetchError::Peer(tick.note_peer_error(peer, &lost())),
+        FetchError::NotFound => types::FetchError::NotFound,
+        FetchError::HashMismatch(_) => types::FetchError::HashMismatch,
+        FetchError::Storage(_) => types::FetchError::Storage,
+    }
+}
+
+impl transfers::HostSegment for State {
+    fn hash(&mut self, segment: Resource<Segment>) -> wasmtime::Result<types::Hash> {
+        Ok(self.table.get(&segment)?.hash.into())
+    }
+
+    fn size(&mut self, segment: Resource<Segment>) -> wasmtime::Result<u64> {
+        Ok(self.table.get(&segment)?.size)
+    }
+
+    fn drop(&mut self, segment: Resource<Segment>) -> wasmtime::Result<()> {
+        let segment = self.table.delete(segment)?;
+        if matches!(segment.content, Content::Staged(_)) {
+            self.tick()?.staged -= 1;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,192 @@
+//! A loaded policy, and one tick of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmtime::{Store, UpdateDeadline};
+
+use super::bindings::{SyncPolicyPre, policy};
+use super::log::printable;
+use super::resources::PeerHandle;
+use super::state::{State, Stop};
+use super::{Context, Limits, LoadError, Reason, Services, TickError, TickReport, check, trap};
+use crate::Hash;
+
+/// Of `describe`.
+const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A compiled, checked policy. Cheap to clone.
+#[derive(Clone)]
+pub struct Policy {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    linked: SyncPolicyPre<State>,
+    limits: Limits,
+    description: policy::Description,
+    hash: Hash,
+}
+
+impl std::fmt::Debug for Policy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Policy({} {}, {})", self.name(), self.version(), self.hash().short())
+    }
+}
+
+impl Policy {
+    /// Asks the policy for its name; `component` is what `linked` was made of.
+    pub(super) fn new(
+        linked: SyncPolicyPre<State>,
+        component: &[u8],
+        limits: Limits,
+    ) -> Result<Self, LoadError> {
+        let state = State::without_imports(&limits, DESCRIBE_TIMEOUT);
+        let mut store = store(&linked, state, &limits);
+        let description = linked
+            .instantiate(&mut store)
+            .and_then(|instance| instance.edgestore_sync_policy().call_describe(&mut store));
+        let description = description.map_err(|error| {
+            LoadError::Describe(match failure(store.data(), &error, &limits) {
+                TickError::Timeout(_) => format!("it took longer than {DESCRIBE_TIMEOUT:?}"),
+                TickError::Trap(text) => text,
+                error => error.to_string(),
+            })
+        })?;
+        check::description(&description)?;
+        let hash = Hash::of(component);
+        Ok(Self { inner: Arc::new(Inner { linked, limits, description, hash }) })
+    }
+
+    /// What the policy calls itself: 1 to 64 printable bytes.
+    pub fn name(&self) -> &str {
+        &self.inner.description.name
+    }
+
+    /// Which version the policy says it is: 1 to 64 printable bytes.
+    pub fn version(&self) -> &str {
+        &self.inner.description.version
+    }
+
+    /// Which layout of the cursor the policy writes.
+    pub fn cursor_schema(&self) -> u32 {
+        self.inner.description.cursor_schema
+    }
+
+    /// BLAKE3 of the component.
+    pub fn hash(&self) -> Hash {
+        self.inner.hash
+    }
+
+    /// One tick in a fresh instance. Blocks until it ends, which is soon after
+    /// [`Limits::tick_timeout`] at the latest, unless the disk hangs.
+    ///
+    /// # Errors
+    /// [`TickError`]; what was applied before stays applied.
+    ///
+    /// # Panics
+    /// When `services.current` is no position in `services.peers`.
+    pub fn tick(&self, services: Services, context: Context) -> Result<TickReport, TickError> {
+        let Inner { linked, limits, .. } = &*self.inner;
+        let current = services.current;
+        let state = State::with_services(limits, self.name(), services);
+        if state.running_tick().is_some_and(|tick| tick.is_closed()) {
+            return Err(TickError::Closed);
+        }
+        let mut store = store(linked, state, limits);
+        let result = (|| {
+            let handle = store.data_mut().table.push(PeerHandle(current))?;
+            let instance = linked.instantiate(&mut store)?;
+            // A borrow ends with the call; the handle goes with the store.
+            let peer = wasmtime::component::Resource::new_borrow(handle.rep());
+            let context = told(context, limits);
+            instance.edgestore_sync_policy().call_tick(&mut store, &context, peer)
+        })();
+        match result {
+            Ok(Ok(report)) => Ok(report.into()),
+            Ok(Err(failure)) => Err(returned(store.data(), failure)),
+            Err(error) => Err(self::failure(store.data(), &error, limits)),
+        }
+    }
+}
+
+/// A store that holds its instance to the limits.
+fn store(linked: &SyncPolicyPre<State>, state: State, limits: &Limits) -> Store<State> {
+    let mut store = Store::new(linked.engine(), state);
+    store.limiter(|state| &mut state.limiter);
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|mut store| {
+        Ok(match store.data_mut().interrupts() {
+            true => UpdateDeadline::Interrupt,
+            false => UpdateDeadline::Continue(1),
+        })
+    });
+    // What the host copies out of the instance for one call. A cursor that is somewhat too large
+    // is refused with the error that says so, not here.
+    store.set_hostcall_fuel(limits.cursor_bytes.saturating_mul(2).saturating_add(16 << 20));
+    store
+}
+
+/// Why the instance ended without a result.
+fn failure(state: &State, error: &wasmtime::Error, limits: &Limits) -> TickError {
+    match &state.stop {
+        Some(Stop::Timeout) => TickError::Timeout(limits.tick_timeout),
+        Some(Stop::Closed) => TickError::Closed,
+        Some(Stop::Storage(text)) => TickError::Storage(text.clone()),
+        None if state.limiter.exceeded => TickError::Memory(limits.memory_bytes),
+        None => TickError::Trap(trap::explain(error)),
+    }
+}
+
+/// The failure that the policy returned.
+fn returned(state: &State, failure: policy::TickFailure) -> TickError {
+    use policy::PolicyError;
+    let Some(tick) = state.running_tick() else { return TickError::Closed };
+    if tick.is_closed() {
+        return TickError::Closed;
+    }
+    let message = match failure.error {
+        PolicyError::Peer(error) => tick.peer_failure(error),
+        PolicyError::Storage => tick.storage_failure(),
+        PolicyError::Setting(text) => {
+            format!("the policy does not take a setting: {}", printable(&text))
+        }
+        PolicyError::Other(text) => printable(&text),
+    };
+    TickError::Policy { message, next_tick: failure.next_tick_ms.map(Duration::from_millis) }
+}
+
+fn told(context: Context, limits: &Limits) -> policy::Context {
+    policy::Context {
+        reason: match context.reason {
+            Reason::Interval => policy::Reason::Interval,
+            Reason::Wake => policy::Reason::Wake,
+            Reason::Swap => policy::Reason::Swap,
+            Reason::Retry => policy::Reason::Retry,
+        },
+        budget_ms: millis(limits.budget()),
+        interval_ms: millis(context.interval),
+        settings: context.settings,
+    }
+}
+
+/// Whole milliseconds, as many as there can be.
+pub(super) fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+impl From<policy::TickReport> for TickReport {
+    fn from(report: policy::TickReport) -> Self {
+        Self {
+            in_sync: report.in_sync,
+            missing: report.missing,
+            applied: report.applied,
+            records_written: report.records_written,
+            records_skipped: report.records_skipped,
+            failed: report.failed,
+            pending: report.pending,
+            quarantined: report.quarantined,
+            next_tick: report.next_tick_ms.map(Duration::from_millis),
+        }
+    }
+}

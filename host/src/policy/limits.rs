@@ -1,0 +1,120 @@
+//! What one policy may use.
+
+use std::time::Duration;
+
+use wasmtime::ResourceLimiter;
+
+/// What one policy may use in one tick.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Wall time of a tick. Default: 60 s.
+    pub tick_timeout: Duration,
+    /// Linear memory of an instance, in bytes. Default: 256 MiB.
+    pub memory_bytes: u64,
+    /// Transfers alive at a time. Default: 64.
+    pub transfers: usize,
+    /// Size of a cursor, in bytes. Default: 4 MiB.
+    pub cursor_bytes: usize,
+    /// Log lines a tick. Default: 1000.
+    pub log_lines: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            tick_timeout: Duration::from_secs(60),
+            memory_bytes: 256 << 20,
+            transfers: 64,
+            cursor_bytes: 4 << 20,
+            log_lines: 1000,
+        }
+    }
+}
+
+impl Limits {
+    /// How long host calls of a tick may wait: so much less than the tick that the policy has time
+    /// left to report.
+    pub(super) fn budget(&self) -> Duration {
+        self.tick_timeout - (self.tick_timeout / 10).min(Duration::from_secs(1))
+    }
+}
+
+/// Handles that a policy may hold. Each costs the host a few hundred bytes at most.
+pub(super) const HANDLES: usize = 10_000;
+
+/// Manifests that a policy may hold. Each costs the host as much as the peer's list is long.
+pub(super) const MANIFESTS: usize = 16;
+
+/// Elements of all tables of an instance. Interpreters compiled to wasm have some ten thousand.
+const TABLE_ELEMENTS: usize = 100_000;
+
+/// Core instances, tables and memories of one component; interpreters with their libraries have
+/// some dozens.
+const INSTANCES: usize = 250;
+const TABLES: usize = 100;
+const MEMORIES: usize = 20;
+
+/// Counts the memories of one store together.
+pub(super) struct Limiter {
+    limit: u64,
+    memory: u64,
+    elements: usize,
+    /// Set when an allocation was refused.
+    pub(super) exceeded: bool,
+}
+
+impl Limiter {
+    pub(super) fn new(memory_bytes: u64) -> Self {
+        Self { limit: memory_bytes, memory: 0, elements: 0, exceeded: false }
+    }
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            // The module's own limit: its `memory.grow` fails.
+            return Ok(false);
+        }
+        let grown = self.memory.saturating_add(desired.saturating_sub(current) as u64);
+        if grown > self.limit {
+            self.exceeded = true;
+            return Err(wasmtime::format_err!("more than {} bytes of memory", self.limit));
+        }
+        self.memory = grown;
+        Ok(true)
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        let grown = self.elements.saturating_add(desired.saturating_sub(current));
+        if grown > TABLE_ELEMENTS {
+            return Err(wasmtime::format_err!("more than {TABLE_ELEMENTS} table elements"));
+        }
+        self.elements = grown;
+        Ok(true)
+    }
+
+    fn instances(&self) -> usize {
+        INSTANCES
+    }
+
+    fn tables(&self) -> usize {
+        TABLES
+    }
+
+    fn memories(&self) -> usize {
+        MEMORIES
+    }
+}

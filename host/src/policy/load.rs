@@ -1,0 +1,129 @@
+//! From bytes to a policy: compile, check, link, and ask it who it is.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::{Cache, CacheConfig, Config, Engine, EngineWeak};
+
+use super::bindings::{SyncPolicy, SyncPolicyPre};
+use super::state::State;
+use super::{Limits, LoadError, Policy, check};
+
+/// Largest component. Interpreters with a script in them have 20 MB.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// How often a running policy is looked at.
+pub(super) const EPOCH: Duration = Duration::from_millis(10);
+
+/// Depth of a policy's stack; its threads have at least twice as much.
+const STACK_BYTES: usize = 1 << 20;
+
+/// The policy that is built into the host.
+static DEFAULT: &[u8] = include_bytes!("../../../guest-sync/sync.wasm");
+
+/// Compiles and checks policies. Policies outlive it.
+pub struct PolicyEngine {
+    engine: Engine,
+    linker: Linker<State>,
+    limits: Limits,
+}
+
+impl PolicyEngine {
+    /// `cache_dir`: where compiled code is kept, made when it is missing; none to compile each
+    /// time. A folder that can't be used costs time alone, and a warning.
+    ///
+    /// # Errors
+    /// [`LoadError::System`] when this machine can't run policies.
+    pub fn new(cache_dir: Option<&Path>, limits: Limits) -> Result<Self, LoadError> {
+        let system = |error: wasmtime::Error| LoadError::System(format!("{error:#}"));
+        let mut config = Config::new();
+        config
+            .wasm_component_model(true)
+            .epoch_interruption(true)
+            // No policy waits for another one, so none needs the machinery for it.
+            .concurrency_support(false)
+            .max_wasm_stack(STACK_BYTES);
+        config.cache(cache_dir.and_then(|dir| match cache(dir) {
+            Ok(cache) => Some(cache),
+            Err(error) => {
+                tracing::warn!(
+                    dir = %dir.display(),
+                    error = format!("{error:#}"),
+                    "can't keep compiled policies; they are compiled at each start"
+                );
+                None
+            }
+        }));
+        let engine = Engine::new(&config).map_err(system)?;
+        let mut linker = Linker::new(&engine);
+        SyncPolicy::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state).map_err(system)?;
+        let weak = engine.weak();
+        thread::Builder::new()
+            .name("edgestore-epoch".into())
+            .spawn(move || tick_epochs(&weak))
+            .map_err(|error| LoadError::System(format!("can't start a thread: {error}")))?;
+        Ok(Self { engine, linker, limits })
+    }
+
+    /// Compiles and checks a component.
+    ///
+    /// # Errors
+    /// [`LoadError`], which says what to do.
+    pub fn load(&self, component: &[u8]) -> Result<Policy, LoadError> {
+        if component.len() as u64 > MAX_BYTES {
+            return Err(LoadError::TooLarge { limit: MAX_BYTES });
+        }
+        check::header(component)?;
+        let compiled = Component::from_binary(&self.engine, component)
+            .map_err(|error| LoadError::Compile(format!("{error:#}")))?;
+        check::interfaces(&compiled, &self.engine)?;
+        let mismatch = |error: wasmtime::Error| LoadError::Mismatch(format!("{error:#}"));
+        let linked = self.linker.instantiate_pre(&compiled).map_err(mismatch)?;
+        let linked = SyncPolicyPre::new(linked).map_err(mismatch)?;
+        Policy::new(linked, component, self.limits.clone())
+    }
+
+    /// Like [`PolicyEngine::load`], of a file.
+    ///
+    /// # Errors
+    /// [`LoadError::Io`] or [`LoadError::File`]; both name the path.
+    pub fn load_file(&self, path: &Path) -> Result<Policy, LoadError> {
+        let io = |error| LoadError::Io { path: path.to_owned(), error };
+        let file = File::open(path).map_err(io)?;
+        let mut bytes = Vec::new();
+        // One more than is taken, and so too many where there is more.
+        file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
+        self.load(&bytes)
+            .map_err(|error| LoadError::File { path: path.to_owned(), error: Box::new(error) })
+    }
+
+    /// The policy that is built into the host.
+    ///
+    /// # Errors
+    /// None in a host that was built and tested.
+    pub fn load_default(&self) -> Result<Policy, LoadError> {
+        self.load(DEFAULT)
+    }
+}
+
+fn cache(dir: &Path) -> wasmtime::Result<Cache> {
+    fs::create_dir_all(dir)?;
+    // The cache itself fails late and silently.
+    tempfile::tempfile_in(dir)?;
+    let mut config = CacheConfig::new();
+    config.with_directory(fs::canonicalize(dir)?);
+    Cache::new(config)
+}
+
+/// Advances the clock by which running policies are interrupted, until no policy is left.
+fn tick_epochs(engine: &EngineWeak) {
+    loop {
+        thread::sleep(EPOCH);
+        let Some(engine) = engine.upgrade() else { return };
+        engine.increment_epoch();
+    }
+}

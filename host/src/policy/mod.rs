@@ -1,0 +1,37 @@
+//! Sync policies: WebAssembly components that decide what to pull, when to retry and what to
+//! remember, while the host does it.
+//!
+//! A policy is any component for the world `sync-policy` of `wit/sync.wit`. [`PolicyEngine`] loads
+//! and checks one, [`Policy::tick`] runs it once for one peer, in an instance that lives as long
+//! as the tick. Whatever a policy does, it is held to its [`Limits`] and can reach nothing but its
+//! [`Services`]: it has no files, no sockets, and not even the bytes of a segment. What goes wrong
+//! is a [`LoadError`] or a [`TickError`] that says so in the user's words.
+
+mod bindings;
+mod check;
+mod error;
+mod host;
+mod host_local;
+mod instance;
+mod limits;
+mod load;
+mod log;
+mod peer;
+mod resources;
+mod services;
+mod state;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod trap;
+mod wait;
+
+pub use error::{LoadError, TickError};
+pub use instance::Policy;
+pub use limits::Limits;
+pub use load::PolicyEngine;
+pub use peer::Peer;
+pub use services::{
+    Archive, Clock, Context, CursorStore, Reason, Services, SystemClock, TickReport, UploadOutcome,
+};

@@ -1,0 +1,211 @@
+//! A configured peer and the threads that run its requests.
+//!
+//! Requests block, and some hang for as long as a client's timeout allows, so they run on threads
+//! of their own: nobody waits for such a thread, one waits for outcomes (see [`super::wait`]).
+//! Threads start when there is something to do and end when there was nothing for a while.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::thread;
+use std::time::Duration;
+
+use super::wait::{Bell, Slot, lock};
+use crate::protocol::{PeerError, PeerTransport};
+
+/// How long a thread without work stays.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// A configured peer, with the threads that run its requests.
+pub struct Peer {
+    id: String,
+    transport: Arc<dyn PeerTransport>,
+    pool: Arc<Pool>,
+}
+
+impl Peer {
+    /// At most `max_threads` requests run at a time, but always one; the others wait.
+    pub fn new(
+        id: impl Into<String>,
+        transport: Arc<dyn PeerTransport>,
+        max_threads: usize,
+    ) -> Self {
+        let id = id.into();
+        let pool = Pool {
+            name: format!("edgestore-peer-{id}"),
+            max_threads: max_threads.max(1),
+            closed: AtomicBool::new(false),
+            state: Mutex::default(),
+            work: Condvar::new(),
+        };
+        Self { id, transport, pool: Arc::new(pool) }
+    }
+
+    /// The name it was given in the host's configuration.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Ends the peer's running tick at once, cancels its requests and refuses further ones. For
+    /// good. Threads whose request hangs end when it does.
+    pub fn close(&self) {
+        self.pool.close();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.pool.closed.load(Ordering::Acquire)
+    }
+
+    /// Rings `bell` when this peer is closed, for as long as the bell exists.
+    pub(super) fn watch(&self, bell: &Arc<Bell>) {
+        let mut state = lock(&self.pool.state);
+        state.bells.retain(|bell| bell.strong_count() > 0);
+        state.bells.push(Arc::downgrade(bell));
+    }
+
+    /// Runs `request` on one of the peer's threads. Once `cancel` is set it is not started any
+    /// more; closing the peer sets it.
+    pub(super) fn submit<T: Send + 'static>(
+        &self,
+        bell: &Arc<Bell>,
+        cancel: &Arc<AtomicBool>,
+        request: impl FnOnce(&dyn PeerTransport) -> T + Send + 'static,
+    ) -> Result<Arc<Slot<T>>, PeerError> {
+        let (slot, filler) = Slot::new(bell);
+        let transport = Arc::clone(&self.transport);
+        let run = Box::new(move || filler.fill(request(&*transport)));
+        self.pool.submit(Job { cancel: Arc::clone(cancel), run })?;
+        Ok(slot)
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+struct Job {
+    cancel: Arc<AtomicBool>,
+    run: Box<dyn FnOnce() + Send>,
+}
+
+struct Pool {
+    name: String,
+    max_threads: usize,
+    closed: AtomicBool,
+    state: Mutex<State>,
+    work: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Job>,
+    threads: usize,
+    /// Threads that wait for work.
+    idle: usize,
+    /// Of the jobs that run.
+    running: Vec<Arc<AtomicBool>>,
+    bells: Vec<Weak<Bell>>,
+}
+
+impl State {
+    /// Takes the cancelled jobs off the queue. To be dropped without the lock.
+    fn cancelled(&mut self) -> Vec<Job> {
+        let (cancelled, queue): (Vec<_>, Vec<_>) =
+            self.queue.drain(..).partition(|job| job.cancel.load(Ordering::Relaxed));
+        self.queue = queue.into();
+        cancelled
+    }
+}
+
+impl Pool {
+    fn submit(self: &Arc<Self>, job: Job) -> Result<(), PeerError> {
+        let mut state = lock(&self.state);
+        if self.closed.load(Ordering::Acquire) {
+            return Err(PeerError::Unreachable("the host is stopping".into()));
+        }
+        // Where requests hang, those that gave up waiting for a thread would pile up.
+        let cancelled = state.cancelled();
+        state.queue.push_back(job);
+        let mut refused = None;
+        if state.idle >= state.queue.len() {
+            self.work.notify_one();
+        } else if state.threads < self.max_threads {
+            match self.spawn() {
+                Ok(()) => state.threads += 1,
+                // The threads that there are come to it later.
+                Err(error) if state.threads > 0 => {
+                    tracing::warn!(pool = self.name, %error, "can't start a further thread");
+                }
+                Err(error) => refused = Some((state.queue.pop_back(), error)),
+            }
+        }
+        drop(state);
+        drop(cancelled);
+        match refused {
+            None => Ok(()),
+            Some((_job, error)) => Err(PeerError::Unreachable(format!(
+                "can't start a thread for the request: {error}"
+            ))),
+        }
+    }
+
+    fn spawn(self: &Arc<Self>) -> std::io::Result<()> {
+        let pool = Arc::clone(self);
+        thread::Builder::new().name(self.name.clone()).spawn(move || pool.work()).map(drop)
+    }
+
+    /// What a thread does.
+    fn work(&self) {
+        while let Some(Job { cancel, run }) = self.next() {
+            if !cancel.load(Ordering::Relaxed) && catch_unwind(AssertUnwindSafe(run)).is_err() {
+                tracing::error!(pool = self.name, "a request panicked; please report this");
+            }
+            lock(&self.state).running.retain(|other| !Arc::ptr_eq(other, &cancel));
+        }
+    }
+
+    /// The next job; none when the thread is to end.
+    fn next(&self) -> Option<Job> {
+        let mut state = lock(&self.state);
+        loop {
+            if let Some(job) = state.queue.pop_front() {
+                state.running.push(Arc::clone(&job.cancel));
+                return Some(job);
+            }
+            if self.closed.load(Ordering::Acquire) {
+                state.threads -= 1;
+                return None;
+            }
+            state.idle += 1;
+            let waited = self.work.wait_timeout(state, IDLE);
+            let (woken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            state.idle -= 1;
+            if timeout.timed_out() && state.queue.is_empty() {
+                state.threads -= 1;
+                return None;
+            }
+        }
+    }
+
+    fn close(&self) {
+        let (queue, bells) = {
+            let mut state = lock(&self.state);
+            self.closed.store(true, Ordering::Release);
+            for cancel in state.running.iter().chain(state.queue.iter().map(|job| &job.cancel)) {
+                cancel.store(true, Ordering::Relaxed);
+            }
+            (std::mem::take(&mut state.queue), std::mem::take(&mut state.bells))
+        };
+        self.work.notify_all();
+        drop(queue);
+        bells.iter().filter_map(Weak::upgrade).for_each(|bell| bell.ring());
+    }
+}
+
+#[cfg(test)]
+#[path = "peer_tests.rs"]
+mod tests;

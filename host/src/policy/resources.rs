@@ -1,0 +1,67 @@
+//! What stands behind the handles that a policy holds.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use wasmtime::component::{Resource, ResourceTable, ResourceTableError};
+
+use super::limits::HANDLES;
+use super::wait::Slot;
+use crate::Hash;
+use crate::engine::StagedSegment;
+use crate::protocol::{FetchError, SegmentRef};
+
+/// A new handle.
+pub(super) fn handle<T: Send + 'static>(
+    table: &mut ResourceTable,
+    of: T,
+) -> wasmtime::Result<Resource<T>> {
+    table.push(of).map_err(|error| match error {
+        ResourceTableError::Full => {
+            wasmtime::format_err!("holds more than {HANDLES} handles; drop those not needed")
+        }
+        error => error.into(),
+    })
+}
+
+/// A peer, by its position among the configured ones.
+pub struct PeerHandle(pub(super) usize);
+
+/// A peer's segments at one moment.
+pub struct Manifest {
+    pub(super) segments: Vec<SegmentRef>,
+    pub(super) root: Hash,
+}
+
+/// One download.
+pub struct Transfer {
+    pub(super) hash: Hash,
+    /// The position of the peer that it comes from.
+    pub(super) peer: usize,
+    pub(super) cancel: Arc<AtomicBool>,
+    pub(super) slot: Arc<Slot<Result<StagedSegment, FetchError>>>,
+    pub(super) taken: bool,
+}
+
+impl Drop for Transfer {
+    /// Also when the tick ends: handles that the policy kept are dropped with its instance.
+    fn drop(&mut self) {
+        self.cancel.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A verified segment.
+pub struct Segment {
+    pub(super) hash: Hash,
+    pub(super) size: u64,
+    pub(super) content: Content,
+}
+
+/// What is left of a segment's bytes.
+pub(super) enum Content {
+    Staged(StagedSegment),
+    /// They are the engine's now.
+    Applied,
+    /// They are no segment, and gone.
+    Rejected,
+}

@@ -1,0 +1,131 @@
+//! What a tick needs of the rest of the host.
+
+use std::io;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::Peer;
+use crate::Hash;
+use crate::engine::Engine;
+
+/// What one tick can reach.
+pub struct Services {
+    /// The local engine.
+    pub engine: Arc<Engine>,
+    /// All configured peers.
+    pub peers: Vec<Arc<Peer>>,
+    /// The position in `peers` of the one being ticked.
+    pub current: usize,
+    /// Where the policy's memory is kept.
+    pub cursors: Arc<dyn CursorStore>,
+    /// The second home for segments, where there is one.
+    pub archive: Option<Arc<dyn Archive>>,
+    /// What the policy takes for the time. Timeouts are by the machine's clock in any case.
+    pub clock: Arc<dyn Clock>,
+    /// Of `random`.
+    pub seed: u64,
+}
+
+/// Where cursors are kept, one a peer.
+pub trait CursorStore: Send + Sync {
+    /// The last stored value; none at first.
+    ///
+    /// # Errors
+    /// When the value is there but can't be read.
+    fn load(&self, peer: &str) -> io::Result<Option<Vec<u8>>>;
+
+    /// Replaces the value. It is on disk when this returns.
+    ///
+    /// # Errors
+    /// When it can't be written. The old value stands then.
+    fn store(&self, peer: &str, value: &[u8]) -> io::Result<()>;
+}
+
+/// What became of an upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UploadOutcome {
+    /// The archive has it now.
+    Stored,
+    /// The archive had it before.
+    AlreadyThere,
+}
+
+/// A second home for segments.
+pub trait Archive: Send + Sync {
+    /// Copies the segment `hash` out of `engine`.
+    ///
+    /// # Errors
+    /// When the engine lacks the segment or the archive fails.
+    fn upload(&self, engine: &Engine, hash: Hash) -> io::Result<UploadOutcome>;
+}
+
+/// The time, as policies see it.
+pub trait Clock: Send + Sync {
+    /// The wall clock.
+    fn now(&self) -> SystemTime;
+
+    /// Since some fixed instant.
+    fn monotonic(&self) -> Duration;
+}
+
+/// The clock of this machine.
+#[derive(Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        START.elapsed()
+    }
+}
+
+/// Why a tick happens now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The interval, or the time that the last report asked for, has passed.
+    Interval,
+    /// Somebody asked for it: the first tick after the start, or a wake.
+    Wake,
+    /// The first tick of a new policy.
+    Swap,
+    /// The last tick failed.
+    Retry,
+}
+
+/// What a policy is told about its tick.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Why now.
+    pub reason: Reason,
+    /// The configured time between ticks.
+    pub interval: Duration,
+    /// The user's settings for the policy, unchecked.
+    pub settings: Vec<(String, String)>,
+}
+
+/// What a policy says about a tick that went well. See `tick-report` in the WIT.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct TickReport {
+    /// Everything the peer offered is here.
+    pub in_sync: bool,
+    /// Segments found missing at the start.
+    pub missing: u32,
+    /// Segments applied.
+    pub applied: u32,
+    /// Records that won the merge.
+    pub records_written: u64,
+    /// Records that lost it.
+    pub records_skipped: u64,
+    /// Fetches and applies that failed.
+    pub failed: u32,
+    /// Segments still to pull, those set aside included.
+    pub pending: u32,
+    /// Segments set aside after too many tries.
+    pub quarantined: u32,
+    /// When to tick next; none at the interval.
+    pub next_tick: Option<Duration>,
+}

@@ -1,0 +1,144 @@
+//! How a tick waits for what other threads do for it.
+//!
+//! Whatever happens for a tick happens in a [`Slot`] of its own, and then rings the tick's one
+//! [`Bell`]. The tick looks at its slots whenever the bell rings, and never waits for a thread.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// Locks; a panic elsewhere leaves nothing half done in what this module and the pool guard.
+pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Wakes a tick.
+#[derive(Default)]
+pub(super) struct Bell {
+    lock: Mutex<()>,
+    rung: Condvar,
+}
+
+impl Bell {
+    /// To be called after what `ready` looks at has changed.
+    pub(super) fn ring(&self) {
+        // Who holds the lock may have looked before the change and not be asleep yet.
+        drop(lock(&self.lock));
+        self.rung.notify_all();
+    }
+
+    /// What `ready` returns, as soon as it returns something; none when that did not happen until
+    /// `until`. `ready` runs at least once.
+    pub(super) fn wait<R>(
+        &self,
+        until: Instant,
+        mut ready: impl FnMut() -> Option<R>,
+    ) -> Option<R> {
+        let mut guard = lock(&self.lock);
+        loop {
+            if let Some(ready) = ready() {
+                return Some(ready);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            let woken = self.rung.wait_timeout(guard, left);
+            guard = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+enum State<T> {
+    Running,
+    /// None when the job ended without an outcome: it was dropped, or it panicked.
+    Done(Option<T>),
+    Taken,
+}
+
+/// The outcome of one job, sooner or later.
+pub(super) struct Slot<T>(Mutex<State<T>>);
+
+impl<T> Slot<T> {
+    /// A slot, and the end that fills it.
+    pub(super) fn new(bell: &Arc<Bell>) -> (Arc<Self>, Filler<T>) {
+        let slot = Arc::new(Self(Mutex::new(State::Running)));
+        (Arc::clone(&slot), Filler { slot, bell: Arc::clone(bell) })
+    }
+
+    /// Whether there is an outcome to take.
+    pub(super) fn is_done(&self) -> bool {
+        matches!(*lock(&self.0), State::Done(_))
+    }
+
+    /// The outcome, once; the inner option is none when the job was lost.
+    pub(super) fn take(&self) -> Option<Option<T>> {
+        let mut state = lock(&self.0);
+        match std::mem::replace(&mut *state, State::Taken) {
+            State::Done(outcome) => Some(outcome),
+            other => {
+                *state = other;
+                None
+            }
+        }
+    }
+}
+
+/// The end of a slot that the job holds. Dropping it tells the waiter that nothing comes.
+pub(super) struct Filler<T> {
+    slot: Arc<Slot<T>>,
+    bell: Arc<Bell>,
+}
+
+impl<T> Filler<T> {
+    pub(super) fn fill(self, outcome: T) {
+        *lock(&self.slot.0) = State::Done(Some(outcome));
+    }
+}
+
+impl<T> Drop for Filler<T> {
+    fn drop(&mut self) {
+        {
+            let mut state = lock(&self.slot.0);
+            if matches!(*state, State::Running) {
+                *state = State::Done(None);
+            }
+        }
+        self.bell.ring();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_outcome_is_taken_once() {
+        let bell = Arc::new(Bell::default());
+        let (slot, filler) = Slot::new(&bell);
+        assert!(!slot.is_done() && slot.take().is_none());
+        let filling = thread::spawn(move || filler.fill(7));
+        let until = Instant::now() + Duration::from_secs(10);
+        assert_eq!(bell.wait(until, || slot.take()), Some(Some(7)));
+        filling.join().unwrap();
+        assert!(!slot.is_done() && slot.take().is_none());
+    }
+
+    #[test]
+    fn a_dropped_job_is_told() {
+        let bell = Arc::new(Bell::default());
+        let (slot, filler) = Slot::<()>::new(&bell);
+        drop(filler);
+        assert_eq!(slot.take(), Some(None));
+    }
+
+    #[test]
+    fn a_wait_ends_in_time() {
+        let start = Instant::now();
+        let until = start + Duration::from_millis(30);
+        assert_eq!(Bell::default().wait(until, || None::<()>), None);
+        assert!(start.elapsed() >= Duration::from_millis(30));
+    }
+}

@@ -1,0 +1,176 @@
+//! One peer over HTTP, held to limits.
+//!
+//! A peer may be down, slow, broken or hostile. So every request has a
+//! deadline, every read has one of its own, every body has a size limit that is
+//! checked before a byte is buffered, and a segment goes from the socket to the
+//! disk in pieces of 64 KiB, whatever its size. Redirects, content codings,
+//! cookies and the environment's proxy settings are not used: the host talks to
+//! the address it was given, and takes the bytes as they are.
+//!
+//! `https` checks the peer's certificate against the system's trust store, so a
+//! private authority is added there.
+
+mod body;
+mod limits;
+mod url;
+
+use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ureq::Agent;
+use ureq::http::StatusCode;
+use ureq::tls::{RootCerts, TlsConfig};
+
+use self::body::{Answer, check_encoding};
+pub use self::limits::ClientLimits;
+use self::url::BaseUrl;
+pub use self::url::InvalidUrl;
+use super::wire::{self, MAX_MANIFEST_ENTRIES, MerkleBody, WatermarkBody};
+use super::{FetchError, PeerError, PeerTransport, SegmentRef, Watermark};
+use crate::Hash;
+use crate::engine::{StagedSegment, StagingFile};
+
+/// Bytes of a segment held in memory at a time.
+const CHUNK: usize = 64 * 1024;
+
+/// Idle connections are closed before servers close them (ours: after 15 s), so
+/// that a request seldom meets a connection that is going away.
+const MAX_IDLE: Duration = Duration::from_secs(10);
+
+/// A peer that serves version 1 of the protocol over HTTP. Cheap to keep: it
+/// connects on demand and holds a few idle connections for some seconds.
+#[derive(Debug)]
+pub struct HttpPeer {
+    agent: Agent,
+    base: BaseUrl,
+    limits: ClientLimits,
+}
+
+impl HttpPeer {
+    /// Takes the URL under which the peer serves, such as
+    /// `http://10.0.0.7:8900` or `https://example.org/edge`. Does not connect.
+    ///
+    /// # Errors
+    /// [`InvalidUrl`], which says what is wrong with it.
+    pub fn new(base_url: &str, limits: ClientLimits) -> Result<Self, InvalidUrl> {
+        let base = BaseUrl::parse(base_url)?;
+        let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
+        let agent = Agent::config_builder()
+            .tls_config(tls)
+            .proxy(None)
+            .max_redirects(0)
+            .http_status_as_error(false)
+            .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
+            .accept_encoding("identity")
+            .max_response_header_size(limits.max_header_bytes)
+            .input_buffer_size(CHUNK)
+            .max_idle_age(MAX_IDLE)
+            .timeout_resolve(Some(limits.connect_timeout))
+            .timeout_connect(Some(limits.connect_timeout))
+            .timeout_per_read(Some(limits.read_timeout))
+            .timeout_per_write(Some(limits.read_timeout))
+            .build()
+            .new_agent();
+        Ok(Self { agent, base, limits })
+    }
+
+    /// The URL, without a slash at the end.
+    pub fn url(&self) -> &str {
+        self.base.as_str()
+    }
+
+    /// Sends one request and returns the answer's body, if its status is 200
+    /// and its stated length is within `limit`.
+    fn get(
+        &self,
+        path: &str,
+        what: &'static str,
+        limit: u64,
+        budget: Duration,
+    ) -> Result<Answer, PeerError> {
+        let url = self.base.join(path);
+        let response = self
+            .agent
+            .get(&url)
+            .config()
+            .timeout_global(Some(budget))
+            .build()
+            .call()
+            .map_err(|error| body::before_body(&url, error))?;
+        tracing::trace!(url, status = response.status().as_u16(), "asked a peer");
+        if response.status() != StatusCode::OK {
+            return Err(PeerError::Status(response.status().as_u16()));
+        }
+        check_encoding(&url, response.headers())?;
+        Answer::new(url, response.into_body(), what, limit)
+    }
+
+    /// A control answer, whole.
+    fn control(&self, path: &str, what: &'static str, limit: u64) -> Result<Vec<u8>, PeerError> {
+        self.get(path, what, limit, self.limits.control_timeout)?.read_all()
+    }
+
+    fn malformed(&self, path: &str, error: &rmp_serde::decode::Error) -> PeerError {
+        PeerError::Malformed(format!("GET {}: {error}", self.base.join(path)))
+    }
+}
+
+impl PeerTransport for HttpPeer {
+    fn root(&self) -> Result<Hash, PeerError> {
+        let body = self.control("/merkle", "root", self.limits.max_root_bytes)?;
+        let root: MerkleBody =
+            wire::decode(&body).map_err(|error| self.malformed("/merkle", &error))?;
+        Ok(root.root.0)
+    }
+
+    fn watermark(&self) -> Result<Option<Watermark>, PeerError> {
+        let body = match self.control("/watermark", "watermark", self.limits.max_root_bytes) {
+            Err(PeerError::Status(404)) => return Ok(None),
+            other => other?,
+        };
+        let watermark: WatermarkBody =
+            wire::decode(&body).map_err(|error| self.malformed("/watermark", &error))?;
+        Ok(Some(watermark.into()))
+    }
+
+    fn manifest(&self) -> Result<Vec<SegmentRef>, PeerError> {
+        let body = self.control("/segments", "manifest", self.limits.max_manifest_bytes)?;
+        wire::decode_manifest(&body, MAX_MANIFEST_ENTRIES)
+            .map_err(|error| self.malformed("/segments", &error))
+    }
+
+    fn fetch(
+        &self,
+        hash: Hash,
+        mut into: StagingFile,
+        cancel: &AtomicBool,
+    ) -> Result<StagedSegment, FetchError> {
+        let check = || match cancel.load(Ordering::Relaxed) {
+            true => Err(FetchError::Cancelled),
+            false => Ok(()),
+        };
+        check()?;
+        let (limit, budget) = (self.limits.max_segment_bytes, self.limits.transfer_timeout);
+        let mut answer =
+            self.get(&format!("/segments/{hash}"), "segment", limit, budget).map_err(|error| {
+                match error {
+                    PeerError::Status(404) => FetchError::NotFound,
+                    other => other.into(),
+                }
+            })?;
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            check()?;
+            let bytes = answer.next(&mut chunk)?;
+            if bytes.is_empty() {
+                break;
+            }
+            into.write_all(bytes).map_err(FetchError::Storage)?;
+        }
+        Ok(into.verify(hash)?)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! Reading an answer without trusting it: sizes are checked before bytes are
+//! kept, and each way to fail becomes the [`PeerError`] that says so.
+
+use std::io::{self, Read as _};
+
+use ureq::http::{HeaderMap, header};
+use ureq::{Body, BodyReader, Error};
+
+use super::CHUNK;
+use crate::protocol::PeerError;
+
+/// The body of an answer, cut off at a limit.
+pub(super) struct Answer {
+    url: String,
+    what: &'static str,
+    limit: u64,
+    stated: Option<u64>,
+    taken: u64,
+    reader: BodyReader<'static>,
+}
+
+impl Answer {
+    /// # Errors
+    /// [`PeerError::TooLarge`] when the stated length is over `limit`.
+    pub(super) fn new(
+        url: String,
+        body: Body,
+        what: &'static str,
+        limit: u64,
+    ) -> Result<Self, PeerError> {
+        let stated = body.content_length();
+        if stated.is_some_and(|stated| stated > limit) {
+            return Err(PeerError::TooLarge { what, limit });
+        }
+        Ok(Self { url, what, limit, stated, taken: 0, reader: body.into_reader() })
+    }
+
+    /// The next bytes, none at the end.
+    pub(super) fn next<'b>(&mut self, buf: &'b mut [u8]) -> Result<&'b [u8], PeerError> {
+        let n = loop {
+            match self.reader.read(buf) {
+                Ok(n) => break n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.in_body(error.into())),
+            }
+        };
+        self.taken += n as u64;
+        if self.taken > self.limit {
+            return Err(PeerError::TooLarge { what: self.what, limit: self.limit });
+        }
+        Ok(&buf[..n])
+    }
+
+    /// The whole body. Memory grows with the bytes that come, not with the
+    /// length that is promised.
+    pub(super) fn read_all(mut self) -> Result<Vec<u8>, PeerError> {
+        let mut all = Vec::new();
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let bytes = self.next(&mut chunk)?;
+            if bytes.is_empty() {
+                return Ok(all);
+            }
+            all.extend_from_slice(bytes);
+        }
+    }
+
+    fn in_body(&self, error: Error) -> PeerError {
+        let Error::Io(error) = error else { return before_body(&self.url, error) };
+        let of = self.stated.map_or(String::new(), |stated| format!(" of {stated}"));
+        let Self { url, taken, .. } = self;
+        PeerError::Malformed(format!("GET {url}: the body ended after {taken}{of} bytes: {error}"))
+    }
+}
+
+/// What a failure means that came before the body, or is the same inside it.
+pub(super) fn before_body(url: &str, error: Error) -> PeerError {
+    let text = format!("GET {url}: {error}");
+    match error {
+        Error::Timeout(_) => PeerError::Timeout(text),
+        Error::LargeResponseHeader(_, limit) => {
+            PeerError::TooLarge { what: "response header", limit: limit as u64 }
+        }
+        Error::Protocol(_) | Error::Http(_) | Error::BadUri(_) | Error::BodyStalled => {
+            PeerError::Malformed(text)
+        }
+        _ => PeerError::Unreachable(text),
+    }
+}
+
+/// A coding was not asked for. Undoing one would let a few bytes become many.
+pub(super) fn check_encoding(url: &str, headers: &HeaderMap) -> Result<(), PeerError> {
+    let unasked = headers
+        .get_all(header::CONTENT_ENCODING)
+        .iter()
+        .find(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    match unasked {
+        None => Ok(()),
+        Some(coding) => Err(PeerError::Malformed(format!(
+            "GET {url}: the answer has Content-Encoding {coding:?}, which was not asked for; a \
+             proxy in between must not compress"
+        ))),
+    }
+}

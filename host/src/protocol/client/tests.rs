@@ -1,0 +1,341 @@
+//! What the client makes of each way in which a peer can misbehave. Limits are
+//! small here; a test that hangs has found a missing one.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::protocol::test_peer::{
+    ok, peer, peer_hanging_after, peer_saying, recording_peer, wait_for_hang_up,
+};
+
+static RUNNING: AtomicBool = AtomicBool::new(false);
+
+/// Small sizes, and times that a busy machine keeps.
+fn limits() -> ClientLimits {
+    ClientLimits {
+        connect_timeout: Duration::from_secs(5),
+        read_timeout: Duration::from_secs(5),
+        max_header_bytes: 2048,
+        max_root_bytes: 128,
+        max_manifest_bytes: 10_000,
+        max_segment_bytes: 200_000,
+        ..ClientLimits::default()
+    }
+}
+
+/// Times that the peers in these tests exceed.
+fn impatient() -> ClientLimits {
+    ClientLimits {
+        read_timeout: Duration::from_millis(100),
+        control_timeout: Duration::from_millis(250),
+        transfer_timeout: Duration::from_millis(250),
+        ..limits()
+    }
+}
+
+fn client(url: &str) -> HttpPeer {
+    HttpPeer::new(url, limits()).unwrap()
+}
+
+fn root(url: &str) -> PeerError {
+    client(url).root().unwrap_err()
+}
+
+fn impatient_root(url: &str) -> PeerError {
+    HttpPeer::new(url, impatient()).unwrap().root().unwrap_err()
+}
+
+fn fetch(url: &str, hash: Hash) -> Result<StagedSegment, FetchError> {
+    fetch_with(&client(url), hash, &RUNNING)
+}
+
+fn impatient_fetch(url: &str) -> Result<StagedSegment, FetchError> {
+    fetch_with(&HttpPeer::new(url, impatient()).unwrap(), Hash::ZERO, &RUNNING)
+}
+
+fn fetch_with(
+    peer: &HttpPeer,
+    hash: Hash,
+    cancel: &AtomicBool,
+) -> Result<StagedSegment, FetchError> {
+    let dir = tempfile::tempdir().unwrap();
+    let result = peer.fetch(hash, StagingFile::for_test(dir.path()), cancel);
+    if result.is_err() {
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "bytes were left behind");
+    }
+    result
+}
+
+fn root_body(hash: &[u8]) -> Vec<u8> {
+    #[derive(serde::Serialize)]
+    struct Root<'a> {
+        root: &'a [u8],
+    }
+    rmp_serde::to_vec_named(&Root { root: hash }).unwrap()
+}
+
+#[track_caller]
+fn assert_malformed(error: PeerError, text: &str) {
+    match error {
+        PeerError::Malformed(message) if message.contains(text) => {}
+        other => panic!("expected Malformed(..{text}..), got {other:?}"),
+    }
+}
+
+#[test]
+fn a_well_behaved_peer_is_understood() {
+    let hash = Hash::of(b"segment");
+    let url = peer(move |head, stream| {
+        let path = head.split(' ').nth(1).unwrap();
+        let body = match path {
+            "/edge/merkle" => root_body(hash.as_bytes()),
+            "/edge/watermark" => rmp_serde::to_vec(&(7, 3)).unwrap(),
+            "/edge/segments" => rmp_serde::to_vec(&[(5, hash.as_bytes())]).unwrap(),
+            _ if path == format!("/edge/segments/{hash}") => b"segment".to_vec(),
+            other => panic!("{other}"),
+        };
+        stream.write_all(&ok(body)).unwrap();
+    });
+    let url = format!("{url}/edge/");
+    let client = client(&url);
+    assert_eq!(client.root(), Ok(hash));
+    assert_eq!(client.watermark(), Ok(Some(Watermark { confirmed_lsn: 7, write_token: 3 })));
+    assert_eq!(client.manifest(), Ok(vec![SegmentRef { hash, id: 5 }]));
+    let segment = fetch(&url, hash).unwrap();
+    assert_eq!((segment.hash(), segment.len()), (hash, 7));
+}
+
+#[test]
+fn a_request_says_who_asks_and_takes_no_coding() {
+    let (url, seen) = recording_peer(ok(root_body(Hash::ZERO.as_bytes())));
+    client(&url).root().unwrap();
+    let head = seen.recv().unwrap().to_ascii_lowercase();
+    assert!(head.starts_with("get /merkle http/1.1\r\n"), "{head}");
+    assert!(head.contains("user-agent: edgestore-host/"), "{head}");
+    assert!(head.contains("accept-encoding: identity\r\n"), "{head}");
+    assert!(!head.contains("cookie") && !head.contains("authorization"), "{head}");
+}
+
+#[test]
+fn a_chunked_answer_and_one_that_ends_with_the_connection_are_fine() {
+    let segment = b"segment";
+    let hash = Hash::of(segment);
+    let chunked =
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nseg\r\n4\r\nment\r\n0\r\n\r\n";
+    assert_eq!(fetch(&peer_saying(chunked), hash).unwrap().len(), 7);
+    let until_closed = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nsegment";
+    assert_eq!(fetch(&peer_saying(until_closed), hash).unwrap().len(), 7);
+}
+
+#[test]
+fn a_segment_of_many_chunks_comes_whole() {
+    let bytes: Vec<u8> = (0..200_000_u32).map(|i| (i % 251) as u8).collect();
+    let hash = Hash::of(&bytes);
+    assert_eq!(fetch(&peer_saying(ok(bytes)), hash).unwrap().len(), 200_000);
+}
+
+#[test]
+fn a_peer_that_is_down_is_unreachable() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let error = root(&format!("http://127.0.0.1:{port}"));
+    assert!(matches!(&error, PeerError::Unreachable(text) if text.contains("refused")), "{error}");
+    // RFC 6761: never resolves.
+    let error = root("http://peer.invalid");
+    assert!(matches!(error, PeerError::Unreachable(_)), "{error}");
+}
+
+#[test]
+fn a_peer_that_hangs_up_without_an_answer_is_unreachable() {
+    let error = root(&peer_saying(""));
+    assert!(matches!(error, PeerError::Unreachable(_)), "{error}");
+}
+
+#[test]
+fn a_peer_without_tls_is_unreachable_by_https() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 1024]);
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+    });
+    let error = root(&url);
+    assert!(matches!(error, PeerError::Unreachable(_)), "{error}");
+}
+
+#[test]
+fn a_peer_that_stays_silent_times_out() {
+    for said in
+        ["", "HTTP/1.1 200 OK\r\nContent-Le", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"]
+    {
+        let url = peer_hanging_after(said);
+        let start = Instant::now();
+        assert!(matches!(impatient_root(&url), PeerError::Timeout(_)), "after {said:?}");
+        let fetched = impatient_fetch(&url);
+        assert!(matches!(fetched, Err(FetchError::Peer(PeerError::Timeout(_)))), "{fetched:?}");
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
+}
+
+#[test]
+fn a_peer_that_trickles_runs_out_of_its_total_time() {
+    // Each byte is in time for the read timeout.
+    let trickle = |head: &'static str| {
+        peer(move |_, stream| {
+            stream.write_all(head.as_bytes()).unwrap();
+            while stream.write_all(b"a").is_ok() {
+                thread::sleep(Duration::from_millis(20));
+            }
+        })
+    };
+    let error = impatient_root(&trickle("HTTP/1.1 200 OK\r\nX: "));
+    assert!(matches!(error, PeerError::Timeout(_)), "{error}");
+    let url = trickle("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n");
+    assert!(matches!(impatient_root(&url), PeerError::Timeout(_)));
+    let fetched = impatient_fetch(&url);
+    assert!(matches!(fetched, Err(FetchError::Peer(PeerError::Timeout(_)))), "{fetched:?}");
+}
+
+#[test]
+fn a_root_of_another_length_is_malformed_and_the_length_told() {
+    assert_malformed(root(&peer_saying(ok(root_body(&[1; 20])))), "this one has 20");
+}
+
+#[test]
+fn what_is_no_messagepack_is_malformed() {
+    for body in ["", "\u{1}", "<html>", "garbage"] {
+        let url = peer_saying(ok(body));
+        assert_malformed(root(&url), "GET ");
+        assert_malformed(client(&url).manifest().unwrap_err(), "/segments");
+        assert_malformed(client(&url).watermark().unwrap_err(), "/watermark");
+    }
+    let four_billion = ok(b"\xdd\xff\xff\xff\xff");
+    assert_malformed(client(&peer_saying(four_billion)).manifest().unwrap_err(), "");
+    assert_malformed(root(&peer_saying("SSH-2.0-OpenSSH_9.9\r\n\r\n")), "protocol");
+}
+
+#[test]
+fn a_cut_body_is_malformed() {
+    let cut = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabcdefg";
+    assert_malformed(root(&peer_saying(cut)), "ended after 7 of 100 bytes");
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7\r\nabcdefg\r\n";
+    for answer in [cut, chunked] {
+        match fetch(&peer_saying(answer), Hash::of(b"abcdefg")) {
+            Err(FetchError::Peer(error)) => assert_malformed(error, "ended after 7"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_stated_length_over_the_limit_is_refused_at_once() {
+    // The peer sends no body at all: waiting for one would be a timeout.
+    let url = peer_hanging_after("HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n");
+    assert_eq!(root(&url), PeerError::TooLarge { what: "root", limit: 128 });
+    let too_large = PeerError::TooLarge { what: "manifest", limit: 10_000 };
+    assert_eq!(client(&url).manifest(), Err(too_large));
+    let too_large = PeerError::TooLarge { what: "segment", limit: 200_000 };
+    assert!(matches!(fetch(&url, Hash::ZERO), Err(FetchError::Peer(e)) if e == too_large));
+}
+
+#[test]
+fn an_endless_body_is_cut_at_the_limit() {
+    let url = peer(|_, stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let chunk = [&b"1000\r\n"[..], &[0x91; 0x1000], b"\r\n"].concat();
+        while stream.write_all(&chunk).is_ok() {}
+    });
+    assert!(matches!(root(&url), PeerError::TooLarge { what: "root", .. }));
+    assert!(matches!(client(&url).manifest(), Err(PeerError::TooLarge { .. })));
+    let fetched = fetch(&url, Hash::ZERO);
+    assert!(matches!(fetched, Err(FetchError::Peer(PeerError::TooLarge { .. }))), "{fetched:?}");
+}
+
+#[test]
+fn endless_headers_are_cut_at_the_limit() {
+    let url = peer(|_, stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nX: ");
+        while stream.write_all(&[b'x'; 100]).is_ok() {}
+    });
+    assert!(matches!(root(&url), PeerError::TooLarge { what: "response header", .. }));
+}
+
+#[test]
+fn a_redirect_is_not_followed() {
+    let (elsewhere, seen) = recording_peer(ok(root_body(&[0; 32])));
+    for status in [301, 302, 307, 308] {
+        let redirect = format!(
+            "HTTP/1.1 {status} Moved\r\nLocation: {elsewhere}/merkle\r\nContent-Length: 0\r\n\r\n"
+        );
+        assert_eq!(root(&peer_saying(redirect)), PeerError::Status(status));
+    }
+    assert!(seen.try_recv().is_err(), "somebody was asked");
+}
+
+#[test]
+fn a_content_coding_is_refused() {
+    for coding in ["gzip", "br", "deflate", "identity, gzip"] {
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nContent-Encoding: {coding}\r\nContent-Length: 3\r\n\r\nabc"
+        );
+        let url = peer_saying(answer);
+        assert_malformed(root(&url), "Content-Encoding");
+        let fetched = fetch(&url, Hash::of(b"abc"));
+        assert!(matches!(fetched, Err(FetchError::Peer(PeerError::Malformed(_)))), "{fetched:?}");
+    }
+    let identity = "HTTP/1.1 200 OK\r\nContent-Encoding: Identity\r\nContent-Length: 3\r\n\r\nabc";
+    assert!(fetch(&peer_saying(identity), Hash::of(b"abc")).is_ok());
+}
+
+#[test]
+fn the_bytes_of_another_segment_are_thrown_away() {
+    let (asked, sent) = (Hash::of(b"asked"), Hash::of(b"sent"));
+    match fetch(&peer_saying(ok("sent")), asked) {
+        Err(FetchError::HashMismatch(error)) => {
+            assert_eq!((error.expected, error.actual), (asked, sent));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(fetch(&peer_saying(ok("")), asked), Err(FetchError::HashMismatch(_))));
+}
+
+#[test]
+fn statuses_are_told_apart() {
+    let gone = peer_saying("HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\nnot found");
+    assert!(matches!(fetch(&gone, Hash::ZERO), Err(FetchError::NotFound)));
+    assert_eq!(client(&gone).watermark(), Ok(None));
+    assert_eq!(client(&gone).manifest(), Err(PeerError::Status(404)));
+    assert_eq!(root(&gone), PeerError::Status(404));
+    // 206 would be a part, and 204 nothing.
+    for status in [500, 503, 204, 206, 403] {
+        let url = peer_saying(format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n"));
+        assert_eq!(root(&url), PeerError::Status(status));
+        let fetched = fetch(&url, Hash::ZERO);
+        assert!(matches!(fetched, Err(FetchError::Peer(PeerError::Status(s))) if s == status));
+    }
+}
+
+#[test]
+fn a_cancelled_fetch_ends_before_the_peer_does() {
+    static CANCEL: AtomicBool = AtomicBool::new(false);
+    let url = peer(|_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nabc").unwrap();
+        CANCEL.store(true, Ordering::Relaxed);
+        let _ = stream.write_all(b"def");
+        wait_for_hang_up(stream);
+    });
+    let result = fetch_with(&client(&url), Hash::ZERO, &CANCEL);
+    assert!(matches!(result, Err(FetchError::Cancelled)), "{result:?}");
+    let result = fetch_with(&client("http://127.0.0.1:1"), Hash::ZERO, &CANCEL);
+    assert!(matches!(result, Err(FetchError::Cancelled)), "not even a connection: {result:?}");
+}
+
+#[test]
+fn messages_say_what_was_asked_and_what_happened() {
+    let url = peer_hanging_after("");
+    let error = impatient_root(&url).to_string();
+    assert!(error.contains(&format!("GET {url}/merkle")) && error.contains("in time"), "{error}");
+}

@@ -1,0 +1,115 @@
+//! The four routes. Paths, statuses, content types and texts are those of the
+//! server in `edgestore-repl` 2.2, but that a method other than `GET` or `HEAD`
+//! is answered with 405.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use tokio::io::AsyncReadExt as _;
+use tokio::task::spawn_blocking;
+use tokio_util::io::ReaderStream;
+
+use crate::Hash;
+use crate::engine::Engine;
+use crate::protocol::wire::{self, MerkleBody, SegmentEntry, WatermarkBody, WireHash};
+
+/// Bytes of a segment held in memory at a time, for each download.
+const CHUNK: usize = 64 * 1024;
+
+/// The routes of the protocol. They answer every path, so add others to them
+/// rather than merge.
+pub fn router(engine: Arc<Engine>) -> Router {
+    Router::new().fallback(answer).layer(middleware::from_fn(log)).with_state(engine)
+}
+
+/// Empty parts of a path don't count: the published client asks for `//merkle`
+/// when its peer is configured with a slash at the end, and its server answers.
+/// Route patterns can't say that.
+async fn answer(State(engine): State<Arc<Engine>>, method: Method, uri: Uri) -> Response {
+    let parts: Vec<&str> = uri.path().split('/').filter(|part| !part.is_empty()).collect();
+    let known = matches!(parts[..], ["merkle" | "watermark" | "segments"] | ["segments", _]);
+    if known && method != Method::GET && method != Method::HEAD {
+        let refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
+        return ([(header::ALLOW, "GET,HEAD")], refusal).into_response();
+    }
+    let query = uri.query();
+    match parts[..] {
+        ["merkle"] => control(query, move || MerkleBody { root: WireHash(engine.root()) }).await,
+        ["watermark"] => control(query, move || WatermarkBody::from(engine.watermark())).await,
+        ["segments"] => control(query, move || manifest(&engine)).await,
+        ["segments", digits] => segment(engine, digits).await,
+        _ => text(StatusCode::NOT_FOUND, "not found"),
+    }
+}
+
+fn manifest(engine: &Engine) -> Vec<SegmentEntry> {
+    engine.manifest().iter().map(SegmentEntry::from).collect()
+}
+
+async fn segment(engine: Arc<Engine>, digits: &str) -> Response {
+    if digits.len() != 64 {
+        return text(StatusCode::BAD_REQUEST, "hash_hex must be 64 hex characters");
+    }
+    let Ok(hash) = digits.parse::<Hash>() else {
+        return text(StatusCode::BAD_REQUEST, "invalid hex encoding in hash");
+    };
+    match spawn_blocking(move || engine.open_segment(&hash)).await {
+        Ok(Ok(Some((file, len)))) => {
+            // The length is fixed here, so a body is never longer than it says.
+            let file = tokio::fs::File::from_std(file).take(len);
+            let body = Body::from_stream(ReaderStream::with_capacity(file, CHUNK));
+            let headers = [
+                (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+                (header::CONTENT_LENGTH, len.to_string()),
+            ];
+            (headers, body).into_response()
+        }
+        Ok(Ok(None)) => text(StatusCode::NOT_FOUND, "segment not found"),
+        Ok(Err(error)) => internal(&error),
+        Err(error) => internal(&error),
+    }
+}
+
+/// Makes and encodes a control answer away from the event loop.
+async fn control<T: Serialize>(
+    query: Option<&str>,
+    make: impl FnOnce() -> T + Send + 'static,
+) -> Response {
+    let json = query.is_some_and(|query| query.split('&').any(|pair| pair == "debug=json"));
+    let encode = move || -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+        let body = make();
+        Ok(if json { serde_json::to_vec(&body)? } else { wire::encode(&body)? })
+    };
+    let mime = if json { "application/json" } else { "application/msgpack" };
+    match spawn_blocking(encode).await {
+        Ok(Ok(bytes)) => ([(header::CONTENT_TYPE, mime)], bytes).into_response(),
+        Ok(Err(error)) => internal(&*error),
+        Err(error) => internal(&error),
+    }
+}
+
+/// What went wrong is for this node's log, not for its peers.
+fn internal(error: &(dyn std::error::Error + 'static)) -> Response {
+    tracing::error!(error, "can't answer a peer");
+    text(StatusCode::INTERNAL_SERVER_ERROR, "internal server error")
+}
+
+fn text(status: StatusCode, text: &'static str) -> Response {
+    (status, [(header::CONTENT_TYPE, "text/plain; charset=UTF-8")], text).into_response()
+}
+
+async fn log(request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let response = next.run(request).await;
+    let (status, elapsed) = (response.status().as_u16(), start.elapsed());
+    tracing::debug!(%method, ?path, status, ?elapsed, "answered a peer");
+    response
+}

@@ -1,0 +1,315 @@
+//! The server as its clients see it: our own, and bare sockets that know what
+//! the published server answers.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use super::*;
+use crate::Hash;
+use crate::engine::StagingFile;
+use crate::protocol::{ClientLimits, FetchError, HttpPeer, PeerTransport, SegmentRef};
+
+/// An engine with two segments, one of them larger than the chunk that bodies
+/// are streamed in.
+fn engine() -> (tempfile::TempDir, Arc<Engine>) {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path()).unwrap();
+    engine.put(b"ns", b"key", b"value").unwrap();
+    engine.flush().unwrap();
+    let mut rng = fastrand::Rng::with_seed(7);
+    for key in 0..200_u32 {
+        let value: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(2000).collect();
+        engine.put(b"ns", &key.to_be_bytes(), &value).unwrap();
+    }
+    engine.flush().unwrap();
+    (dir, Arc::new(engine))
+}
+
+fn localhost() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+fn start(engine: &Arc<Engine>, limits: ServerLimits) -> Server {
+    Server::start(Arc::clone(engine), localhost(), limits).unwrap()
+}
+
+fn client(server: &Server) -> HttpPeer {
+    HttpPeer::new(&format!("http://{}", server.local_addr()), ClientLimits::default()).unwrap()
+}
+
+struct Reply {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Reply {
+    fn header(&self, name: &str) -> Option<&str> {
+        let line = self.head.lines().find(|line| {
+            line.split_once(':').is_some_and(|(found, _)| found.eq_ignore_ascii_case(name))
+        })?;
+        Some(line.split_once(':')?.1.trim())
+    }
+}
+
+/// One request by hand, on a connection of its own.
+fn request(server: &Server, method: &str, path: &str) -> Reply {
+    let mut stream = TcpStream::connect(server.local_addr()).unwrap();
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8(answer[..end].to_vec()).unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Reply { status, head, body: answer[end + 4..].to_vec() }
+}
+
+/// Until the server hangs up, which it must do well before this panics.
+fn read_to_hang_up(stream: &mut TcpStream) -> Vec<u8> {
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut bytes = Vec::new();
+    match stream.read_to_end(&mut bytes) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+        Err(error) => panic!("the server did not hang up: {error}"),
+    }
+    bytes
+}
+
+#[test]
+fn our_client_gets_everything() {
+    let (dir, engine) = engine();
+    let server = start(&engine, ServerLimits::default());
+    let client = client(&server);
+    assert_eq!(client.root().unwrap(), engine.root());
+    assert_eq!(client.watermark().unwrap(), Some(engine.watermark()));
+    let manifest = client.manifest().unwrap();
+    let local: Vec<_> =
+        engine.manifest().iter().map(|meta| SegmentRef { hash: meta.hash, id: meta.id }).collect();
+    assert_eq!((manifest.len(), &manifest), (2, &local));
+    let mut sizes = Vec::new();
+    for segment in manifest {
+        let into = engine.stage().unwrap();
+        let staged = client.fetch(segment.hash, into, &AtomicBool::new(false)).unwrap();
+        sizes.push(staged.len());
+    }
+    assert!(sizes.iter().any(|&size| size > 200_000), "not more than one chunk: {sizes:?}");
+    let into = StagingFile::for_test(dir.path());
+    let missing = client.fetch(Hash::of(b"missing"), into, &AtomicBool::new(false));
+    assert!(matches!(missing, Err(FetchError::NotFound)));
+}
+
+#[test]
+fn control_answers_are_those_of_the_published_server() {
+    #[derive(serde::Serialize)]
+    struct Merkle {
+        root: Vec<u8>,
+    }
+    #[derive(serde::Serialize)]
+    struct Entry {
+        segment_id: u64,
+        segment_hash: Vec<u8>,
+    }
+    #[derive(serde::Serialize)]
+    struct Watermark {
+        confirmed_lsn: u64,
+        wtoken: u64,
+    }
+    let (_dir, engine) = engine();
+    let server = start(&engine, ServerLimits::default());
+    let merkle = Merkle { root: engine.root().as_bytes().to_vec() };
+    let entries: Vec<_> = engine
+        .manifest()
+        .iter()
+        .map(|meta| Entry { segment_id: meta.id, segment_hash: meta.hash.as_bytes().to_vec() })
+        .collect();
+    let mark = engine.watermark();
+    let watermark = Watermark { confirmed_lsn: mark.confirmed_lsn, wtoken: mark.write_token };
+    for (path, msgpack, json) in [
+        ("/merkle", rmp_serde::to_vec_named(&merkle), serde_json::to_vec(&merkle)),
+        ("/segments", rmp_serde::to_vec_named(&entries), serde_json::to_vec(&entries)),
+        ("/watermark", rmp_serde::to_vec_named(&watermark), serde_json::to_vec(&watermark)),
+    ] {
+        let msgpack = msgpack.unwrap();
+        for path in
+            [path.to_owned(), format!("/{path}"), format!("{path}/"), format!("{path}?debug=yes&x")]
+        {
+            let reply = request(&server, "GET", &path);
+            assert_eq!((reply.status, &reply.body), (200, &msgpack), "{path}");
+            assert_eq!(reply.header("content-type"), Some("application/msgpack"));
+            assert_eq!(reply.header("content-length"), Some(&*msgpack.len().to_string()));
+        }
+        let reply = request(&server, "GET", &format!("{path}?x=1&debug=json"));
+        assert_eq!((reply.status, &reply.body), (200, &json.unwrap()), "{path}");
+        assert_eq!(reply.header("content-type"), Some("application/json"));
+    }
+}
+
+#[test]
+fn a_segment_is_raw_bytes_with_their_length() {
+    let (_dir, engine) = engine();
+    let server = start(&engine, ServerLimits::default());
+    for meta in engine.manifest() {
+        let hash = meta.hash.to_string();
+        for digits in [hash.to_uppercase(), hash] {
+            let reply = request(&server, "GET", &format!("/segments/{digits}"));
+            assert_eq!((reply.status, Hash::of(&reply.body)), (200, meta.hash));
+            assert_eq!(reply.header("content-type"), Some("application/octet-stream"));
+            assert_eq!(reply.header("content-length"), Some(&*reply.body.len().to_string()));
+            assert_eq!(reply.header("transfer-encoding"), None);
+        }
+    }
+}
+
+#[test]
+fn wrong_requests_get_the_published_servers_words() {
+    let (_dir, engine) = engine();
+    let server = start(&engine, ServerLimits::default());
+    let (length, digits) = ("hash_hex must be 64 hex characters", "invalid hex encoding in hash");
+    for (path, status, text) in [
+        ("/", 404, "not found"),
+        ("/merkle/x", 404, "not found"),
+        ("/segments/0/x", 404, "not found"),
+        (&format!("/segments/{:064}", 0), 404, "segment not found"),
+        ("/segments/abc", 400, length),
+        (&format!("/segments/{:065}", 0), 400, length),
+        ("/segments/%ff", 400, length),
+        ("/segments/..%2f..%2fetc%2fpasswd", 400, length),
+        (&format!("/segments/{}", "g".repeat(64)), 400, digits),
+        (&format!("/segments/{}", "%c3%a9".repeat(32)), 400, length),
+    ] {
+        let reply = request(&server, "GET", path);
+        assert_eq!((reply.status, &*reply.body), (status, text.as_bytes()), "{path}");
+        assert_eq!(reply.header("content-type"), Some("text/plain; charset=UTF-8"));
+    }
+}
+
+#[test]
+fn head_has_no_body_and_nothing_can_be_written() {
+    let (_dir, engine) = engine();
+    let server = start(&engine, ServerLimits::default());
+    let segment = format!("/segments/{}", engine.manifest()[0].hash);
+    for path in ["/merkle", "/watermark", "/segments", &segment] {
+        let (get, head) = (request(&server, "GET", path), request(&server, "HEAD", path));
+        assert_eq!((head.status, head.body.len()), (200, 0), "{path}");
+        for name in ["content-length", "content-type"] {
+            assert_eq!(head.header(name), get.header(name), "{path}");
+        }
+        for method in ["POST", "PUT", "DELETE", "PATCH"] {
+            let reply = request(&server, method, path);
+            assert_eq!((reply.status, reply.header("allow")), (405, Some("GET,HEAD")), "{path}");
+        }
+    }
+}
+
+#[test]
+fn a_request_body_is_ignored() {
+    let (_dir, engine) = engine();
+    let server = start(&engine, ServerLimits::default());
+    let mut stream = TcpStream::connect(server.local_addr()).unwrap();
+    let head = "GET /merkle HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 3\r\n\r\n";
+    stream.write_all(format!("{head}abc").as_bytes()).unwrap();
+    assert!(read_to_hang_up(&mut stream).starts_with(b"HTTP/1.1 200 OK\r\n"));
+}
+
+#[test]
+fn a_client_that_sends_no_request_is_hung_up_on() {
+    let (_dir, engine) = engine();
+    let limits =
+        ServerLimits { header_timeout: Duration::from_millis(100), ..ServerLimits::default() };
+    let server = start(&engine, limits);
+    for said in ["", "GET /merkle HTTP/1.1\r\nX: ", "GET /merkle HTTP/1.1\r\nHost: x\r\n\r\n"] {
+        let mut stream = TcpStream::connect(server.local_addr()).unwrap();
+        stream.write_all(said.as_bytes()).unwrap();
+        let answer = read_to_hang_up(&mut stream);
+        assert_eq!(answer.starts_with(b"HTTP/1.1 200 OK"), said.ends_with("\r\n\r\n"));
+    }
+}
+
+#[test]
+fn a_client_without_progress_is_hung_up_on() {
+    let (_dir, engine) = engine();
+    let limits =
+        ServerLimits { stall_timeout: Duration::from_millis(100), ..ServerLimits::default() };
+    let server = start(&engine, limits);
+    let mut stream = TcpStream::connect(server.local_addr()).unwrap();
+    read_to_hang_up(&mut stream);
+}
+
+#[test]
+fn connections_beyond_the_cap_wait_for_their_turn() {
+    let (_dir, engine) = engine();
+    let limits = ServerLimits {
+        max_connections: 1,
+        header_timeout: Duration::from_millis(300),
+        ..ServerLimits::default()
+    };
+    let server = start(&engine, limits);
+    let start = Instant::now();
+    let mut first = TcpStream::connect(server.local_addr()).unwrap();
+    // The backlog holds this one until the first has been hung up on.
+    assert_eq!(request(&server, "GET", "/merkle").status, 200);
+    assert!(start.elapsed() >= Duration::from_millis(200), "{:?}", start.elapsed());
+    assert!(read_to_hang_up(&mut first).is_empty());
+}
+
+#[test]
+fn a_shutdown_closes_the_port_and_idle_connections_at_once() {
+    let (_dir, engine) = engine();
+    let server = start(&engine, ServerLimits::default());
+    let addr = server.local_addr();
+    let client = client(&server);
+    client.root().unwrap();
+    let start = Instant::now();
+    server.shutdown();
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert!(TcpStream::connect(addr).is_err());
+    assert!(client.root().is_err());
+    assert_eq!(Arc::strong_count(&engine), 1, "the server still holds the engine");
+}
+
+#[test]
+fn a_shutdown_lets_a_running_request_end() {
+    let (_dir, engine) = engine();
+    let server = start(&engine, ServerLimits::default());
+    let mut stream = TcpStream::connect(server.local_addr()).unwrap();
+    stream.write_all(b"GET /merkle HTTP/1.1\r\nX: ").unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    let stopping = std::thread::spawn(move || server.shutdown());
+    std::thread::sleep(Duration::from_millis(100));
+    stream.write_all(b"x\r\nHost: x\r\n\r\n").unwrap();
+    let answer = read_to_hang_up(&mut stream);
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"), "{answer:?}");
+    stopping.join().unwrap();
+}
+
+#[test]
+fn a_shutdown_does_not_wait_for_ever() {
+    let (_dir, engine) = engine();
+    let limits =
+        ServerLimits { shutdown_grace: Duration::from_millis(200), ..ServerLimits::default() };
+    let server = start(&engine, limits);
+    let mut stream = TcpStream::connect(server.local_addr()).unwrap();
+    stream.write_all(b"GET /merkle HTTP/1.1\r\nX: ").unwrap();
+    let start = Instant::now();
+    drop(server);
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert!(read_to_hang_up(&mut stream).is_empty());
+}
+
+#[test]
+fn a_bind_error_names_the_address_and_the_fix() {
+    let (_dir, engine) = engine();
+    let server = start(&engine, ServerLimits::default());
+    let addr = server.local_addr();
+    let error = Server::start(Arc::clone(&engine), addr, ServerLimits::default()).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    let text = error.to_string();
+    assert!(text.contains(&addr.to_string()) && text.contains("choose another port"), "{text}");
+    // TEST-NET-1, which no interface has.
+    let addr = SocketAddr::from(([192, 0, 2, 1], 0));
+    let text = Server::start(engine, addr, ServerLimits::default()).unwrap_err().to_string();
+    assert!(text.contains("192.0.2.1:0") && text.contains("0.0.0.0"), "{text}");
+}

@@ -1,0 +1,188 @@
+//! The bytes of protocol version 1: MessagePack maps with field names, a hash
+//! as an array of 32 integers.
+//!
+//! What is written here is byte for byte what `edgestore-repl` 2.2 writes. What
+//! is read is more: maps or arrays for the structs, `bin` or an array of
+//! integers for a hash. Nothing here allocates by a length that came over the
+//! wire, and a hash is never copied through a `Vec`.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use rmp_serde::decode::ReadRefReader;
+use serde::de::{self, DeserializeSeed, Deserializer, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::SegmentRef;
+use crate::Hash;
+use crate::engine::{SegmentMeta, Watermark};
+
+/// The most entries taken from one manifest: at 32 bytes a hash, the body limit
+/// of the client leaves no room for many more.
+pub(super) const MAX_MANIFEST_ENTRIES: usize = 2_000_000;
+
+/// Nesting of lists and maps. The crate's own limit of 1024 is enough for a peer
+/// to overflow the stack of a thread by a field that is skipped.
+const MAX_DEPTH: usize = 16;
+
+/// Entries to make room for on the strength of a length prefix alone.
+const MAX_PREALLOCATED: usize = 1024;
+
+/// The answer to `GET /merkle`.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct MerkleBody {
+    pub(super) root: WireHash,
+}
+
+/// The answer to `GET /watermark`.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct WatermarkBody {
+    pub(super) confirmed_lsn: u64,
+    pub(super) wtoken: u64,
+}
+
+/// One entry of the answer to `GET /segments`.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SegmentEntry {
+    pub(super) segment_id: u64,
+    pub(super) segment_hash: WireHash,
+}
+
+impl From<Watermark> for WatermarkBody {
+    fn from(watermark: Watermark) -> Self {
+        Self { confirmed_lsn: watermark.confirmed_lsn, wtoken: watermark.write_token }
+    }
+}
+
+impl From<WatermarkBody> for Watermark {
+    fn from(body: WatermarkBody) -> Self {
+        Self { confirmed_lsn: body.confirmed_lsn, write_token: body.wtoken }
+    }
+}
+
+impl From<&SegmentMeta> for SegmentEntry {
+    fn from(meta: &SegmentMeta) -> Self {
+        Self { segment_id: meta.id, segment_hash: WireHash(meta.hash) }
+    }
+}
+
+/// A hash as the wire has it. `Hash` itself serializes as `bin`, which the
+/// published client can't read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct WireHash(pub(super) Hash);
+
+impl Serialize for WireHash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.as_bytes())
+    }
+}
+
+impl<'de> Deserialize<'de> for WireHash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_bytes(HashVisitor)
+    }
+}
+
+struct HashVisitor;
+
+impl<'de> Visitor<'de> for HashVisitor {
+    type Value = WireHash;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a hash of 32 bytes")
+    }
+
+    fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<WireHash, E> {
+        Hash::try_from(bytes).map(WireHash).map_err(|_| wrong_length(bytes.len()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<WireHash, A::Error> {
+        let mut bytes = [0; 32];
+        let mut len = 0;
+        while let Some(byte) = seq.next_element::<u8>()? {
+            if let Some(slot) = bytes.get_mut(len) {
+                *slot = byte;
+            }
+            len += 1;
+        }
+        if len != bytes.len() {
+            return Err(wrong_length(len));
+        }
+        Ok(WireHash(Hash::from_bytes(bytes)))
+    }
+}
+
+fn wrong_length<E: de::Error>(len: usize) -> E {
+    E::custom(format_args!("a hash has 32 bytes, this one has {len}"))
+}
+
+/// Encodes a body as the published server does.
+pub(super) fn encode<T: Serialize>(body: &T) -> Result<Vec<u8>, rmp_serde::encode::Error> {
+    rmp_serde::to_vec_named(body)
+}
+
+/// Decodes a struct in either form. Bytes after it are ignored, as the
+/// published client ignores them.
+pub(super) fn decode<'de, T: Deserialize<'de>>(
+    body: &'de [u8],
+) -> Result<T, rmp_serde::decode::Error> {
+    T::deserialize(&mut deserializer(body))
+}
+
+fn deserializer(body: &[u8]) -> rmp_serde::Deserializer<ReadRefReader<'_, [u8]>> {
+    let mut deserializer = rmp_serde::Deserializer::from_read_ref(body);
+    deserializer.set_max_depth(MAX_DEPTH);
+    deserializer
+}
+
+/// Decodes a manifest: the peer's order, each hash once, at most `max_entries`.
+pub(super) fn decode_manifest(
+    body: &[u8],
+    max_entries: usize,
+) -> Result<Vec<SegmentRef>, rmp_serde::decode::Error> {
+    ManifestSeed { max_entries }.deserialize(&mut deserializer(body))
+}
+
+struct ManifestSeed {
+    max_entries: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for ManifestSeed {
+    type Value = Vec<SegmentRef>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ManifestSeed {
+    type Value = Vec<SegmentRef>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of segments")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let room = seq.size_hint().unwrap_or(0).min(MAX_PREALLOCATED);
+        let mut segments = Vec::with_capacity(room);
+        let mut seen = HashSet::with_capacity(room);
+        let mut entries = 0;
+        while let Some(entry) = seq.next_element::<SegmentEntry>()? {
+            entries += 1;
+            if entries > self.max_entries {
+                return Err(de::Error::custom(format_args!(
+                    "the manifest has more than {} entries",
+                    self.max_entries
+                )));
+            }
+            let hash = entry.segment_hash.0;
+            if seen.insert(hash) {
+                segments.push(SegmentRef { hash, id: entry.segment_id });
+            }
+        }
+        Ok(segments)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,325 @@
+//! From a configuration to a running host, with every mistake told before anything runs.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::peer_loop::{PeerLoop, Shared};
+use super::{CursorFiles, FolderArchive, Host, InvalidPeerId, PeerId, PeerStatus};
+use crate::engine::Engine;
+use crate::policy::{Archive, Clock, Limits, LoadError, Peer, Policy, PolicyEngine, SystemClock};
+use crate::protocol::{ClientLimits, HttpPeer, InvalidUrl, PeerTransport, Server, ServerLimits};
+
+/// Requests that run at a time to one peer. The policy may ask for more; they wait.
+const THREADS_PER_PEER: usize = 8;
+
+/// Why a host does not start. Nothing runs then.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// A peer's name can't be used.
+    #[error(transparent)]
+    PeerId(#[from] InvalidPeerId),
+    /// Two peers have one name, and so one cursor.
+    #[error("there are two peers called {0}: give each an id of its own, as in `ID=URL`")]
+    DuplicatePeer(String),
+    /// A peer's address can't be used.
+    #[error("peer {id}: {source}")]
+    Url {
+        /// The peer's name.
+        id: String,
+        /// What is wrong with its address.
+        source: InvalidUrl,
+    },
+    /// The interval is zero.
+    #[error("the interval must be longer than zero")]
+    Interval,
+    /// The policy can't be used.
+    #[error(transparent)]
+    Policy(#[from] LoadError),
+    /// The address can't be served, the archive or cursor folder can't be used, or the system
+    /// gives no thread.
+    #[error("{context}{source}")]
+    Io {
+        /// What was attempted; empty where the source says so itself.
+        context: String,
+        /// What went wrong.
+        source: io::Error,
+    },
+}
+
+/// What a host is to do. Nothing happens before [`HostBuilder::start`].
+#[must_use]
+pub struct HostBuilder {
+    engine: Arc<Engine>,
+    peers: Vec<(String, Address)>,
+    plugin: Option<PathBuf>,
+    interval: Duration,
+    flush_interval: Option<Duration>,
+    listen: Option<SocketAddr>,
+    archive: Option<PathBuf>,
+    settings: Vec<(String, String)>,
+    limits: Limits,
+    client_limits: ClientLimits,
+    server_limits: ServerLimits,
+    clock: Arc<dyn Clock>,
+}
+
+enum Address {
+    Url(String),
+    Transport(Arc<dyn PeerTransport>),
+}
+
+impl HostBuilder {
+    pub(super) fn new(engine: Arc<Engine>) -> Self {
+        Self {
+            engine,
+            peers: Vec::new(),
+            plugin: None,
+            interval: Duration::from_secs(30),
+            flush_interval: None,
+            listen: None,
+            archive: None,
+            settings: Vec::new(),
+            limits: Limits::default(),
+            client_limits: ClientLimits::default(),
+            server_limits: ServerLimits::default(),
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// A peer to pull from. `id` names it in logs and names its cursor file (see [`PeerId`]).
+    pub fn peer(mut self, id: impl Into<String>, url: impl Into<String>) -> Self {
+        self.peers.push((id.into(), Address::Url(url.into())));
+        self
+    }
+
+    /// A peer that is reached in a way of the caller's.
+    pub fn transport(mut self, id: impl Into<String>, transport: Arc<dyn PeerTransport>) -> Self {
+        self.peers.push((id.into(), Address::Transport(transport)));
+        self
+    }
+
+    /// The file of a policy, to be used in place of the embedded one.
+    pub fn plugin(mut self, path: impl Into<PathBuf>) -> Self {
+        self.plugin = Some(path.into());
+        self
+    }
+
+    /// Time between two ticks of a peer, unless its policy says otherwise. Default: 30 s.
+    pub fn interval(mut self, interval: Duration) -> Self {
+        self.interval = interval;
+        self
+    }
+
+    /// How often writes that are in no segment yet become one, so that peers can pull them.
+    /// Default: the interval.
+    pub fn flush_interval(mut self, interval: Duration) -> Self {
+        self.flush_interval = Some(interval);
+        self
+    }
+
+    /// Serves peers at this address; port 0 takes any free one. Default: does not serve.
+    pub fn listen(mut self, addr: SocketAddr) -> Self {
+        self.listen = Some(addr);
+        self
+    }
+
+    /// Copies every segment that is applied to this folder as well.
+    pub fn archive(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.archive = Some(dir.into());
+        self
+    }
+
+    /// A setting for the policy, which alone knows what it means. A later value of a key replaces
+    /// an earlier one.
+    pub fn setting(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        let (key, value) = (key.into(), value.into());
+        self.settings.retain(|(other, _)| *other != key);
+        self.settings.push((key, value));
+        self
+    }
+
+    /// What the policy may use.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// What a peer may take when this host asks it.
+    pub fn client_limits(mut self, limits: ClientLimits) -> Self {
+        self.client_limits = limits;
+        self
+    }
+
+    /// What peers may take when they ask this host.
+    pub fn server_limits(mut self, limits: ServerLimits) -> Self {
+        self.server_limits = limits;
+        self
+    }
+
+    /// Checks everything and starts ticking and serving.
+    ///
+    /// # Errors
+    /// [`HostError`], which names what to change.
+    pub fn start(self) -> Result<Host, HostError> {
+        let flush_interval = self.flush_interval.unwrap_or(self.interval);
+        let (listen, server_limits) = (self.listen, self.server_limits.clone());
+        let (shared, urls) = self.prepare()?;
+        let engine = Arc::clone(&shared.engine);
+        let server = match listen {
+            Some(addr) => Some(
+                Server::start(Arc::clone(&engine), addr, server_limits)
+                    .map_err(|source| HostError::Io { context: String::new(), source })?,
+            ),
+            None => None,
+        };
+        let peers = urls.into_iter().enumerate();
+        let peers: Vec<_> = peers.map(|(i, url)| PeerLoop::new(&shared, i, url)).collect();
+        // From here on an early return stops what runs already.
+        let mut host = Host {
+            flusher: Some(Flusher::start(&engine, flush_interval).map_err(no_thread)?),
+            policy: shared.policy.clone(),
+            engine,
+            server,
+            peers,
+            threads: Vec::new(),
+        };
+        for peer in &host.peers {
+            host.threads.push(peer.spawn().map_err(no_thread)?);
+        }
+        Ok(host)
+    }
+
+    /// Checks everything, ticks each peer until its policy asks for no further tick at once, and
+    /// returns how that went. Serves nobody. Peers are ticked side by side.
+    ///
+    /// # Errors
+    /// [`HostError`]; a tick that fails is none, but stands in the status.
+    pub fn run_once(self) -> Result<Vec<PeerStatus>, HostError> {
+        let (shared, urls) = self.prepare()?;
+        let peers: Vec<_> =
+            urls.into_iter().enumerate().map(|(i, url)| PeerLoop::new(&shared, i, url)).collect();
+        let statuses = thread::scope(|scope| {
+            let runs: Vec<_> =
+                peers.iter().map(|peer| (peer, scope.spawn(|| peer.run_once()))).collect();
+            let status = |(peer, run): (&Arc<PeerLoop>, thread::ScopedJoinHandle<'_, _>)| {
+                run.join().unwrap_or_else(|_| {
+                    let last_error = Some("the tick panicked; please report this".to_owned());
+                    PeerStatus { last_error, ..peer.status() }
+                })
+            };
+            runs.into_iter().map(status).collect()
+        });
+        Ok(statuses)
+    }
+
+    /// Checks all that can be checked without running anything. The URLs are those of the peers.
+    fn prepare(self) -> Result<(Arc<Shared>, Vec<String>), HostError> {
+        if self.interval.is_zero() || self.flush_interval.is_some_and(|d| d.is_zero()) {
+            return Err(HostError::Interval);
+        }
+        let mut ids = HashSet::new();
+        let (mut peers, mut urls) = (Vec::new(), Vec::new());
+        for (id, address) in self.peers {
+            let id: PeerId = id.parse()?;
+            // Some file systems hold names that differ in case alone to be the same.
+            if !ids.insert(id.as_str().to_ascii_lowercase()) {
+                return Err(HostError::DuplicatePeer(id.to_string()));
+            }
+            let (transport, url): (Arc<dyn PeerTransport>, String) = match address {
+                Address::Transport(transport) => (transport, String::new()),
+                Address::Url(url) => {
+                    let peer = HttpPeer::new(&url, self.client_limits.clone())
+                        .map_err(|source| HostError::Url { id: id.to_string(), source })?;
+                    let url = peer.url().to_owned();
+                    (Arc::new(peer), url)
+                }
+            };
+            peers.push(Arc::new(Peer::new(id.as_str(), transport, THREADS_PER_PEER)));
+            urls.push(url);
+        }
+        let db = self.engine.path();
+        let cursors = CursorFiles::open(db).map_err(|source| HostError::Io {
+            context: format!("can't use {} for cursors: ", db.join("sync").display()),
+            source,
+        })?;
+        let archive = match &self.archive {
+            Some(dir) => {
+                let archive = FolderArchive::open(dir)
+                    .map_err(|source| HostError::Io { context: String::new(), source })?;
+                Some(Arc::new(archive) as Arc<dyn Archive>)
+            }
+            None => None,
+        };
+        let policies = PolicyEngine::new(Some(&db.join("policies/cache")), self.limits)?;
+        let policy: Policy = match &self.plugin {
+            Some(path) => policies.load_file(path)?,
+            None => policies.load_default()?,
+        };
+        tracing::info!(
+            name = policy.name(),
+            version = policy.version(),
+            hash = policy.hash().short(),
+            "policy"
+        );
+        let shared = Shared {
+            engine: self.engine,
+            policy,
+            peers,
+            cursors: Arc::new(cursors),
+            archive,
+            clock: self.clock,
+            interval: self.interval,
+            settings: self.settings,
+        };
+        Ok((Arc::new(shared), urls))
+    }
+}
+
+fn no_thread(source: io::Error) -> HostError {
+    HostError::Io { context: "can't start a thread: ".to_owned(), source }
+}
+
+/// Flushes pending writes at an interval, on a thread that ends when this is dropped.
+pub(super) struct Flusher {
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Flusher {
+    fn start(engine: &Arc<Engine>, interval: Duration) -> io::Result<Self> {
+        let (stop, stopped) = mpsc::channel::<()>();
+        let engine = Arc::clone(engine);
+        let thread =
+            thread::Builder::new().name("edgestore-flush".to_owned()).spawn(move || {
+                while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+                    match engine.flush() {
+                        Ok(Some(segment)) => tracing::info!(
+                            segment = segment.hash.short(),
+                            records = segment.records,
+                            "flushed local writes"
+                        ),
+                        Ok(None) => {}
+                        Err(error) => {
+                            tracing::error!(%error, "can't flush; the writes stay in the database");
+                        }
+                    }
+                }
+            })?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Flusher {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the flush thread panicked");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The tick loop: peers, schedule, cursors and the archive, put together as a [`Host`].
+//!
+//! Each peer has a thread that does one thing: wait until a tick is due, run it, work out when the
+//! next one is. So a policy that waits holds up nobody else, and a tick never meets another tick
+//! of the same peer. Whatever a tick needs it gets anew each time, and what it leaves behind is in
+//! the engine and the cursor: a failed tick, a restart and the next tick are the same to it.
+
+mod archive;
+mod builder;
+mod cursors;
+mod peer_id;
+mod peer_loop;
+mod schedule;
+mod status;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+pub use self::archive::FolderArchive;
+pub use self::builder::{HostBuilder, HostError};
+pub use self::cursors::{CursorFiles, MAX_CURSOR_FILE};
+pub use self::peer_id::{InvalidPeerId, PeerId};
+pub use self::status::{HostStatus, PeerStatus};
+use crate::engine::Engine;
+use crate::policy::Policy;
+use crate::protocol::Server;
+use peer_loop::PeerLoop;
+
+/// A running host. Stops when dropped, as by [`Host::shutdown`].
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// use edgestore_host::engine::Engine;
+/// use edgestore_host::Host;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // One node with data, served to whoever asks.
+/// let dir = tempfile::tempdir()?;
+/// let engine = Arc::new(Engine::open(dir.path().join("a"))?);
+/// engine.put(b"sensors", b"t1", b"21.5")?;
+/// engine.flush()?;
+/// let a = Host::builder(engine).listen("127.0.0.1:0".parse()?).start()?;
+///
+/// // Another one that pulls from it, and may write its own data meanwhile.
+/// let replica = Arc::new(Engine::open(dir.path().join("b"))?);
+/// let url = format!("http://{}", a.local_addr().unwrap());
+/// let b = Host::builder(Arc::clone(&replica)).peer("a", url).start()?;
+/// while replica.get(b"sensors", b"t1")?.is_none() {
+///     std::thread::sleep(Duration::from_millis(10));
+/// }
+/// b.shutdown();
+/// a.shutdown();
+/// # Ok(())
+/// # }
+/// ```
+pub struct Host {
+    engine: Arc<Engine>,
+    policy: Policy,
+    server: Option<Server>,
+    peers: Vec<Arc<PeerLoop>>,
+    threads: Vec<JoinHandle<()>>,
+    flusher: Option<builder::Flusher>,
+}
+
+impl Host {
+    /// A host for `engine`, with defaults for everything else.
+    pub fn builder(engine: Arc<Engine>) -> HostBuilder {
+        HostBuilder::new(engine)
+    }
+
+    /// Ticks the peer of this id now, or all of them. False when there is no such peer.
+    pub fn wake(&self, id: Option<&str>) -> bool {
+        let chosen = self.peers.iter().filter(|peer| id.is_none_or(|id| peer.id() == id));
+        chosen.map(|peer| peer.wake()).count() > 0
+    }
+
+    /// Where peers reach this node; none when it does not serve.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.server.as_ref().map(Server::local_addr)
+    }
+
+    /// The engine that this host works on.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// What the host is doing.
+    pub fn status(&self) -> HostStatus {
+        HostStatus {
+            policy: format!("{} {}", self.policy.name(), self.policy.version()),
+            policy_hash: self.policy.hash().to_string(),
+            listen: self.local_addr(),
+            peers: self.peers.iter().map(|peer| peer.status()).collect(),
+            engine: self.engine.stats(),
+            root: self.engine.root().to_string(),
+        }
+    }
+
+    /// Ends running ticks and answers to peers, and returns when all is closed. Writes that are in
+    /// no segment yet stay in the database, as they are.
+    pub fn shutdown(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        for peer in &self.peers {
+            peer.stop();
+        }
+        drop(self.flusher.take());
+        if let Some(server) = self.server.take() {
+            server.shutdown();
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a tick thread panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

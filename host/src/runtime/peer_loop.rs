@@ -1,0 +1,192 @@
+//! One peer's ticks, on a thread of its own: wait until one is due, run it, plan the next.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::PeerStatus;
+use super::schedule::Schedule;
+use crate::engine::Engine;
+use crate::policy::{
+    Archive, Clock, Context, CursorStore, Peer, Policy, Reason, Services, TickError, TickReport,
+};
+
+/// What the loops of all peers share.
+pub(super) struct Shared {
+    pub(super) engine: Arc<Engine>,
+    pub(super) policy: Policy,
+    pub(super) peers: Vec<Arc<Peer>>,
+    pub(super) cursors: Arc<dyn CursorStore>,
+    pub(super) archive: Option<Arc<dyn Archive>>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) interval: Duration,
+    pub(super) settings: Vec<(String, String)>,
+}
+
+/// The loop of one peer, as others see it.
+pub(super) struct PeerLoop {
+    shared: Arc<Shared>,
+    /// Position among the shared peers.
+    index: usize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    stopping: bool,
+    woken: bool,
+    /// None while a tick runs.
+    due: Option<Instant>,
+    status: PeerStatus,
+}
+
+impl PeerLoop {
+    pub(super) fn new(shared: &Arc<Shared>, index: usize, url: String) -> Arc<Self> {
+        let id = shared.peers[index].id().to_owned();
+        let state = State {
+            stopping: false,
+            woken: true,
+            due: None,
+            status: PeerStatus { id, url, ..PeerStatus::default() },
+        };
+        let (shared, state) = (Arc::clone(shared), Mutex::new(state));
+        Arc::new(Self { shared, index, state, changed: Condvar::new() })
+    }
+
+    pub(super) fn id(&self) -> &str {
+        self.peer().id()
+    }
+
+    fn peer(&self) -> &Arc<Peer> {
+        &self.shared.peers[self.index]
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts the thread, which ticks at once and ends after [`PeerLoop::stop`].
+    pub(super) fn spawn(self: &Arc<Self>) -> std::io::Result<JoinHandle<()>> {
+        let this = Arc::clone(self);
+        thread::Builder::new().name(format!("edgestore-tick-{}", self.id())).spawn(move || {
+            let mut schedule = Schedule::new(this.shared.interval);
+            let mut reason = Reason::Wake;
+            while let Some(woken) = this.wait() {
+                let result = this.tick(if woken { Reason::Wake } else { reason });
+                let due = schedule.after(&result, fastrand::u64(..));
+                reason = due.reason;
+                this.ended(&result, schedule.failures(), Some(due.wait));
+            }
+        })
+    }
+
+    /// Ticks on this thread until the policy asks for no further tick at once, or one fails.
+    pub(super) fn run_once(&self) -> PeerStatus {
+        let mut reason = Reason::Wake;
+        loop {
+            self.state().due = None;
+            let result = self.tick(reason);
+            reason = Reason::Interval;
+            let again = matches!(&result, Ok(report)
+                if report.next_tick == Some(Duration::ZERO) && report.applied > 0);
+            self.ended(&result, u32::from(result.is_err()), None);
+            if !again || self.state().stopping {
+                return self.status();
+            }
+        }
+    }
+
+    pub(super) fn wake(&self) {
+        self.state().woken = true;
+        self.changed.notify_all();
+    }
+
+    /// Ends the running tick, and the loop.
+    pub(super) fn stop(&self) {
+        self.state().stopping = true;
+        self.changed.notify_all();
+        self.peer().close();
+    }
+
+    pub(super) fn status(&self) -> PeerStatus {
+        let state = self.state();
+        let next_tick_in_secs =
+            state.due.map(|due| due.saturating_duration_since(Instant::now()).as_secs());
+        PeerStatus { next_tick_in_secs, ..state.status.clone() }
+    }
+
+    /// Until a tick is due: whether somebody woke this loop, or none when it is to stop.
+    fn wait(&self) -> Option<bool> {
+        let mut state = self.state();
+        loop {
+            if state.stopping {
+                return None;
+            }
+            let left = state
+                .due
+                .map_or(Duration::ZERO, |due| due.saturating_duration_since(Instant::now()));
+            if state.woken || left.is_zero() {
+                state.due = None;
+                return Some(std::mem::take(&mut state.woken));
+            }
+            let waited = self.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn tick(&self, reason: Reason) -> Result<TickReport, TickError> {
+        let shared = &self.shared;
+        let start = Instant::now();
+        let services = Services {
+            engine: Arc::clone(&shared.engine),
+            peers: shared.peers.clone(),
+            current: self.index,
+            cursors: Arc::clone(&shared.cursors),
+            archive: shared.archive.clone(),
+            clock: Arc::clone(&shared.clock),
+            seed: fastrand::u64(..),
+        };
+        let context =
+            Context { reason, interval: shared.interval, settings: shared.settings.clone() };
+        tracing::debug!(peer = self.id(), ?reason, "tick begins");
+        let result = shared.policy.tick(services, context);
+        let elapsed = start.elapsed();
+        match &result {
+            Ok(report) if report.applied > 0 || report.failed > 0 => tracing::info!(
+                peer = self.id(),
+                applied = report.applied,
+                failed = report.failed,
+                pending = report.pending,
+                quarantined = report.quarantined,
+                records = report.records_written,
+                in_sync = report.in_sync,
+                ?elapsed,
+                "tick"
+            ),
+            Ok(report) => {
+                tracing::debug!(peer = self.id(), in_sync = report.in_sync, ?elapsed, "tick");
+            }
+            Err(error) => tracing::warn!(peer = self.id(), %error, ?elapsed, "tick failed"),
+        }
+        result
+    }
+
+    fn ended(&self, result: &Result<TickReport, TickError>, failures: u32, next: Option<Duration>) {
+        let mut state = self.state();
+        // A wait too long for the clock is as good as none.
+        state.due = next.and_then(|wait| Instant::now().checked_add(wait));
+        let status = &mut state.status;
+        status.ticks += 1;
+        status.failures = failures;
+        status.last_tick_secs = SystemTime::UNIX_EPOCH.elapsed().ok().map(|now| now.as_secs());
+        match result {
+            Ok(report) => {
+                status.segments_applied += u64::from(report.applied);
+                status.records_written += report.records_written;
+                status.last_report = Some(report.clone());
+                status.last_error = None;
+            }
+            Err(error) => status.last_error = Some(error.to_string()),
+        }
+    }
+}
