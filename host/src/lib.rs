@@ -14,6 +14,9 @@
 //! checked before it is used.
 #![forbid(unsafe_code)]
 
+#[cfg(unix)]
+pub mod admin;
+pub mod cli;
 pub mod engine;
 mod hash;
 pub mod policy;

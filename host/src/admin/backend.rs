@@ -1,0 +1,74 @@
+//! What the server answers from: a running host, or something like it in a test.
+
+use super::{Op, SegmentInfo};
+use crate::engine::{EngineError, Record, WriteBatch};
+use crate::runtime::{Host, HostStatus};
+
+/// Live records in key order.
+pub type RecordIter = Box<dyn Iterator<Item = Result<Record, EngineError>>>;
+
+/// What an [`AdminServer`](super::AdminServer) gives access to.
+pub trait Backend: Send + Sync + 'static {
+    /// What the host is doing.
+    fn status(&self) -> HostStatus;
+    /// All segments, in order of registration.
+    fn segments(&self) -> Vec<SegmentInfo>;
+    /// The value of a live record.
+    fn get(&self, ns: &[u8], key: &[u8]) -> Result<Option<Vec<u8>>, EngineError>;
+    /// Live records with start <= key < end, or to the end of the namespace.
+    fn range(&self, ns: &[u8], start: &[u8], end: Option<&[u8]>)
+    -> Result<RecordIter, EngineError>;
+    /// All changes together. Returns the last LSN.
+    fn write(&self, ops: &[Op]) -> Result<u64, EngineError>;
+    /// Makes a segment of the pending writes; none when there are none.
+    fn flush(&self) -> Result<Option<SegmentInfo>, EngineError>;
+    /// Ticks a peer now, or all. False when there is no such peer.
+    fn wake(&self, peer: Option<&str>) -> bool;
+}
+
+impl Backend for Host {
+    fn status(&self) -> HostStatus {
+        self.status()
+    }
+
+    fn segments(&self) -> Vec<SegmentInfo> {
+        self.engine().manifest().into_iter().map(SegmentInfo::from).collect()
+    }
+
+    fn get(&self, ns: &[u8], key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+        self.engine().get(ns, key)
+    }
+
+    fn range(
+        &self,
+        ns: &[u8],
+        start: &[u8],
+        end: Option<&[u8]>,
+    ) -> Result<RecordIter, EngineError> {
+        Ok(Box::new(self.engine().range(ns, start, end)?))
+    }
+
+    fn write(&self, ops: &[Op]) -> Result<u64, EngineError> {
+        self.engine().write(batch(ops))
+    }
+
+    fn flush(&self) -> Result<Option<SegmentInfo>, EngineError> {
+        Ok(self.engine().flush()?.map(SegmentInfo::from))
+    }
+
+    fn wake(&self, peer: Option<&str>) -> bool {
+        self.wake(peer)
+    }
+}
+
+/// The same changes as the engine takes them.
+pub fn batch(ops: &[Op]) -> WriteBatch {
+    let mut batch = WriteBatch::new();
+    for op in ops {
+        match &op.value {
+            Some(value) => batch.put(&op.ns, &op.key, value, op.ttl),
+            None => batch.delete(&op.ns, &op.key),
+        }
+    }
+    batch
+}

@@ -1,0 +1,49 @@
+//! The socket file: bound so that it is never open to others, replaced when it is stale, and
+//! reached whatever the length of the path.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+/// Name of the socket in the database folder.
+pub const SOCKET_NAME: &str = "admin.sock";
+
+/// A socket address holds 104 to 108 bytes, depending on the system.
+const MAX_ADDRESS: usize = 100;
+
+/// Binds the socket of a database whose lock the caller holds, so that whatever socket is there
+/// already was left by a host that ended without cleaning up.
+pub(super) fn bind(db: &Path) -> io::Result<UnixListener> {
+    // Between binding and the change of its permissions the socket is as open as the umask makes
+    // it, so it comes to be in a folder that nobody else can enter.
+    let dir = tempfile::Builder::new()
+        .prefix(".admin-")
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir_in(db)?;
+    let hidden = dir.path().join(SOCKET_NAME);
+    let listener = with_short(&hidden, |path| UnixListener::bind(path))?;
+    fs::set_permissions(&hidden, Permissions::from_mode(0o600))?;
+    fs::rename(&hidden, db.join(SOCKET_NAME))?;
+    Ok(listener)
+}
+
+/// Connects to the socket of a database.
+pub(super) fn connect(db: &Path) -> io::Result<UnixStream> {
+    with_short(&db.join(SOCKET_NAME), |path| UnixStream::connect(path))
+}
+
+/// Calls `use_path` with a name of `path` that fits a socket address.
+fn with_short<T>(path: &Path, use_path: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    if path.as_os_str().len() <= MAX_ADDRESS {
+        return use_path(path);
+    }
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return use_path(path);
+    };
+    // Holds the descriptor until the call is over.
+    let dir = File::open(dir)?;
+    use_path(&PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name))
+}

@@ -1,0 +1,230 @@
+//! What the values of options look like.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use crate::runtime::PeerId;
+
+/// Where a host listens when it is not told.
+pub(super) const DEFAULT_PORT: u16 = 8900;
+
+/// A peer as `--peer` names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PeerSpec {
+    pub(super) id: String,
+    pub(super) url: String,
+}
+
+/// `[ID=]URL`; without an id, the host and port of the URL make one.
+pub(super) fn peer(text: &str) -> Result<PeerSpec, String> {
+    // A URL may have a `=` of its own, but not before its `:` and `/`.
+    let (id, url) = match text.split_once('=') {
+        Some((id, url)) if !id.contains([':', '/']) => {
+            let id: PeerId = id.parse().map_err(|error| format!("{error}"))?;
+            (id.to_string(), url)
+        }
+        _ => (id_of(text), text),
+    };
+    if url.is_empty() {
+        return Err("the URL is missing: write ID=http://host:port".to_owned());
+    }
+    Ok(PeerSpec { id, url: url.to_owned() })
+}
+
+/// Host and port of a URL as a peer id; what an id can't hold becomes a hyphen.
+fn id_of(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let mut id = String::new();
+    for c in host.chars() {
+        let keep = c.is_ascii_alphanumeric() || "._".contains(c);
+        match (keep, id.ends_with('-')) {
+            (true, _) => id.push(c),
+            (false, false) => id.push('-'),
+            (false, true) => {}
+        }
+    }
+    let id = id.trim_start_matches(['.', '-']).trim_end_matches('-');
+    let id = &id[..id.len().min(64)];
+    if id.is_empty() { "peer".to_owned() } else { id.to_owned() }
+}
+
+/// Where to serve peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Listen {
+    Nobody,
+    At(SocketAddr),
+}
+
+impl Listen {
+    /// The loopback address, which no other machine reaches.
+    pub(super) fn loopback(port: u16) -> Self {
+        Self::At((Ipv4Addr::LOCALHOST, port).into())
+    }
+}
+
+/// `ADDR:PORT`, `ADDR`, `:PORT`, `PORT` or `none`. Without an address, it is loopback.
+pub(super) fn listen(text: &str) -> Result<Listen, String> {
+    if text == "none" {
+        return Ok(Listen::Nobody);
+    }
+    if let Ok(port) = text.strip_prefix(':').unwrap_or(text).parse() {
+        return Ok(Listen::loopback(port));
+    }
+    let bare = text.strip_prefix('[').and_then(|s| s.strip_suffix(']')).unwrap_or(text);
+    if let Ok(ip) = bare.parse::<IpAddr>() {
+        return Ok(Listen::At((ip, DEFAULT_PORT).into()));
+    }
+    let form = "write ADDR:PORT, PORT (on loopback), or none";
+    match text.rsplit_once(':') {
+        Some((host, port)) if port.parse::<u16>().is_ok() && !host.is_empty() => text
+            .to_socket_addrs()
+            .ok()
+            .and_then(|mut addrs| addrs.next())
+            .map(Listen::At)
+            .ok_or_else(|| format!("{host:?} is no address of this machine; {form}")),
+        _ => Err(form.to_owned()),
+    }
+}
+
+/// `30s`, `1h 30m`: longer than zero.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let hint = "write a number and its unit, as in 500ms, 30s, 5m, 2h or 7d";
+    if text.trim().parse::<f64>().is_ok() {
+        return Err(format!("the unit is missing: {hint}"));
+    }
+    match humantime::parse_duration(text.trim()) {
+        Ok(Duration::ZERO) => Err("it must be longer than zero".to_owned()),
+        Ok(duration) => Ok(duration),
+        Err(_) => Err(hint.to_owned()),
+    }
+}
+
+/// As [`duration`], of whole seconds.
+pub(super) fn ttl(text: &str) -> Result<Duration, String> {
+    let ttl = duration(text)?;
+    if ttl.subsec_nanos() != 0 || u32::try_from(ttl.as_secs()).is_err() {
+        return Err("a time to live is whole seconds, from 1s to about 136 years".to_owned());
+    }
+    Ok(ttl)
+}
+
+/// `256MiB`, `64 MB`, `65536`: more than zero bytes.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        _ => 0,
+    };
+    match number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)) {
+        Some(bytes) if bytes > 0 => Ok(bytes),
+        _ => Err("write a whole number and its unit, as in 512KiB, 256MiB or 1GB".to_owned()),
+    }
+}
+
+/// `KEY=VALUE`; the value may have a `=` of its own.
+pub(super) fn setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_has_the_id_it_is_given_or_that_of_its_address() {
+        let long = format!("http://{}:1", "x".repeat(80));
+        for (text, id, url) in [
+            ("primary=http://10.0.0.1:8900", "primary", "http://10.0.0.1:8900"),
+            ("http://10.0.0.1:8900", "10.0.0.1-8900", "http://10.0.0.1:8900"),
+            ("https://edge.example/a/b", "edge.example", "https://edge.example/a/b"),
+            ("http://a:1/x?y=z", "a-1", "http://a:1/x?y=z"),
+            ("a=http://a:1/x?y=z", "a", "http://a:1/x?y=z"),
+            ("http://[::1]:8900", "1-8900", "http://[::1]:8900"),
+            ("http://u:p@h:1", "h-1", "http://u:p@h:1"),
+            ("http://", "peer", "http://"),
+            (&long, &"x".repeat(64), &long),
+        ] {
+            let spec = peer(text).unwrap();
+            assert_eq!((spec.id.as_str(), spec.url.as_str()), (id, url));
+            assert!(spec.id.parse::<PeerId>().is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_peer_without_a_url_or_with_a_bad_id_is_refused() {
+        assert!(peer("a=").unwrap_err().contains("URL is missing"));
+        assert!(peer("a b=http://a:1").unwrap_err().contains("use 1 to 64"));
+        assert!(peer("=http://a:1").unwrap_err().contains("use 1 to 64"));
+    }
+
+    #[test]
+    fn to_listen_without_an_address_is_loopback() {
+        for (text, addr) in [
+            ("8901", "127.0.0.1:8901"),
+            (":8901", "127.0.0.1:8901"),
+            ("0", "127.0.0.1:0"),
+            ("0.0.0.0:80", "0.0.0.0:80"),
+            ("10.0.0.1", "10.0.0.1:8900"),
+            ("[::1]:80", "[::1]:80"),
+            ("::1", "[::1]:8900"),
+            ("[::]", "[::]:8900"),
+        ] {
+            assert_eq!(listen(text), Ok(Listen::At(addr.parse().unwrap())), "{text}");
+        }
+        assert_eq!(listen("none"), Ok(Listen::Nobody));
+        let Ok(Listen::At(addr)) = listen("localhost:1") else { panic!() };
+        assert!(addr.ip().is_loopback());
+        for bad in ["", ":", "a", "1.2.3.4:", "1.2.3.4:x", "70000", "::1:99999999", ":x"] {
+            assert!(listen(bad).unwrap_err().contains("ADDR:PORT"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
+        assert!(duration("30").unwrap_err().contains("unit is missing"));
+        assert!(duration("1.5").unwrap_err().contains("unit is missing"));
+        assert!(duration("soon").unwrap_err().contains("30s"));
+        assert!(duration("0s").is_err() && duration("-1s").is_err() && duration("").is_err());
+        assert!(ttl("1500ms").is_err() && ttl("200years").is_err());
+        assert_eq!(ttl("1h"), Ok(Duration::from_secs(3600)));
+    }
+
+    #[test]
+    fn sizes_have_decimal_and_binary_units() {
+        for (text, bytes) in [
+            ("1", 1),
+            ("256MiB", 256 << 20),
+            ("64 MB", 64_000_000),
+            ("2g", 2 << 30),
+            ("3 kib", 3 << 10),
+            ("10B", 10),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for bad in ["", "MiB", "1.5MiB", "-1", "0", "5 apples", "99999999999 GiB"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn settings_split_at_the_first_sign() {
+        assert_eq!(setting("a=b=c"), Ok(("a".into(), "b=c".into())));
+        assert_eq!(setting("a="), Ok(("a".into(), String::new())));
+        assert!(setting("a").is_err() && setting("=b").is_err());
+    }
+}

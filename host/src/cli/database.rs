@@ -1,0 +1,140 @@
+//! A database that is opened directly, or reached through the host that holds it.
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::admin::{AdminClient, AdminError, Op, SegmentInfo, batch};
+use crate::engine::{Engine, EngineError, EngineStats, Record};
+use crate::runtime::HostStatus;
+
+/// How long to wait for a program that has the database and is no host (yet): one that writes a
+/// record, or a host that starts or stops.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What to do when there is no database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    Create,
+    Fail,
+}
+
+/// An open database.
+pub(super) enum Database {
+    Direct(Box<Engine>),
+    Remote(AdminClient),
+}
+
+/// How the database and its host are.
+pub(super) enum Status {
+    Running(HostStatus),
+    Idle { engine: EngineStats, root: String },
+}
+
+impl Database {
+    pub(super) fn open(dir: &Path, missing: Missing) -> Result<Self> {
+        // The engine makes this file together with a database.
+        if missing == Missing::Fail && !dir.join("FORMAT").is_file() {
+            bail!("there is no database at {}: is --db right?", dir.display());
+        }
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            match Engine::open(dir) {
+                Ok(engine) => return Ok(Self::Direct(Box::new(engine))),
+                Err(EngineError::Locked { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            match AdminClient::connect(dir) {
+                Ok(client) => return Ok(Self::Remote(client)),
+                Err(AdminError::Absent(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if Instant::now() >= give_up {
+                bail!(
+                    "the database {} is open in another process, which offers no admin socket: \
+                     stop that process, or use its own interface",
+                    dir.display()
+                );
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// Opens a database to run a host on; no other host may have it.
+    pub(super) fn own(dir: &Path) -> Result<Engine> {
+        match Self::open(dir, Missing::Create)? {
+            Self::Direct(engine) => Ok(*engine),
+            Self::Remote(_) => bail!(
+                "a host runs on the database {} already: see it by `status`, stop it, or give \
+                 another --db",
+                dir.display()
+            ),
+        }
+    }
+
+    pub(super) fn write(&mut self, ops: Vec<Op>) -> Result<()> {
+        match self {
+            Self::Direct(engine) => engine.write(batch(&ops)).map(drop)?,
+            Self::Remote(client) => client.write(ops).map(drop)?,
+        }
+        Ok(())
+    }
+
+    pub(super) fn get(&mut self, ns: &[u8], key: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(match self {
+            Self::Direct(engine) => engine.get(ns, key)?,
+            Self::Remote(client) => client.get(ns, key)?,
+        })
+    }
+
+    /// At most `limit` records with start <= key < end, or to the end of the namespace.
+    pub(super) fn scan(
+        &mut self,
+        ns: &[u8],
+        start: &[u8],
+        end: Option<&[u8]>,
+        limit: u64,
+    ) -> Result<Box<dyn Iterator<Item = Result<Record>> + '_>> {
+        Ok(match self {
+            Self::Direct(engine) => {
+                let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+                let records = engine.range(ns, start, end)?.take(limit);
+                Box::new(records.map(|record| record.map_err(Into::into)))
+            }
+            Self::Remote(client) => {
+                let records = client.scan(ns, start, end, limit);
+                Box::new(records.map(|record| record.map_err(Into::into)))
+            }
+        })
+    }
+
+    pub(super) fn flush(&mut self) -> Result<Option<SegmentInfo>> {
+        Ok(match self {
+            Self::Direct(engine) => engine.flush()?.map(SegmentInfo::from),
+            Self::Remote(client) => client.flush()?,
+        })
+    }
+
+    pub(super) fn segments(&mut self) -> Result<Vec<SegmentInfo>> {
+        Ok(match self {
+            Self::Direct(engine) => engine.manifest().into_iter().map(Into::into).collect(),
+            Self::Remote(client) => client.segments()?,
+        })
+    }
+
+    pub(super) fn status(&mut self) -> Result<Status> {
+        Ok(match self {
+            Self::Direct(engine) => {
+                Status::Idle { engine: engine.stats(), root: engine.root().to_string() }
+            }
+            Self::Remote(client) => Status::Running(
+                client.status().context("the running host does not tell how it is")?,
+            ),
+        })
+    }
+}

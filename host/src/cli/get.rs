@@ -1,0 +1,40 @@
+//! `get`: prints one value, byte for byte.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::bail;
+
+use super::database::{Database, Missing};
+use super::output::{self, Output};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct GetArgs {
+    /// Namespace
+    ns: String,
+    /// Key in the namespace
+    key: String,
+    /// KEY is hexadecimal, and the value is printed so
+    #[arg(long)]
+    hex: bool,
+}
+
+pub(super) fn run(db: &Path, args: &GetArgs) -> anyhow::Result<ExitCode> {
+    let key = output::bytes(&args.key, args.hex)?;
+    let Some(value) = Database::open(db, Missing::Fail)?.get(args.ns.as_bytes(), &key)? else {
+        bail!("there is no record {:?} in the namespace {:?}", args.key, args.ns);
+    };
+    let mut output = Output::new();
+    if args.hex {
+        writeln!(output, "{}", hex::encode(value))?;
+    } else {
+        output.write_all(&value)?;
+        // For the prompt that follows; a program gets the value alone.
+        if output::is_terminal() && !value.ends_with(b"\n") {
+            output.write_all(b"\n")?;
+        }
+    }
+    output.flush()?;
+    Ok(ExitCode::SUCCESS)
+}

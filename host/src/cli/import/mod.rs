@@ -1,0 +1,290 @@
+//! `import`: the rows of a file become records, in batches. A wrong row ends it: what came before
+//! stays, and the message says how much that was and what to change.
+
+mod csv;
+mod json;
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::database::{Database, Missing};
+use super::{args, logging, output};
+use crate::admin::Op;
+
+/// A batch is written when it has so many bytes, however few records those are.
+const BATCH_BYTES: usize = 1 << 20;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ImportArgs {
+    /// The file, or `-` for standard input
+    file: PathBuf,
+    /// Namespace of the records whose row names none in `ns`
+    #[arg(long, value_name = "NS")]
+    ns: String,
+    /// Form of the file [default: by its name, or its first character]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Column that holds the key [default: `key`; in CSV else the first]
+    #[arg(long, value_name = "COLUMN")]
+    key: Option<String>,
+    /// Column that holds the value [default: `value`; in CSV else the row as a JSON object]
+    #[arg(long, value_name = "COLUMN")]
+    value: Option<String>,
+    /// The records whose row has no seconds in `ttl` go after this time, as in 30d
+    #[arg(long, value_name = "DURATION", value_parser = args::ttl)]
+    ttl: Option<Duration>,
+    /// Records that are written together: all of them are on disk, or none
+    #[arg(long, value_name = "N", default_value_t = 1000,
+          value_parser = clap::value_parser!(u64).range(1..=1000))]
+    batch: u64,
+    /// Prints how many records are on disk, on a line of its own after each batch
+    #[arg(long)]
+    ack: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// With a header; columns ns and ttl (in seconds) are optional
+    Csv,
+    /// A JSON object on each line, with key and value, and maybe ns and ttl (in seconds)
+    Jsonl,
+}
+
+/// Where a row's parts are, and what holds where it lacks some.
+#[derive(Debug, Default)]
+struct Columns {
+    ns: String,
+    key: Option<String>,
+    value: Option<String>,
+    ttl: Option<Duration>,
+}
+
+/// What is wrong in a line, and what to change.
+#[derive(Debug, PartialEq, Eq)]
+struct Problem {
+    line: u64,
+    text: String,
+}
+
+/// Operations with their lines.
+type Rows<'a> = Box<dyn Iterator<Item = Result<(u64, Op), Problem>> + 'a>;
+
+pub(super) fn run(db: &Path, args: &ImportArgs) -> Result<ExitCode> {
+    let stdin = args.file.as_os_str() == "-";
+    let name = if stdin { "standard input".to_owned() } else { args.file.display().to_string() };
+    let (source, bar) = open(&args.file, stdin).with_context(|| format!("can't read {name}"))?;
+    let mut source = BufReader::with_capacity(256 << 10, bar.wrap_read(source));
+    let format = match args.format.or_else(|| format_of(&args.file)) {
+        Some(format) => format,
+        None => sniff(&mut source).with_context(|| format!("can't read {name}"))?,
+    };
+    let (key, value) = (args.key.clone(), args.value.clone());
+    let columns = Columns { ns: args.ns.clone(), key, value, ttl: args.ttl };
+    let rows: Rows<'_> = match format {
+        Format::Csv => csv::rows(source, &columns),
+        Format::Jsonl => Box::new(json::rows(source, &columns)),
+    };
+
+    let start = Instant::now();
+    let mut database = Database::open(db, Missing::Create)?;
+    let mut acknowledged = 0;
+    let mut sink = Sink::new(args.batch, |ops| {
+        acknowledged += ops.len();
+        database.write(ops)?;
+        if args.ack {
+            output::print(&format!("{acknowledged}\n"))?;
+        }
+        Ok(())
+    });
+    let problem = sink.take_all(rows, &bar);
+    bar.finish_and_clear();
+    let Sink { records, bytes, .. } = sink;
+    if let Some(Problem { line, text }) = problem {
+        bail!("{name}:{line}: {text} (imported before it: {})", output::records(records));
+    }
+    let elapsed = start.elapsed().as_secs_f64();
+    let (records, bytes) = (output::records(records), output::size(bytes));
+    eprintln!("imported {records}, {bytes} in {elapsed:.1} s");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn open(path: &Path, stdin: bool) -> io::Result<(Box<dyn Read>, ProgressBar)> {
+    let style = |template| {
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+    };
+    if stdin {
+        // Drawn on standard error, and not at all when that is no terminal; so is the bar.
+        let bar = ProgressBar::new_spinner()
+            .with_style(style("{spinner} {binary_bytes}  {binary_bytes_per_sec}  {msg}"));
+        return Ok((Box::new(io::stdin().lock()), bar));
+    }
+    let file = File::open(path)?;
+    let meta = file.metadata()?;
+    if meta.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    let template = "{bar:32} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {msg}";
+    Ok((Box::new(file), ProgressBar::new(meta.len()).with_style(style(template))))
+}
+
+fn format_of(path: &Path) -> Option<Format> {
+    match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+        "csv" => Some(Format::Csv),
+        "jsonl" | "ndjson" => Some(Format::Jsonl),
+        _ => None,
+    }
+}
+
+/// JSON lines begin with a brace.
+fn sniff(source: &mut impl BufRead) -> io::Result<Format> {
+    let head = source.fill_buf()?;
+    let head = head.strip_prefix(BOM).unwrap_or(head).trim_ascii_start();
+    Ok(if head.starts_with(b"{") { Format::Jsonl } else { Format::Csv })
+}
+
+/// What some editors put in front of UTF-8.
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// Collects rows into batches.
+struct Sink<W> {
+    write: W,
+    batch_records: u64,
+    batch: Vec<(u64, Op)>,
+    batch_bytes: usize,
+    /// Written so far.
+    records: u64,
+    bytes: u64,
+}
+
+impl<W: FnMut(Vec<Op>) -> Result<()>> Sink<W> {
+    fn new(batch_records: u64, write: W) -> Self {
+        Self { write, batch_records, batch: Vec::new(), batch_bytes: 0, records: 0, bytes: 0 }
+    }
+
+    /// Writes all rows up to the first wrong one, which is returned.
+    fn take_all(&mut self, rows: Rows<'_>, bar: &ProgressBar) -> Option<Problem> {
+        for row in rows {
+            let (line, op) = match row {
+                Ok(row) => row,
+                Err(problem) => return Some(self.write_batch().err().unwrap_or(problem)),
+            };
+            // A large record goes by itself, because a batch must fit the admin socket.
+            let full = self.batch_bytes + op.bytes() > BATCH_BYTES;
+            if full || self.batch.len() as u64 >= self.batch_records {
+                if let Err(problem) = self.write_batch() {
+                    return Some(problem);
+                }
+                bar.set_message(format!("{} records", self.records));
+            }
+            self.batch_bytes += op.bytes();
+            self.batch.push((line, op));
+        }
+        self.write_batch().err()
+    }
+
+    fn write_batch(&mut self) -> Result<(), Problem> {
+        self.batch_bytes = 0;
+        let batch = std::mem::take(&mut self.batch);
+        let ops: Vec<_> = batch.iter().map(|(_, op)| op.clone()).collect();
+        if ops.is_empty() {
+            return Ok(());
+        }
+        if (self.write)(ops).is_ok() {
+            batch.iter().for_each(|(_, op)| self.count(op));
+            return Ok(());
+        }
+        // One by one, to learn which it was.
+        for (line, op) in batch {
+            (self.write)(vec![op.clone()])
+                .map_err(|error| Problem { line, text: logging::chain(&error) })?;
+            self.count(&op);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, op: &Op) {
+        self.records += 1;
+        self.bytes += u64::try_from(op.bytes()).unwrap_or_default();
+    }
+}
+
+/// The seconds in a `ttl` column.
+fn ttl_seconds(text: &str) -> Result<Duration, String> {
+    match text.trim().parse::<u32>() {
+        Ok(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds.into())),
+        _ => Err(format!(
+            "the ttl {text:?} is no number of seconds: write a whole number from 1, or leave it \
+             out to keep the record for ever"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(line: u64, bytes: usize) -> Result<(u64, Op), Problem> {
+        let key = line.to_be_bytes().to_vec();
+        Ok((line, Op { ns: vec![], key, value: Some(vec![0; bytes]), ttl: None }))
+    }
+
+    /// Sizes of the batches that were written, of which none may have a value of 13 bytes.
+    fn batches(rows: Vec<Result<(u64, Op), Problem>>) -> (Vec<usize>, Option<Problem>) {
+        let mut sizes = Vec::new();
+        let mut sink = Sink::new(1000, |ops: Vec<Op>| {
+            let lens = ops.iter().map(|op| op.value.as_ref().map_or(0, Vec::len));
+            anyhow::ensure!(!lens.clone().any(|len| len == 13), "13 bytes");
+            sizes.push(ops.len());
+            Ok(())
+        });
+        let problem = sink.take_all(Box::new(rows.into_iter()), &ProgressBar::hidden());
+        let records = sink.records;
+        assert_eq!(sizes.iter().sum::<usize>() as u64, records);
+        (sizes, problem)
+    }
+
+    #[test]
+    fn batches_are_bounded_in_records_and_bytes() {
+        assert_eq!(batches((0..2500).map(|n| row(n, 1)).collect()).0, [1000, 1000, 500]);
+        assert_eq!(batches((0..3).map(|n| row(n, 600 << 10)).collect()).0, [1, 1, 1]);
+        assert_eq!(batches(vec![row(0, 1), row(1, 2 << 20), row(2, 1)]).0, [1, 1, 1]);
+        assert_eq!(batches(vec![]).0, [0; 0]);
+    }
+
+    #[test]
+    fn what_is_before_a_wrong_row_is_written() {
+        let wrong = || Problem { line: 4, text: "x".into() };
+        let rows = vec![row(0, 1), row(1, 1), Err(wrong()), row(2, 1)];
+        assert_eq!(batches(rows), (vec![2], Some(wrong())));
+    }
+
+    #[test]
+    fn a_record_that_the_database_refuses_is_named() {
+        let wrong = Problem { line: 2, text: "13 bytes".into() };
+        let rows = vec![row(0, 1), row(1, 1), row(2, 13), row(3, 1)];
+        assert_eq!(batches(rows), (vec![1, 1], Some(wrong)));
+    }
+
+    #[test]
+    fn the_form_is_told_from_the_name_or_the_first_character() {
+        assert_eq!(format_of(Path::new("a/b.CSV")), Some(Format::Csv));
+        assert_eq!(format_of(Path::new("b.ndjson")), Some(Format::Jsonl));
+        assert_eq!(format_of(Path::new("-")), None);
+        assert_eq!(sniff(&mut &b"\xef\xbb\xbf {\"key\""[..]).unwrap(), Format::Jsonl);
+        assert_eq!(sniff(&mut &b"key,value"[..]).unwrap(), Format::Csv);
+    }
+
+    #[test]
+    fn a_time_to_live_is_whole_seconds_from_one() {
+        assert_eq!(ttl_seconds(" 60 "), Ok(Duration::from_secs(60)));
+        for bad in ["0", "-1", "1.5", "1h", "99999999999"] {
+            assert!(ttl_seconds(bad).unwrap_err().contains("from 1"), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The program: its arguments, and one file for each command.
+//!
+//! Data goes to standard output, everything else to standard error. The exit status is 0 when all
+//! went well, 1 when something failed, 2 when the arguments are wrong.
+
+mod args;
+mod database;
+mod delete;
+mod demo;
+mod flush;
+mod get;
+mod import;
+mod logging;
+mod output;
+mod put;
+mod run;
+mod scan;
+mod segments;
+mod status;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+
+use self::logging::{LogFormat, Verbosity};
+
+const DEFAULT_DB: &str = "./edgestore";
+
+/// Keeps a local database and pulls from its peers what it lacks.
+#[derive(Debug, Parser)]
+#[command(name = "edgestore-host", version, arg_required_else_help = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    global: GlobalArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct GlobalArgs {
+    /// Folder of the database [default: ./edgestore]
+    #[arg(long, value_name = "DIR", global = true)]
+    db: Option<PathBuf>,
+    /// Form of the log on standard error
+    #[arg(long, value_name = "FORMAT", global = true, value_enum, default_value_t)]
+    log_format: LogFormat,
+    /// Logs more; twice, still more. EDGESTORE_LOG=FILTER overrides it
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Logs errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+}
+
+impl GlobalArgs {
+    fn db(&self) -> &Path {
+        self.db.as_deref().unwrap_or(Path::new(DEFAULT_DB))
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs a host: serves the database, and pulls from peers (this is the default command)
+    Run(run::RunArgs),
+    /// Writes a record
+    Put(put::PutArgs),
+    /// Prints the value of a record
+    Get(get::GetArgs),
+    /// Deletes a record
+    Delete(delete::DeleteArgs),
+    /// Lists the records of a namespace
+    Scan(scan::ScanArgs),
+    /// Makes a segment of the pending writes, so that peers can pull them
+    Flush,
+    /// Shows the database, and what the host that runs on it is doing
+    Status(status::StatusArgs),
+    /// Lists the segments
+    Segments(segments::SegmentsArgs),
+    /// Writes the records of a CSV or JSON lines file
+    Import(import::ImportArgs),
+    /// Makes two databases, syncs them with each other, and shows that they agree
+    Demo(demo::DemoArgs),
+}
+
+/// Runs the program with the arguments of the process. Returns its exit status.
+pub fn main() -> ExitCode {
+    let cli = match parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Fails when nobody reads it.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let GlobalArgs { log_format, verbose, quiet, .. } = cli.global;
+    logging::start(log_format, Verbosity::new(&cli.command, verbose, quiet));
+    let db = cli.global.db();
+    let result = match &cli.command {
+        Command::Run(args) => run::run(db, args),
+        Command::Put(args) => put::run(db, args),
+        Command::Get(args) => get::run(db, args),
+        Command::Delete(args) => delete::run(db, args),
+        Command::Scan(args) => scan::run(db, args),
+        Command::Flush => flush::run(db),
+        Command::Status(args) => status::run(db, args),
+        Command::Segments(args) => segments::run(db, args),
+        Command::Import(args) => import::run(db, args),
+        Command::Demo(args) => demo::run(args),
+    };
+    result.unwrap_or_else(|error| {
+        if output::is_closed(&error) {
+            // As with `| head`: the reader has what it wanted.
+            return ExitCode::SUCCESS;
+        }
+        logging::fatal(log_format, &error);
+        ExitCode::FAILURE
+    })
+}
+
+fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let cli = Cli::try_parse_from(with_default_command(args.into_iter().collect()))?;
+    if matches!(cli.command, Command::Demo(_)) && cli.global.db.is_some() {
+        let text = "the demo makes databases of its own: leave out --db, or give --keep DIR";
+        return Err(Cli::command().error(ErrorKind::ArgumentConflict, text));
+    }
+    Ok(cli)
+}
+
+/// Puts in `run` where the arguments, after those that any command takes, name no command.
+fn with_default_command(mut args: Vec<OsString>) -> Vec<OsString> {
+    let mut at = 1;
+    while let Some(arg) = args.get(at) {
+        let arg = arg.to_string_lossy();
+        let takes_value = ["--db", "--log-format"].contains(&&*arg);
+        let with_value = arg.starts_with("--db=") || arg.starts_with("--log-format=");
+        let flag = ["--verbose", "--quiet"].contains(&&*arg)
+            || (arg.len() > 1
+                && arg.strip_prefix('-').is_some_and(|s| s.trim_matches(['v', 'q']).is_empty()));
+        match (takes_value, with_value || flag) {
+            (true, _) => at += 2,
+            (_, true) => at += 1,
+            _ => break,
+        }
+    }
+    // A word that is no option names a command, if a mistyped one.
+    let named = args.get(at).map(|arg| arg.to_string_lossy()).is_some_and(|arg| {
+        !arg.starts_with('-') || ["-h", "--help", "-V", "--version"].contains(&&*arg)
+    });
+    // Behind the end when an option lacks its value, which is then what is wrong.
+    if args.len() > 1 && at <= args.len() && !named {
+        args.insert(at, "run".into());
+    }
+    args
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(line: &str) -> Result<Cli, clap::Error> {
+        parse(std::iter::once("edgestore-host").chain(line.split_whitespace()).map(OsString::from))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_is_the_default_command() {
+        for line in [
+            "--db d --peer http://a:1",
+            "--peer http://a:1 --db d",
+            "run --db d --peer http://a:1",
+            "--db=d run --peer http://a:1",
+            "-v --db d --peer=http://a:1",
+            "--log-format json -vv --db d --peer=http://a:1 -v",
+        ] {
+            let cli = command(line).unwrap();
+            assert_eq!(cli.global.db(), Path::new("d"), "{line}");
+            let Command::Run(args) = cli.command else { panic!("{line}") };
+            assert_eq!(args.peers.len(), 1, "{line}");
+        }
+        assert!(matches!(command("--db d").unwrap().command, Command::Run(_)));
+        assert!(matches!(command("-q").unwrap().command, Command::Run(_)));
+    }
+
+    #[test]
+    fn other_commands_are_found_behind_and_before_global_options() {
+        for line in ["--db d status", "status --db d", "-v --db=d --log-format json status -v"] {
+            let cli = command(line).unwrap();
+            assert_eq!(cli.global.db(), Path::new("d"), "{line}");
+            assert!(matches!(cli.command, Command::Status(_)), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_command_is_a_usage_error() {
+        for line in ["statsu", "--db d statsu", "demo --db d", "--db", "--nope", "-q -v status", ""]
+        {
+            assert_eq!(command(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+        for line in ["--help", "help", "help put", "put --help", "-V"] {
+            assert_eq!(command(line).unwrap_err().exit_code(), 0, "{line}");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! `run`: a host, until a signal ends it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::args::{self, DEFAULT_PORT, Listen, PeerSpec};
+use super::database::Database;
+use super::output;
+use super::status::yes_no;
+use crate::admin::AdminServer;
+use crate::engine::Engine;
+use crate::policy::Limits;
+use crate::runtime::{Host, HostBuilder, HostError, PeerStatus};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RunArgs {
+    /// A node to pull from; may be given many times. ID names it in logs and is made from the
+    /// URL where it is left out
+    #[arg(long = "peer", value_name = "[ID=]URL", value_parser = args::peer)]
+    pub(super) peers: Vec<PeerSpec>,
+    /// The sync policy, a WebAssembly component [default: the embedded one]
+    #[arg(long, value_name = "FILE")]
+    plugin: Option<PathBuf>,
+    /// Time between two ticks of a peer, unless the policy says otherwise
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = args::duration)]
+    interval: Duration,
+    /// Time after which writes become a segment that peers can pull [default: as --interval]
+    #[arg(long, value_name = "DURATION", value_parser = args::duration)]
+    flush_interval: Option<Duration>,
+    /// Where to serve peers: ADDR:PORT, PORT on loopback, or none [default: 127.0.0.1:8900]
+    #[arg(long, value_name = "ADDR", value_parser = args::listen)]
+    listen: Option<Listen>,
+    /// Copies every segment that is pulled to this folder as well
+    #[arg(long, value_name = "DIR")]
+    archive: Option<PathBuf>,
+    /// Pulls from each peer once, serves nobody, prints how it went, and exits with 0 when all
+    /// peers are in sync
+    #[arg(long, requires = "peers")]
+    once: bool,
+    /// A setting for the policy; may be given many times
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = args::setting)]
+    settings: Vec<(String, String)>,
+    /// Longest time of a tick
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = args::duration)]
+    tick_timeout: Duration,
+    /// Most memory of the policy
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = args::size)]
+    memory_limit: u64,
+}
+
+pub(super) fn run(db: &Path, args: &RunArgs) -> Result<ExitCode> {
+    if args.once {
+        let engine = Arc::new(Database::own(db)?);
+        return once(args.builder(engine));
+    }
+    // From here on a signal ends the program in order, even while it starts.
+    let stop = signals()?;
+    let engine = Arc::new(Database::own(db)?);
+    let listen = args.listen.unwrap_or(Listen::loopback(DEFAULT_PORT));
+    let mut builder = args.builder(Arc::clone(&engine));
+    if let Listen::At(addr) = listen {
+        builder = builder.listen(addr);
+    }
+    let host = Arc::new(builder.start().map_err(|error| default_port_taken(args, error))?);
+    let admin = AdminServer::start(engine.path(), Arc::clone(&host) as _)
+        .with_context(|| format!("can't open the admin socket in {}", db.display()))?;
+    log_start(db, &host);
+
+    // An error means that no more signals can come; then there is nothing left to wait for.
+    let signal = stop.recv().context("signals can't be received")?;
+    tracing::info!(signal, "stopping; a second signal exits at once");
+    admin.shutdown();
+    match Arc::try_unwrap(host) {
+        Ok(host) => host.shutdown(),
+        Err(shared) => drop(shared),
+    }
+    drop(engine);
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+impl RunArgs {
+    fn builder(&self, engine: Arc<Engine>) -> HostBuilder {
+        let limits = Limits {
+            tick_timeout: self.tick_timeout,
+            memory_bytes: self.memory_limit,
+            ..Limits::default()
+        };
+        let mut builder = Host::builder(engine).interval(self.interval).limits(limits);
+        for PeerSpec { id, url } in &self.peers {
+            builder = builder.peer(id, url);
+        }
+        for (key, value) in &self.settings {
+            builder = builder.setting(key, value);
+        }
+        if let Some(plugin) = &self.plugin {
+            builder = builder.plugin(plugin);
+        }
+        if let Some(interval) = self.flush_interval {
+            builder = builder.flush_interval(interval);
+        }
+        if let Some(archive) = &self.archive {
+            builder = builder.archive(archive);
+        }
+        builder
+    }
+}
+
+fn log_start(db: &Path, host: &Host) {
+    let status = host.status();
+    let listen = status.listen.map_or("none".to_owned(), |addr| addr.to_string());
+    tracing::info!(
+        database = %db.display(),
+        policy = status.policy,
+        peers = status.peers.len(),
+        listen,
+        "started"
+    );
+    for peer in &status.peers {
+        tracing::info!(peer = peer.id, url = peer.url, "pulls from");
+    }
+    match (status.peers.is_empty(), status.listen) {
+        (true, None) => {
+            tracing::warn!("this host neither pulls nor serves: give --peer or --listen")
+        }
+        (true, Some(_)) => {
+            tracing::info!("there are no peers (--peer [ID=]URL): this node is only pulled from");
+        }
+        (false, _) => {}
+    }
+    if let Some(addr) = status.listen.filter(|addr| !is_loopback(addr)) {
+        tracing::warn!(
+            %addr,
+            "whoever reaches this address can read all data: there is no authentication, so \
+             keep it in a private network or behind a proxy that asks for one"
+        );
+    }
+}
+
+fn is_loopback(addr: &SocketAddr) -> bool {
+    addr.ip().to_canonical().is_loopback()
+}
+
+/// The first SIGINT or SIGTERM is sent; the second ends the process.
+fn signals() -> Result<mpsc::Receiver<i32>> {
+    let mut signals = Signals::new([SIGINT, SIGTERM]).context("can't watch for signals")?;
+    let (sender, receiver) = mpsc::channel();
+    thread::Builder::new()
+        .name("edgestore-signals".to_owned())
+        .spawn(move || {
+            for (count, signal) in signals.forever().enumerate() {
+                if count > 0 || sender.send(signal).is_err() {
+                    // As a shell tells of a process that a signal ended.
+                    std::process::exit(128 + signal);
+                }
+            }
+        })
+        .context("can't start a thread")?;
+    Ok(receiver)
+}
+
+/// Who gave no port does not know which one is meant.
+fn default_port_taken(args: &RunArgs, error: HostError) -> anyhow::Error {
+    let taken = matches!(&error, HostError::Io { source, .. }
+        if source.kind() == std::io::ErrorKind::AddrInUse);
+    let error = anyhow::Error::from(error);
+    if taken && args.listen.is_none() {
+        return error.context(format!(
+            "a host serves at port {DEFAULT_PORT} unless told otherwise: choose another by \
+             --listen PORT, or serve nobody by --listen none"
+        ));
+    }
+    error
+}
+
+fn once(builder: HostBuilder) -> Result<ExitCode> {
+    let peers = builder.run_once()?;
+    let columns = ["peer", ">segments", ">records", "in sync", "error"];
+    let mut table = output::table(&columns);
+    for peer in &peers {
+        table.add_row([
+            peer.id.clone(),
+            peer.segments_applied.to_string(),
+            peer.records_written.to_string(),
+            yes_no(peer.in_sync()).to_owned(),
+            peer.last_error.clone().unwrap_or_default(),
+        ]);
+    }
+    output::print(&output::lines(&table))?;
+    let all = peers.iter().all(PeerStatus::in_sync);
+    Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

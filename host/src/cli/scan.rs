@@ -1,0 +1,157 @@
+//! `scan`: lists the live records of a namespace, in key order.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use super::database::{Database, Missing};
+use super::output::{self, Output};
+use crate::engine::{Record, prefix_end};
+
+/// Rows whose columns are aligned with each other; more would have to wait in memory.
+const ROWS: usize = 1000;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ScanArgs {
+    /// Namespace
+    ns: String,
+    /// Only keys that begin with this
+    #[arg(long, value_name = "PREFIX", conflicts_with_all = ["start", "end"])]
+    prefix: Option<String>,
+    /// Only this key and those behind it
+    #[arg(long, value_name = "KEY")]
+    start: Option<String>,
+    /// Only keys before this
+    #[arg(long, value_name = "KEY")]
+    end: Option<String>,
+    /// At most so many records
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    /// Form of the output
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Keys and values are hexadecimal, in the arguments and in the output
+    #[arg(long)]
+    hex: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+enum Format {
+    /// Columns for people
+    #[default]
+    Table,
+    /// A JSON object on each line, which `import` reads
+    Jsonl,
+    /// With a header, which `import` reads
+    Csv,
+}
+
+pub(super) fn run(db: &Path, args: &ScanArgs) -> anyhow::Result<ExitCode> {
+    let bound =
+        |key: &Option<String>| key.as_ref().map(|key| output::bytes(key, args.hex)).transpose();
+    let (start, end) = match bound(&args.prefix)? {
+        Some(prefix) => {
+            let end = prefix_end(&prefix);
+            (prefix, end)
+        }
+        None => (bound(&args.start)?.unwrap_or_default(), bound(&args.end)?),
+    };
+    let mut database = Database::open(db, Missing::Fail)?;
+    let limit = args.limit.unwrap_or(u64::MAX);
+    let records = database.scan(args.ns.as_bytes(), &start, end.as_deref(), limit)?;
+    let mut output = Output::new();
+    match args.format {
+        Format::Table => print_table(&mut output, records, args.hex)?,
+        Format::Jsonl => {
+            for record in records {
+                print_json(&mut output, &record?, args.hex)?;
+            }
+        }
+        Format::Csv => {
+            let mut csv = csv::Writer::from_writer(&mut output);
+            csv.write_record(["key", "value", "written", "ttl"])?;
+            for record in records {
+                let record = record?;
+                let [key, value] = [&record.key, &record.value].map(|b| cell(b, args.hex, true));
+                let ttl = if record.ttl == 0 { String::new() } else { record.ttl.to_string() };
+                csv.write_record([key, value, written(&record), ttl])?;
+            }
+            csv.flush()?;
+        }
+    }
+    output.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_table(
+    output: &mut Output,
+    records: impl Iterator<Item = anyhow::Result<Record>>,
+    hex: bool,
+) -> anyhow::Result<()> {
+    let mut records = records.peekable();
+    let mut header = true;
+    while header || records.peek().is_some() {
+        let mut table = output::table(&["key", "value", "written", ">ttl"]);
+        for record in records.by_ref().take(ROWS) {
+            let record = record?;
+            let [key, value] = [&record.key, &record.value].map(|bytes| cell(bytes, hex, false));
+            let ttl = Duration::from_secs(record.ttl.into());
+            let ttl = match record.ttl {
+                0 => String::new(),
+                _ => humantime::format_duration(ttl).to_string(),
+            };
+            table.add_row([key, value, written(&record), ttl]);
+        }
+        let lines = output::lines(&table);
+        let lines = if header { &lines } else { lines.split_once('\n').map_or("", |(_, l)| l) };
+        output.write_all(lines.as_bytes())?;
+        header = false;
+    }
+    Ok(())
+}
+
+fn print_json(output: &mut Output, record: &Record, hex: bool) -> anyhow::Result<()> {
+    let string = |bytes: &[u8]| serde_json::to_string(&cell(bytes, hex, true));
+    let (key, value) = (string(&record.key)?, string(&record.value)?);
+    write!(output, r#"{{"key":{key},"value":{value},"written":"{}""#, written(record))?;
+    if record.ttl > 0 {
+        write!(output, r#","ttl":{}"#, record.ttl)?;
+    }
+    output.write_all(b"}\n")?;
+    Ok(())
+}
+
+fn cell(bytes: &[u8], hex: bool, quoted: bool) -> String {
+    match (hex, quoted) {
+        (true, _) => hex::encode(bytes),
+        (false, true) => output::text(bytes).into_owned(),
+        (false, false) => output::printable(bytes).into_owned(),
+    }
+}
+
+/// When the record was written.
+fn written(record: &Record) -> String {
+    let nanos = Duration::from_nanos(record.timestamp.unsigned_abs());
+    let time = match record.timestamp {
+        0.. => SystemTime::UNIX_EPOCH.checked_add(nanos),
+        _ => SystemTime::UNIX_EPOCH.checked_sub(nanos),
+    };
+    match time.filter(|time| *time >= SystemTime::UNIX_EPOCH) {
+        Some(time) => humantime::format_rfc3339_millis(time).to_string(),
+        None => format!("{} ns", record.timestamp),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_print_as_utc_and_times_before_1970_as_they_are() {
+        let record = |timestamp| Record { key: vec![], value: vec![], timestamp, ttl: 0 };
+        assert_eq!(written(&record(1_700_000_000_123_456_789)), "2023-11-14T22:13:20.123Z");
+        assert_eq!(written(&record(-5)), "-5 ns");
+        assert_eq!(written(&record(i64::MIN)), format!("{} ns", i64::MIN));
+    }
+}

@@ -1,0 +1,177 @@
+//! `status`: the database, and what the host that runs on it is doing.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use super::database::{Database, Missing, Status};
+use super::output;
+use crate::engine::EngineStats;
+use crate::runtime::{HostStatus, PeerStatus};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct StatusArgs {
+    /// Prints a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(db: &Path, args: &StatusArgs) -> anyhow::Result<ExitCode> {
+    let status = Database::open(db, Missing::Fail)?.status()?;
+    let text = if args.json { json(&status)? } else { text(&status, now()) };
+    output::print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The fields of a [`HostStatus`], and `running`; of these `engine` and `root` alone when no host
+/// runs.
+fn json(status: &Status) -> anyhow::Result<String> {
+    let value = match status {
+        Status::Running(host) => {
+            let mut value = serde_json::to_value(host)?;
+            value["running"] = true.into();
+            for (value, peer) in
+                value["peers"].as_array_mut().into_iter().flatten().zip(&host.peers)
+            {
+                value["in_sync"] = peer.in_sync().into();
+            }
+            value
+        }
+        Status::Idle { engine, root } => {
+            serde_json::json!({ "running": false, "engine": engine, "root": root })
+        }
+    };
+    Ok(format!("{value:#}\n"))
+}
+
+fn text(status: &Status, now: u64) -> String {
+    let mut text = String::new();
+    match status {
+        Status::Running(host) => {
+            text += &host_rows(host);
+            text += &engine_rows(&host.engine, &host.root);
+            if !host.peers.is_empty() {
+                let _ = write!(text, "\n{}", peer_rows(&host.peers, now));
+            }
+        }
+        Status::Idle { engine, root } => {
+            text += "host      no host is running\n";
+            text += &engine_rows(engine, root);
+        }
+    }
+    text
+}
+
+fn host_rows(host: &HostStatus) -> String {
+    let listen = host.listen.map_or("serves nobody".to_owned(), |addr| format!("http://{addr}"));
+    let hash = host.policy_hash.get(..8).unwrap_or(&host.policy_hash);
+    format!("host      running\npolicy    {} ({hash})\nlisten    {listen}\n", host.policy)
+}
+
+fn engine_rows(stats: &EngineStats, root: &str) -> String {
+    format!(
+        "segments  {} ({}, {})\npending   {}, {}\ndisk      {}\nroot      {root}\n",
+        stats.segments,
+        output::records(stats.segment_records),
+        output::size(stats.segment_bytes),
+        output::records(stats.pending_records),
+        output::size(stats.pending_bytes),
+        output::size(stats.disk_bytes),
+    )
+}
+
+fn peer_rows(peers: &[PeerStatus], now: u64) -> String {
+    let columns =
+        ["peer", "in sync", "last tick", "next tick", ">ticks", ">segments", ">records", "url"];
+    let mut table = output::table(&columns);
+    for peer in peers {
+        let last = match peer.last_tick_secs {
+            Some(secs) => format!("{} ago", seconds(now.saturating_sub(secs))),
+            None => "none yet".to_owned(),
+        };
+        let next = peer.next_tick_in_secs;
+        let next = next.map_or("running".to_owned(), |secs| format!("in {}", seconds(secs)));
+        table.add_row([
+            peer.id.clone(),
+            yes_no(peer.in_sync()).to_owned(),
+            last,
+            next,
+            peer.ticks.to_string(),
+            peer.segments_applied.to_string(),
+            peer.records_written.to_string(),
+            peer.url.clone(),
+        ]);
+    }
+    let mut text = output::lines(&table);
+    for peer in peers {
+        if let Some(error) = &peer.last_error {
+            let failures = peer.failures;
+            let _ = writeln!(text, "{}: failed {failures} times in a row: {error}", peer.id);
+        }
+    }
+    text
+}
+
+fn seconds(secs: u64) -> String {
+    humantime::format_duration(Duration::from_secs(secs)).to_string()
+}
+
+pub(super) fn yes_no(yes: bool) -> &'static str {
+    if yes { "yes" } else { "no" }
+}
+
+fn now() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |now| now.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> HostStatus {
+        HostStatus {
+            policy: "sync 1.0".into(),
+            policy_hash: "ab".repeat(32),
+            listen: Some(([127, 0, 0, 1], 8900).into()),
+            peers: vec![PeerStatus {
+                id: "a".into(),
+                url: "http://a:1".into(),
+                ticks: 3,
+                failures: 2,
+                last_error: Some("no route".into()),
+                last_tick_secs: Some(90),
+                next_tick_in_secs: Some(18),
+                ..PeerStatus::default()
+            }],
+            engine: EngineStats { segments: 4, ..EngineStats::default() },
+            root: "00".repeat(32),
+        }
+    }
+
+    #[test]
+    fn a_running_host_shows_its_peers_and_their_errors() {
+        let text = text(&Status::Running(host()), 100);
+        for part in [
+            "policy    sync 1.0 (abababab)",
+            "http://127.0.0.1:8900",
+            "10s ago",
+            "in 18s",
+            "a: failed 2 times in a row: no route",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn json_says_whether_a_host_runs() {
+        let running = json(&Status::Running(host())).unwrap();
+        let running: serde_json::Value = serde_json::from_str(&running).unwrap();
+        assert_eq!(running["running"], true);
+        assert_eq!(running["peers"][0]["in_sync"], false);
+        assert_eq!(running["engine"]["segments"], 4);
+        let idle = Status::Idle { engine: EngineStats::default(), root: String::new() };
+        assert!(json(&idle).unwrap().contains("\"running\": false"));
+        assert!(text(&idle, 0).contains("no host is running"));
+    }
+}
