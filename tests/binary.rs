@@ -1,0 +1,352 @@
+//! The program `edgestore-host`, end to end: what a user types, and what comes of it.
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use edgestore_host_tests::component::policy;
+use edgestore_host_tests::{StockNode, wait_until};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_edgestore-host-under-test");
+
+fn edgestore(args: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.args(args);
+    command
+}
+
+#[derive(Debug)]
+struct Ran {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Ran {
+    #[track_caller]
+    fn ok(self) -> String {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self.out
+    }
+
+    /// Failed with a message that has all these words.
+    #[track_caller]
+    fn fails(self, words: &[&str]) {
+        assert!(matches!(self.code, Some(1 | 2)), "{self:?}");
+        for word in words {
+            assert!(self.err.contains(word), "the error does not say {word:?}: {self:?}");
+        }
+    }
+}
+
+fn ran(output: Output) -> Ran {
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    Ran { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+}
+
+fn run(args: &[&str]) -> Ran {
+    ran(edgestore(args).stdin(Stdio::null()).output().unwrap())
+}
+
+fn run_with(args: &[&str], stdin: &str) -> Ran {
+    let mut child = edgestore(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The program may fail before it has read all of it.
+    let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+    ran(child.wait_with_output().unwrap())
+}
+
+/// A running host. Killed when dropped.
+struct Running {
+    child: Child,
+    db: String,
+}
+
+impl Running {
+    fn start(db: &str, args: &[&str]) -> Self {
+        let mut command = edgestore(&["run", "--db", db]);
+        let child = command.args(args).stderr(Stdio::piped()).stdout(Stdio::null()).spawn();
+        let mut child = child.unwrap();
+        // Whoever writes to a pipe that nobody reads stops.
+        let log = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            log.lines().map_while(Result::ok).for_each(|l| eprintln!("{l}"))
+        });
+        let socket = Path::new(db).join("admin.sock");
+        wait_until("the host runs", || socket.exists());
+        Self { child, db: db.to_owned() }
+    }
+
+    /// Its status, as JSON.
+    fn status(&self) -> serde_json::Value {
+        serde_json::from_str(&run(&["status", "--json", "--db", &self.db]).ok()).unwrap()
+    }
+
+    /// Sends a signal and waits for the end.
+    fn stop(&mut self, signal: &str) -> Option<i32> {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(20) {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("the host does not stop");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A folder for a test, with paths in it as arguments.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).display().to_string()
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> String {
+        std::fs::write(self.0.path().join(name), bytes).unwrap();
+        self.path(name)
+    }
+}
+
+fn default_policy() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../guest-sync/sync.wasm")
+}
+
+fn primary(dir: &Folder) -> StockNode {
+    StockNode::serve(&dir.0.path().join("stock"), |engine| {
+        for i in 0..3000_u32 {
+            let (key, value) = (format!("sensor-{i:04}"), format!("{}", i * 2));
+            engine.put(b"readings", key.as_bytes(), value.as_bytes()).unwrap();
+        }
+        engine.flush_to_segments().unwrap();
+        engine.delete(b"readings", b"sensor-0001").unwrap();
+        engine.flush_to_segments().unwrap();
+    })
+}
+
+#[test]
+fn a_policy_from_a_file_replicates_a_stock_primary() {
+    let dir = Folder::new();
+    let primary = primary(&dir);
+    let (db, plugin) = (dir.path("db"), default_policy());
+    let peer = format!("primary={}", primary.url);
+    let once = ["--db", &db, "--peer", &peer, "--plugin", plugin.to_str().unwrap(), "--once"];
+    let table = run(&once).ok();
+    assert!(table.contains("primary") && table.contains("3001"), "{table}");
+    assert_eq!(run(&["get", "readings", "sensor-0700", "--db", &db]).ok().trim(), "1400");
+    run(&["get", "readings", "sensor-0001", "--db", &db]).fails(&["sensor-0001"]);
+    assert_eq!(
+        run(&["scan", "readings", "--format", "jsonl", "--db", &db]).ok().lines().count(),
+        2999
+    );
+    let segments = run(&["segments", "--json", "--db", &db]).ok();
+    assert_eq!(segments.matches("hash").count(), 2, "{segments}");
+    let status: serde_json::Value =
+        serde_json::from_str(&run(&["status", "--json", "--db", &db]).ok()).unwrap();
+    assert_eq!(status["root"], primary.root().to_string(), "{status}");
+}
+
+#[test]
+fn what_is_no_policy_is_refused_with_the_way_to_mend_it() {
+    let dir = Folder::new();
+    let db = dir.path("db");
+    let refused = |plugin: &str, words: &[&str]| {
+        run(&["--db", &db, "--peer", "http://127.0.0.1:9", "--once", "--plugin", plugin])
+            .fails(words);
+    };
+    refused(&dir.path("no-such.wasm"), &["no-such.wasm"]);
+    refused(&dir.write("text.wasm", b"hello"), &["text.wasm", "not"]);
+    refused(&dir.write("empty.wasm", b""), &["empty.wasm"]);
+    refused(&dir.write("core.wasm", &wat::parse_str("(module)").unwrap()), &["component new"]);
+    let mut cut = std::fs::read(default_policy()).unwrap();
+    cut.truncate(cut.len() / 2);
+    refused(&dir.write("cut.wasm", &cut), &["cut.wasm"]);
+    let no_export = wat::parse_str("(component)").unwrap();
+    refused(&dir.write("no-export.wasm", &no_export), &["edgestore:sync/policy"]);
+    let wasi = r#"(component (import "wasi:cli/environment@0.2.0" (instance)))"#;
+    refused(&dir.write("wasi.wasm", &wat::parse_str(wasi).unwrap()), &["wasi:cli/environment"]);
+    let other = r#"(component (import "edgestore:sync/local@1.0.0" (instance)))"#;
+    refused(&dir.write("other.wasm", &wat::parse_str(other).unwrap()), &["1.0.0", "0.1"]);
+}
+
+#[test]
+fn a_policy_that_traps_loops_or_allocates_fails_its_tick_and_not_the_host() {
+    let dir = Folder::new();
+    let peer = "p=http://127.0.0.1:9";
+    let hostile = [
+        ("trap", "unreachable", "unreachable"),
+        ("loop", "(loop (br 0))", "longer than"),
+        ("allocate", "(loop (drop (memory.grow (i32.const 16))) (br 0))", "memory"),
+        ("recurse", "(call $body)", "stack"),
+    ];
+    for (name, body, word) in hostile {
+        let db = dir.path(&format!("{name}-db"));
+        run(&["put", "ns", "key", "value", "--db", &db]).ok();
+        let file = dir.write(&format!("{name}.wasm"), &policy(body));
+        let args = ["--peer", peer, "--plugin", &file, "--tick-timeout", "1s"];
+        run(&[&["--db", &db, "--once", "--memory-limit", "32MiB"], &args[..]].concat()).fails(&[]);
+        let mut host = Running::start(&db, &[&args[..], &["--listen", "none"]].concat());
+        let error = || host.status()["peers"][0]["last_error"].as_str().map(str::to_owned);
+        wait_until("the tick has failed", || error().is_some());
+        let error = error().unwrap();
+        assert!(error.contains(word), "{name}: {error}");
+        assert_eq!(run(&["get", "ns", "key", "--db", &db]).ok().trim(), "value");
+        run(&["put", "ns", "key", "new", "--db", &db]).ok();
+        assert_eq!(host.stop("-TERM"), Some(0));
+        assert_eq!(run(&["get", "ns", "key", "--db", &db]).ok().trim(), "new");
+    }
+    // The same component without a fault is fine, and is not in sync by its own word.
+    let db = dir.path("idle-db");
+    let file = dir.write("idle.wasm", &policy(""));
+    let once = run(&["--db", &db, "--peer", peer, "--plugin", &file, "--once"]);
+    assert!(once.code == Some(1) && !once.err.contains("WARN"), "{once:?}");
+}
+
+#[test]
+fn a_running_node_is_read_written_and_asked_through_its_socket() {
+    let dir = Folder::new();
+    let primary = primary(&dir);
+    let db = dir.path(&format!("a folder {}", "with a long name ".repeat(9)));
+    let peer = format!("primary={}", primary.url);
+    let mut host =
+        Running::start(&db, &["--peer", &peer, "--listen", "127.0.0.1:0", "--interval", "1s"]);
+    wait_until("it has pulled", || host.status()["peers"][0]["segments_applied"] == 2);
+    let mode = std::fs::metadata(Path::new(&db).join("admin.sock")).unwrap().permissions();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o600);
+
+    let at = ["--db", &db];
+    let on = |args: &[&str]| run(&[args, &at[..]].concat());
+    assert_eq!(on(&["get", "readings", "sensor-0700"]).ok().trim(), "1400");
+    on(&["put", "own", "key", "value"]).ok();
+    on(&["put", "own", "gone", "value", "--ttl", "1s"]).ok();
+    on(&["delete", "readings", "sensor-0002"]).ok();
+    on(&["get", "readings", "sensor-0002"]).fails(&["sensor-0002"]);
+    assert_eq!(on(&["get", "own", "key"]).ok().trim(), "value");
+    // More than one page.
+    let all = on(&["scan", "readings", "--format", "jsonl"]).ok();
+    assert_eq!(all.lines().count(), 2998);
+    let some = on(&["scan", "readings", "--prefix", "sensor-00", "--limit", "5"]).ok();
+    assert!(some.contains("sensor-0006") && !some.contains("sensor-0007"), "{some}");
+    assert!(on(&["flush"]).ok().contains('3'));
+    assert_eq!(on(&["segments", "--json"]).ok().matches("hash").count(), 3);
+    let status = on(&["status"]).ok();
+    assert!(status.contains("default") && status.contains("primary"), "{status}");
+    wait_until("the TTL has passed", || on(&["get", "own", "gone"]).code == Some(1));
+
+    // A second host can't have the same database.
+    run(&["run", "--db", &db, "--listen", "none"]).fails(&["a host runs", "already"]);
+    // A peer can pull what was written here.
+    let url = format!("me=http://{}", host.status()["listen"].as_str().unwrap());
+    let replica = dir.path("replica");
+    run(&["--db", &replica, "--peer", &url, "--once"]).ok();
+    assert_eq!(run(&["get", "own", "key", "--db", &replica]).ok().trim(), "value");
+    assert_eq!(host.stop("-INT"), Some(0));
+    assert!(!Path::new(&db).join("admin.sock").exists());
+    assert_eq!(on(&["get", "own", "key"]).ok().trim(), "value");
+}
+
+#[test]
+fn a_socket_that_a_crash_left_is_no_host() {
+    let dir = Folder::new();
+    let db = dir.path("db");
+    let mut host = Running::start(&db, &["--listen", "none"]);
+    run(&["put", "ns", "key", "value", "--db", &db]).ok();
+    host.stop("-KILL");
+    assert!(Path::new(&db).join("admin.sock").exists());
+    assert_eq!(run(&["get", "ns", "key", "--db", &db]).ok().trim(), "value");
+    let mut host = Running::start(&db, &["--listen", "none"]);
+    wait_until("the new host answers", || {
+        run(&["get", "ns", "key", "--db", &db]).out.trim() == "value"
+    });
+    assert_eq!(host.stop("-TERM"), Some(0));
+}
+
+#[test]
+fn csv_and_json_lines_go_in_and_come_out() {
+    let dir = Folder::new();
+    let db = dir.path("db");
+    let csv = "key,value\nα,\"with, comma\"\nb,\"two\nlines\"\n";
+    let csv = dir.write("data.csv", csv.as_bytes());
+    assert!(run(&["import", &csv, "--ns", "csv", "--db", &db]).code == Some(0));
+    assert_eq!(run(&["get", "csv", "α", "--db", &db]).ok().trim_end(), "with, comma");
+    assert_eq!(run(&["get", "csv", "b", "--db", &db]).ok().trim_end(), "two\nlines");
+
+    let lines = "{\"key\":\"a\",\"value\":\"1\"}\n{\"key\":\"b\",\"value\":{\"n\":2},\"ttl\":60}\n";
+    let import = ["import", "-", "--ns", "json", "--format", "jsonl", "--db", &db];
+    run_with(&import, lines).ok();
+    assert_eq!(run(&["get", "json", "b", "--db", &db]).ok().trim_end(), "{\"n\":2}");
+    // What a scan prints can be imported. Only the time of the write is another one then.
+    let scan = |ns: &str| run(&["scan", ns, "--format", "jsonl", "--db", &db]).ok();
+    let records = |lines: &str| -> Vec<serde_json::Value> {
+        let mut records: Vec<serde_json::Value> =
+            lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        for record in &mut records {
+            assert!(record.as_object_mut().unwrap().remove("written").is_some());
+        }
+        records
+    };
+    let out = scan("json");
+    run_with(&["import", "-", "--ns", "again", "--format", "jsonl", "--db", &db], &out).ok();
+    assert_eq!(records(&scan("again")), records(&out));
+
+    // What is wrong is told with its place, and what came before it is in.
+    let bad = "{\"key\":\"c\",\"value\":\"3\"}\nnot json\n";
+    run_with(&import, bad).fails(&["2"]);
+    assert_eq!(run(&["get", "json", "c", "--db", &db]).ok().trim_end(), "3");
+    run_with(&import, "{\"value\":\"no key\"}\n").fails(&["key", "1"]);
+    run(&["import", &dir.path("none.csv"), "--ns", "x", "--db", &db]).fails(&["none.csv"]);
+}
+
+#[test]
+fn the_demo_converges() {
+    let demo = run(&["demo", "--records", "3000"]);
+    let (err, out) = (demo.err.clone(), demo.ok());
+    assert!(out.contains("converged"), "{out}{err}");
+}
+
+#[test]
+fn mistakes_are_told_before_anything_happens() {
+    let dir = Folder::new();
+    let db = dir.path("db");
+    let peer = "p=http://127.0.0.1:9";
+    run(&["--db", &db, "--peer", "ftp://x", "--once"]).fails(&["http"]);
+    run(&["--db", &db, "--peer", peer, "--peer", peer, "--once"]).fails(&["p"]);
+    run(&["--db", &db, "--peer", "../x=http://127.0.0.1:9", "--once"]).fails(&["../x"]);
+    run(&["--db", &db, "--peer", peer, "--interval", "5", "--once"]).fails(&["interval"]);
+    run(&["--db", &db, "--peer", peer, "--interval", "0s", "--once"]).fails(&["interval"]);
+    run(&["--db", &db, "--peer", peer, "--set", "window", "--once"]).fails(&["KEY=VALUE"]);
+    run(&["--db", &db, "--peer", peer, "--set", "windw=1", "--once"]).fails(&["windw", "window"]);
+    run(&["--db", &db, "--listen", "nowhere"]).fails(&["listen"]);
+    run(&["--db", &db, "--once"]).fails(&["--peer"]);
+    run(&["put", "ns", "", "v", "--db", &db]).fails(&["key"]);
+    run(&["put", "ns", "k", "v", "--ttl", "0s", "--db", &db]).fails(&["--ttl", "zero"]);
+    for command in [&["get", "ns", "k"][..], &["scan", "ns"], &["status"], &["segments"]] {
+        let none = dir.path("no-database");
+        run(&[command, &["--db", &none]].concat()).fails(&["no-database"]);
+        assert!(!Path::new(&none).exists(), "{command:?} makes a database");
+    }
+    // A down peer is a failed sync, told with its name.
+    let down = run(&["--db", &db, "--peer", peer, "--once"]);
+    assert!(down.out.contains("unreachable") || down.err.contains("unreachable"), "{down:?}");
+    assert_eq!(down.code, Some(1));
+}

@@ -1,0 +1,48 @@
+//! Policies for tests, from WebAssembly text.
+
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+/// A core module that is a policy whose tick does `body`, and reports zeros when that ends.
+pub fn wat(body: &str) -> String {
+    format!(
+        r#"(module
+            (import "edgestore:sync/peers@0.1.0" "[resource-drop]peer" (func $drop (param i32)))
+            (memory (export "memory") 2)
+            (data (i32.const 16) "hostile")
+            (data (i32.const 64) "\10\00\00\00\07\00\00\00\10\00\00\00\07\00\00\00\01\00\00\00")
+            (global $next (mut i32) (i32.const 4096))
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+                global.get $next
+                (global.set $next (i32.add (global.get $next)
+                    (i32.and (i32.add (local.get 3) (i32.const 7)) (i32.const -8)))))
+            (func (export "edgestore:sync/policy@0.1.0#describe") (result i32) (i32.const 64))
+            (func $body {body})
+            (func (export "edgestore:sync/policy@0.1.0#tick")
+                (param i32 i64 i64 i32 i32 i32) (result i32)
+                (call $body)
+                (call $drop (local.get 5))
+                (i32.const 1024))
+        )"#
+    )
+}
+
+/// The component of a core module in WebAssembly text.
+///
+/// # Panics
+/// When the text is no policy.
+pub fn component(wat: &str) -> Vec<u8> {
+    let mut resolve = Resolve::default();
+    let wit = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit");
+    let (package, _) = resolve.push_path(wit).expect("the WIT package");
+    let world = resolve.select_world(&[package], Some("sync-policy")).expect("the world");
+    let mut module = wat::parse_str(wat).expect("WebAssembly text");
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("metadata");
+    let mut encoder = ComponentEncoder::default();
+    encoder.module(&module).expect("a module").validate(true).encode().expect("a component")
+}
+
+/// The component of [`wat`].
+pub fn policy(body: &str) -> Vec<u8> {
+    component(&wat(body))
+}

@@ -1,0 +1,193 @@
+//! What the tests share: stock nodes, nodes of our own, and segments made to order.
+
+pub mod component;
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use edgestore::segment::SegmentWriter;
+use edgestore::types::{MemEntry, Operation, SegmentMeta, encode_key};
+use edgestore::{EdgestoreConfig, Engine as StockEngine, InMemorySegmentReader};
+use edgestore_host::engine::Engine;
+use edgestore_host::runtime::PeerStatus;
+use edgestore_host::{Hash, Host};
+use edgestore_repl::HttpReplicationServer;
+
+/// A database of the published crate, behind its own server.
+pub struct StockNode {
+    /// The database.
+    pub engine: Arc<Mutex<StockEngine>>,
+    /// Where its server listens, until the process ends.
+    pub url: String,
+}
+
+impl StockNode {
+    /// Opens a database in `dir`, fills it and serves it.
+    pub fn serve(dir: &Path, fill: impl FnOnce(&mut StockEngine)) -> Self {
+        let mut engine = StockEngine::open(EdgestoreConfig::new(dir)).expect("a stock engine");
+        fill(&mut engine);
+        let engine = Arc::new(Mutex::new(engine));
+        let server = HttpReplicationServer::new(Arc::clone(&engine));
+        let (_, port) = server.start("127.0.0.1:0").expect("a stock server");
+        Self { engine, url: format!("http://127.0.0.1:{port}") }
+    }
+
+    /// The root over its segments.
+    pub fn root(&self) -> Hash {
+        let root = self.engine.lock().expect("no panic").range_merkle_root().expect("a root");
+        Hash::from_bytes(root)
+    }
+}
+
+/// Any free port of this machine.
+pub fn localhost() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+/// Opens an engine of ours.
+pub fn open(dir: &Path) -> Arc<Engine> {
+    Arc::new(Engine::open(dir).expect("an engine"))
+}
+
+/// Serves an engine of ours; returns the host and its URL.
+pub fn serve(engine: &Arc<Engine>) -> (Host, String) {
+    let host = Host::builder(Arc::clone(engine)).listen(localhost()).start().expect("a host");
+    let url = format!("http://{}", host.local_addr().expect("it serves"));
+    (host, url)
+}
+
+/// Ticks the embedded policy with one peer, called `peer`, until it asks for no further tick.
+pub fn pull(engine: &Arc<Engine>, url: &str) -> PeerStatus {
+    let once = Host::builder(Arc::clone(engine)).peer("peer", url).run_once();
+    once.expect("a host").remove(0)
+}
+
+/// Waits until `done`; panics after half a minute.
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(30), "not in 30 s: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// All live records of a namespace: key to value and TTL.
+pub fn dump(engine: &Engine, ns: &[u8]) -> BTreeMap<Vec<u8>, (Vec<u8>, u32)> {
+    let records = engine.range(ns, b"", None).expect("a range");
+    let records = records.map(|record| record.expect("a record"));
+    records.map(|record| (record.key, (record.value, record.ttl))).collect()
+}
+
+/// One record of a made-up segment, in namespace `ns`.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Key in the namespace.
+    pub key: Vec<u8>,
+    /// None for a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// Unix nanoseconds.
+    pub timestamp: i64,
+    /// Seconds, 0 for none.
+    pub ttl: u32,
+}
+
+/// A put of text at a time.
+pub fn put(key: &str, value: &str, timestamp: i64) -> Entry {
+    Entry { key: key.into(), value: Some(value.into()), timestamp, ttl: 0 }
+}
+
+/// A tombstone at a time.
+pub fn tombstone(key: &str, timestamp: i64) -> Entry {
+    Entry { key: key.into(), value: None, timestamp, ttl: 0 }
+}
+
+/// The bytes of a segment as the published crate writes them; entries in key order.
+pub fn segment(entries: &[Entry]) -> Vec<u8> {
+    let entries: Vec<_> = entries
+        .iter()
+        .zip(1..)
+        .map(|(entry, lsn)| {
+            let key = encode_key(b"ns", &entry.key);
+            let op = if entry.value.is_some() { Operation::Put } else { Operation::Delete };
+            let Entry { value, timestamp, ttl, .. } = entry.clone();
+            (key.clone(), MemEntry { key, value, op, lsn, timestamp, ttl })
+        })
+        .collect();
+    stock_segment(&entries).0
+}
+
+/// A segment of these entries by the published writer, with what that notes beside it.
+pub fn stock_segment(entries: &[(Vec<u8>, MemEntry)]) -> (Vec<u8>, SegmentMeta) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut writer = SegmentWriter::new(dir.path().to_owned(), 0, 3600);
+    let meta = writer.flush(entries).expect("a segment");
+    (std::fs::read(dir.path().join("segment-00000000.dat")).expect("its bytes"), meta)
+}
+
+/// What the published reader finds in a segment.
+pub fn stock_entries(segment: &[u8]) -> Vec<(Vec<u8>, MemEntry)> {
+    let (key, op) = (vec![0, 0], Operation::Delete);
+    let any = MemEntry { key: key.clone(), value: None, op, lsn: 1, timestamp: 1, ttl: 0 };
+    let (_, mut meta) = stock_segment(&[(key, any)]);
+    meta.max_key = vec![0xff; 8];
+    let hash = *Hash::of(segment).as_bytes();
+    let reader = InMemorySegmentReader::from_bytes(0, hash, meta, segment).expect("a segment");
+    reader.range_scan(b"", &[0xff; 8]).expect("its entries")
+}
+
+/// A peer that says whatever a test wants: the closure gets each request's path and the socket.
+/// Returns its URL; it serves until the process ends.
+pub fn fake_peer(answer: impl Fn(&str, &mut TcpStream) + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind(localhost()).expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let answer = Arc::new(answer);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (answer, mut stream) = (Arc::clone(&answer), stream.expect("a connection"));
+            std::thread::spawn(move || {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    if stream.read_exact(&mut byte).is_err() {
+                        return;
+                    }
+                    head.push(byte[0]);
+                }
+                let head = String::from_utf8_lossy(&head);
+                answer(head.split(' ').nth(1).expect("a path"), &mut stream);
+            });
+        }
+    });
+    url
+}
+
+/// A whole answer. Errors are the peer's to ignore: the client may have hung up.
+pub fn answer(stream: &mut TcpStream, body: &[u8]) {
+    let head =
+        format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
+}
+
+/// The protocol's answer to `/merkle`.
+pub fn merkle_body(root: &[u8]) -> Vec<u8> {
+    rmp_serde::to_vec_named(&BTreeMap::from([("root", root)])).expect("MessagePack")
+}
+
+/// The protocol's answer to `/segments`.
+pub fn segments_body(hashes: &[Hash]) -> Vec<u8> {
+    #[derive(serde::Serialize)]
+    struct Entry<'a> {
+        segment_id: u64,
+        segment_hash: &'a [u8],
+    }
+    let entries: Vec<Entry<'_>> = hashes
+        .iter()
+        .zip(0..)
+        .map(|(hash, segment_id)| Entry { segment_id, segment_hash: hash.as_bytes() })
+        .collect();
+    rmp_serde::to_vec_named(&entries).expect("MessagePack")
+}
