@@ -14,9 +14,9 @@ mod body;
 mod limits;
 mod url;
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::Agent;
 use ureq::http::StatusCode;
@@ -34,6 +34,9 @@ use crate::engine::{StagedSegment, StagingFile};
 /// Bytes of a segment held in memory at a time.
 const CHUNK: usize = 64 * 1024;
 
+/// Idle connections that are kept.
+const KEPT: usize = 4;
+
 /// Idle connections are closed before servers close them (ours: after 15 s), so
 /// that a request seldom meets a connection that is going away.
 const MAX_IDLE: Duration = Duration::from_secs(10);
@@ -43,6 +46,8 @@ const MAX_IDLE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct HttpPeer {
     agent: Agent,
+    /// Connects anew for each request.
+    unpooled: Agent,
     base: BaseUrl,
     limits: ClientLimits,
 }
@@ -56,23 +61,26 @@ impl HttpPeer {
     pub fn new(base_url: &str, limits: ClientLimits) -> Result<Self, InvalidUrl> {
         let base = BaseUrl::parse(base_url)?;
         let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
-        let agent = Agent::config_builder()
-            .tls_config(tls)
-            .proxy(None)
-            .max_redirects(0)
-            .http_status_as_error(false)
-            .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
-            .accept_encoding("identity")
-            .max_response_header_size(limits.max_header_bytes)
-            .input_buffer_size(CHUNK)
-            .max_idle_age(MAX_IDLE)
-            .timeout_resolve(Some(limits.connect_timeout))
-            .timeout_connect(Some(limits.connect_timeout))
-            .timeout_per_read(Some(limits.read_timeout))
-            .timeout_per_write(Some(limits.read_timeout))
-            .build()
-            .new_agent();
-        Ok(Self { agent, base, limits })
+        let agent = |kept: usize| {
+            let config = Agent::config_builder()
+                .tls_config(tls.clone())
+                .proxy(None)
+                .max_redirects(0)
+                .http_status_as_error(false)
+                .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
+                .accept_encoding("identity")
+                .max_response_header_size(limits.max_header_bytes)
+                .input_buffer_size(CHUNK)
+                .max_idle_age(MAX_IDLE)
+                .max_idle_connections(kept)
+                .max_idle_connections_per_host(kept)
+                .timeout_resolve(Some(limits.connect_timeout))
+                .timeout_connect(Some(limits.connect_timeout))
+                .timeout_per_read(Some(limits.read_timeout))
+                .timeout_per_write(Some(limits.read_timeout));
+            config.build().new_agent()
+        };
+        Ok(Self { agent: agent(KEPT), unpooled: agent(0), base, limits })
     }
 
     /// The URL, without a slash at the end.
@@ -90,14 +98,19 @@ impl HttpPeer {
         budget: Duration,
     ) -> Result<Answer, PeerError> {
         let url = self.base.join(path);
-        let response = self
-            .agent
-            .get(&url)
-            .config()
-            .timeout_global(Some(budget))
-            .build()
-            .call()
-            .map_err(|error| body::before_body(&url, error))?;
+        let start = Instant::now();
+        let call = |agent: &Agent, budget| {
+            agent.get(&url).config().timeout_global(Some(budget)).build().call()
+        };
+        let response = match call(&self.agent, budget) {
+            // The peer may have closed a kept connection just when it was used again.
+            Err(ureq::Error::Io(error)) if is_hang_up(&error) => {
+                tracing::debug!(url, %error, "asks again on a new connection");
+                call(&self.unpooled, budget.saturating_sub(start.elapsed()))
+            }
+            answered => answered,
+        };
+        let response = response.map_err(|error| body::before_body(&url, error))?;
         tracing::trace!(url, status = response.status().as_u16(), "asked a peer");
         if response.status() != StatusCode::OK {
             return Err(PeerError::Status(response.status().as_u16()));
@@ -114,6 +127,11 @@ impl HttpPeer {
     fn malformed(&self, path: &str, error: &rmp_serde::decode::Error) -> PeerError {
         PeerError::Malformed(format!("GET {}: {error}", self.base.join(path)))
     }
+}
+
+fn is_hang_up(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
 impl PeerTransport for HttpPeer {

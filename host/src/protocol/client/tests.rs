@@ -339,3 +339,31 @@ fn messages_say_what_was_asked_and_what_happened() {
     let error = impatient_root(&url).to_string();
     assert!(error.contains(&format!("GET {url}/merkle")) && error.contains("in time"), "{error}");
 }
+
+/// A server closes a kept connection when it likes, be it between the client's look at it and the
+/// next request.
+#[test]
+fn a_kept_connection_that_dies_under_a_request_costs_nothing() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let root = Hash::of(b"root");
+    let body = ok(wire::encode(&MerkleBody { root: wire::WireHash(root) }).unwrap());
+    let server = thread::spawn(move || {
+        let mut connections = 0;
+        while connections < 2 {
+            let (mut stream, _) = listener.accept().unwrap();
+            connections += 1;
+            let mut head = [0; 1024];
+            assert!(stream.read(&mut head).unwrap() > 0);
+            stream.write_all(&body).unwrap();
+            // Takes the next request of this connection, and hangs up.
+            if connections == 1 {
+                assert!(stream.read(&mut head).unwrap() > 0);
+            }
+        }
+    });
+    let peer = client(&url);
+    assert_eq!(peer.root().unwrap(), root);
+    assert_eq!(peer.root().unwrap(), root);
+    server.join().unwrap();
+}
