@@ -177,6 +177,10 @@ impl<'a, 'm, W: World> Pull<'a, 'm, W> {
                 self.warn(hash, "rejected, and never fetched again");
                 Ok(())
             }
+            Err(ApplyError::ClockAhead) => {
+                self.failed(hash, "a record in it is from the future", true);
+                Ok(())
+            }
             Err(ApplyError::Storage) => Err(Storage),
         }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::admin::{AdminClient, AdminError, Op, SegmentInfo, batch};
-use crate::engine::{Engine, EngineError, EngineStats, Record};
+use crate::engine::{Engine, EngineError, EngineOptions, EngineStats, Record};
 use crate::runtime::HostStatus;
 
 /// How long to wait for a program that has the database and is no host (yet): one that writes a
@@ -38,13 +38,17 @@ pub(super) enum Status {
 
 impl Database {
     pub(super) fn open(dir: &Path, missing: Missing) -> Result<Self> {
+        Self::open_with(dir, missing, &EngineOptions::default())
+    }
+
+    fn open_with(dir: &Path, missing: Missing, options: &EngineOptions) -> Result<Self> {
         // The engine makes this file together with a database.
         if missing == Missing::Fail && !dir.join("FORMAT").is_file() {
             bail!("there is no database at {}: is --db right?", dir.display());
         }
         let give_up = Instant::now() + PATIENCE;
         loop {
-            match Engine::open(dir) {
+            match Engine::open_with(dir, options.clone()) {
                 Ok(engine) => return Ok(Self::Direct(Box::new(engine))),
                 Err(EngineError::Locked { .. }) => {}
                 Err(error) => return Err(error.into()),
@@ -66,8 +70,8 @@ impl Database {
     }
 
     /// Opens a database to run a host on; no other host may have it.
-    pub(super) fn own(dir: &Path) -> Result<Engine> {
-        match Self::open(dir, Missing::Create)? {
+    pub(super) fn own(dir: &Path, options: &EngineOptions) -> Result<Engine> {
+        match Self::open_with(dir, Missing::Create, options)? {
             Self::Direct(engine) => Ok(*engine),
             Self::Remote(_) => bail!(
                 "a host runs on the database {} already: see it by `status`, stop it, or give \

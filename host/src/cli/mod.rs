@@ -17,6 +17,7 @@ mod run;
 mod scan;
 mod segments;
 mod status;
+mod verify;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -81,6 +82,8 @@ enum Command {
     Segments(segments::SegmentsArgs),
     /// Writes the records of a CSV or JSON lines file
     Import(import::ImportArgs),
+    /// Checks the whole database, and mends it by --repair
+    Verify(verify::VerifyArgs),
     /// Makes two databases, syncs them with each other, and shows that they agree
     Demo(demo::DemoArgs),
 }
@@ -108,6 +111,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(db, args),
         Command::Segments(args) => segments::run(db, args),
         Command::Import(args) => import::run(db, args),
+        Command::Verify(args) => verify::run(db, args),
         Command::Demo(args) => demo::run(args),
     };
     result.unwrap_or_else(|error| {

@@ -16,7 +16,7 @@ use super::database::Database;
 use super::output;
 use super::status::yes_no;
 use crate::admin::AdminServer;
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineOptions};
 use crate::policy::Limits;
 use crate::runtime::{Host, HostBuilder, HostError, PeerStatus};
 
@@ -54,16 +54,19 @@ pub(super) struct RunArgs {
     /// Most memory of the policy
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = args::size)]
     memory_limit: u64,
+    /// Segments with records from further in the future wait until they are not
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = args::duration)]
+    max_clock_ahead: Duration,
 }
 
 pub(super) fn run(db: &Path, args: &RunArgs) -> Result<ExitCode> {
     if args.once {
-        let engine = Arc::new(Database::own(db)?);
+        let engine = Arc::new(Database::own(db, &args.engine())?);
         return once(args.builder(engine));
     }
     // From here on a signal ends the program in order, even while it starts.
     let stop = signals()?;
-    let engine = Arc::new(Database::own(db)?);
+    let engine = Arc::new(Database::own(db, &args.engine())?);
     let listen = args.listen.unwrap_or(Listen::loopback(DEFAULT_PORT));
     let mut builder = args.builder(Arc::clone(&engine));
     if let Listen::At(addr) = listen {
@@ -88,6 +91,10 @@ pub(super) fn run(db: &Path, args: &RunArgs) -> Result<ExitCode> {
 }
 
 impl RunArgs {
+    fn engine(&self) -> EngineOptions {
+        EngineOptions { max_clock_ahead: self.max_clock_ahead, ..EngineOptions::default() }
+    }
+
     fn builder(&self, engine: Arc<Engine>) -> HostBuilder {
         let limits = Limits {
             tick_timeout: self.tick_timeout,

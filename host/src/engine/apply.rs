@@ -1,13 +1,16 @@
 //! A peer's segment becomes part of this node.
 
 use std::io::{BufReader, Seek as _};
+use std::sync::PoisonError;
+use std::time::Duration;
 
 use fjall::PersistMode;
 
-use super::record::Version;
+use super::record::now;
 use super::segment::{Entry, Invalid, Reader};
-use super::store::Writer;
+use super::store::{POSITION, Writer};
 use super::{Applied, ApplyError, Engine, EngineError, SegmentMeta, StagedSegment};
+use crate::Hash;
 
 impl Engine {
     /// Merges a segment's records and registers it, in one durable step. The whole segment is
@@ -15,13 +18,19 @@ impl Engine {
     ///
     /// # Errors
     /// [`ApplyError::Rejected`] when the bytes are no segment, which no further try changes.
+    /// [`ApplyError::ClockAhead`] when a record is from the future, until it is not.
     /// [`ApplyError::Storage`] when the disk fails; the same staged segment can be applied again.
     pub fn apply(&self, segment: &mut StagedSegment) -> Result<Applied, ApplyError> {
         let hash = segment.hash();
         if self.has(&hash) {
             return Ok(Applied { duplicate: true, ..Applied::default() });
         }
+        self.store.check()?;
+        let _applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
         let entries = self.read_segment(segment)?;
+        let latest = entries.iter().map(|entry| entry.version.timestamp).max();
+        let latest = latest.unwrap_or(i64::MIN);
+        self.check_clock(hash, latest)?;
         let mut writer = self.writer();
         if self.has(&hash) {
             return Ok(Applied { duplicate: true, ..Applied::default() });
@@ -39,11 +48,15 @@ impl Engine {
         }
         let id = writer.absent.get(&hash).copied().unwrap_or(writer.next_id);
         let meta = SegmentMeta { id, hash, bytes: segment.len(), records };
+        let mut position = writer.position;
+        position.stamp = position.stamp.max(latest);
+        batch.insert(&self.store.state, POSITION, position.encode());
         self.commit_with(batch, segment, &meta)?;
 
         for key in overtaken {
             writer.forget_pending(key);
         }
+        writer.position = position;
         let Writer { next_id, absent, .. } = &mut *writer;
         absent.remove(&hash);
         *next_id = (*next_id).max(id + 1);
@@ -51,6 +64,18 @@ impl Engine {
         self.register(meta);
         let written = winners.len() as u64;
         Ok(Applied { written, skipped: records - written, duplicate: false })
+    }
+
+    /// What is stamped too far ahead would win over all that nodes with a right clock write, and
+    /// drag their clocks along.
+    fn check_clock(&self, hash: Hash, latest: i64) -> Result<(), ApplyError> {
+        let ahead = u64::try_from(i128::from(latest) - i128::from(now())).unwrap_or(0);
+        let (ahead, bound) = (Duration::from_nanos(ahead), self.options.max_clock_ahead);
+        if ahead <= bound {
+            return Ok(());
+        }
+        let ahead = Duration::from_secs(ahead.as_secs());
+        Err(ApplyError::ClockAhead { hash, ahead, bound })
     }
 
     fn read_segment(&self, segment: &mut StagedSegment) -> Result<Vec<Entry>, ApplyError> {
@@ -73,7 +98,7 @@ impl Engine {
     }
 
     /// The entries that win over what is stored, in key order, one a key.
-    fn winners(&self, mut entries: Vec<Entry>) -> Result<Vec<Entry>, EngineError> {
+    pub(super) fn winners(&self, mut entries: Vec<Entry>) -> Result<Vec<Entry>, EngineError> {
         // In order already, but for segments that no known writer makes. Of several entries of a
         // key the greatest comes first, and stays.
         entries.sort_by(|a, b| a.key.cmp(&b.key).then_with(|| b.version.cmp(&a.version)));
@@ -86,9 +111,7 @@ impl Engine {
         }
         let mut winners = Vec::with_capacity(entries.len());
         for entry in entries {
-            let Version { timestamp, deleted, value, ttl } = &entry.version;
-            let ours =
-                Version { timestamp: *timestamp, deleted: *deleted, value: &value[..], ttl: *ttl };
+            let ours = entry.version.as_ref();
             if self.store.version(&entry.key, |there| there.is_none_or(|there| ours > there))? {
                 winners.push(entry);
             }

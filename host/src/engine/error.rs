@@ -2,11 +2,13 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::record::{MAX_KEY, MAX_RECORD};
+use super::record::{MAX_BATCH, MAX_KEY, MAX_RECORD};
 use crate::Hash;
 
-/// Why the engine did not do what it was asked. Nothing of it is visible then.
+/// Why the engine did not do what it was asked. Nothing of it is visible then; after a failure of
+/// the disk it may be after the next start, as a whole.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
@@ -45,12 +47,15 @@ pub enum EngineError {
         /// Its length in a segment.
         bytes: usize,
     },
+    /// A batch is larger than a segment may be.
+    #[error("the batch has {bytes} bytes; the limit is {MAX_BATCH}: split it")]
+    BatchTooLarge {
+        /// Bytes of its namespaces, keys and values.
+        bytes: usize,
+    },
     /// A time to live that can't be stored.
     #[error("a time to live is between one second and {} seconds", u32::MAX)]
     Ttl,
-    /// The record that is there has the last of all timestamps.
-    #[error("the record there is stamped with the end of time, so that no write can replace it")]
-    Unbeatable,
     /// A file could not be read or written.
     #[error("{context}: {}", describe_io(.source))]
     Io {
@@ -62,6 +67,12 @@ pub enum EngineError {
     /// The record store failed.
     #[error("the record store failed: {}", describe_store(.0))]
     Store(#[source] Box<fjall::Error>),
+    /// The record store does not get its data to disk.
+    #[error(
+        "the record store has waited {} s for the disk: see that it has space and is healthy",
+        .0.as_secs()
+    )]
+    Stalled(Duration),
     /// What is on disk is not what was written.
     #[error("the database is damaged: {0}")]
     Corrupt(String),
@@ -70,7 +81,7 @@ pub enum EngineError {
 impl EngineError {
     /// Whether the disk is full, read-only, damaged or failing, as opposed to a bad argument.
     pub fn is_storage(&self) -> bool {
-        matches!(self, Self::Io { .. } | Self::Store(_) | Self::Corrupt(_))
+        matches!(self, Self::Io { .. } | Self::Store(_) | Self::Stalled(_) | Self::Corrupt(_))
     }
 
     /// For `map_err`: what was done to which file.
@@ -120,6 +131,21 @@ pub enum ApplyError {
         hash: Hash,
         /// The first thing that is wrong with it.
         why: String,
+    },
+    /// A record is stamped too far in the future. The staged segment can be applied again, once
+    /// the time has come.
+    #[error(
+        "segment {hash} has a record that is stamped {} ahead of this node's clock, and the bound \
+         is {}: set the clocks of the nodes (NTP), or raise the bound (--max-clock-ahead)",
+        humantime::format_duration(*ahead), humantime::format_duration(*bound)
+    )]
+    ClockAhead {
+        /// Its name.
+        hash: Hash,
+        /// How far, in whole seconds.
+        ahead: Duration,
+        /// [`EngineOptions::max_clock_ahead`](super::EngineOptions::max_clock_ahead).
+        bound: Duration,
     },
     /// The engine could not write. The staged segment can be applied again.
     #[error(transparent)]

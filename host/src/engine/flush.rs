@@ -28,6 +28,7 @@ impl Engine {
         if writer.pending.is_empty() {
             return Ok(None);
         }
+        self.store.check()?;
         let entries = writer.pending.iter().map(|(key, pending)| {
             let version = self.store.version(key, |version| {
                 version.map(|Version { timestamp, deleted, value, ttl }| Version {
@@ -86,13 +87,13 @@ impl Engine {
         staged.move_to(&path).map_err(EngineError::io("write", &path))?;
         let (key, value) = index::encode(segment);
         batch.insert(&self.store.segments, key, value);
-        let committed =
-            self.folder.sync_segments().and_then(|()| batch.commit().map_err(EngineError::from));
+        let committed = self.folder.sync_segments().and_then(|()| self.store.commit(batch));
         match committed {
             Ok(()) => staged.release(),
             Err(_) => {
-                // If this fails too, the file is registered nowhere and goes at the next start.
-                let _ = staged.move_back(&path);
+                // What became of the batch is known at the next start. If it is on disk after all,
+                // the file must be there; if not, the file is registered nowhere and goes.
+                let _ = staged.link_back(&path);
             }
         }
         committed

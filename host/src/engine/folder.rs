@@ -5,10 +5,11 @@
 //! LOCK            locked while an engine is open
 //! records/        the record store (fjall)
 //! segments/       {hash}.dat, immutable
-//! staging/        downloads and segments in the making; emptied at every start
+//! staging/        downloads and segments in the making; cleared at every start
 //! sync/, policies/, admin.sock   of the host
 //! ```
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -26,52 +27,64 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Opens or makes the folder, and clears it of what a crash left in `staging`.
-    pub(super) fn open(path: &Path) -> Result<Self, EngineError> {
+    /// Opens or makes the folder, with the record store in it, and clears it of what a crash left.
+    /// `open` opens or makes a record store.
+    pub(super) fn open<S>(
+        path: &Path,
+        open: impl Fn(&Path) -> Result<S, EngineError>,
+    ) -> Result<(Self, S), EngineError> {
         fs::create_dir_all(path).map_err(EngineError::io("make", path))?;
-        let format = path.join("FORMAT");
-        let known = match fs::read(&format) {
-            Ok(bytes) if bytes == FORMAT.as_bytes() => true,
-            Ok(bytes) => {
-                let found = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned();
-                let why = format!(
-                    "its FORMAT is {:?}, and this version reads {:?}",
-                    found.trim_end(),
-                    FORMAT.trim_end()
-                );
-                return Err(EngineError::Foreign { path: path.to_owned(), why });
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-            Err(error) => return Err(EngineError::io("read", &format)(error)),
-        };
-        if !known {
-            refuse_stock(path)?;
-        }
+        let known = is_database(path)?;
         let folder = Self { path: path.to_owned(), _lock: lock(path)? };
-        for sub in ["segments", "staging"] {
-            let sub = path.join(sub);
-            fs::create_dir_all(&sub).map_err(EngineError::io("make", &sub))?;
-        }
-        if !known {
-            let write = || -> io::Result<()> {
-                let mut file = tempfile::NamedTempFile::new_in(folder.staging())?;
-                file.write_all(FORMAT.as_bytes())?;
-                file.as_file().sync_all()?;
-                file.persist(&format)?;
-                sync_dir(path)
-            };
-            write().map_err(EngineError::io("write", &format))?;
+        let records = path.join("records");
+        if known {
+            if !records.is_dir() {
+                let why = format!(
+                    "{} is missing: restore it, or pull everything again into a new folder",
+                    records.display()
+                );
+                return Err(EngineError::Corrupt(why));
+            }
+        } else {
+            folder.make(&records, &open)?;
         }
         folder.clear_staging()?;
-        Ok(folder)
+        let store = open(&records)?;
+        Ok((folder, store))
+    }
+
+    /// Makes what a database has. The record store comes whole or not at all, because it can't be
+    /// opened half made, and `FORMAT` comes last.
+    fn make<S>(
+        &self,
+        records: &Path,
+        open: impl Fn(&Path) -> Result<S, EngineError>,
+    ) -> Result<(), EngineError> {
+        for dir in [self.segments(), self.staging()] {
+            fs::create_dir_all(&dir).map_err(EngineError::io("make", &dir))?;
+        }
+        if !records.exists() {
+            let half = self.path.join("records.new");
+            if half.exists() {
+                fs::remove_dir_all(&half).map_err(EngineError::io("remove", &half))?;
+            }
+            drop(open(&half)?);
+            fs::rename(&half, records).map_err(EngineError::io("rename", &half))?;
+        }
+        let format = self.path.join("FORMAT");
+        let write = || -> io::Result<()> {
+            let mut file = temporary(&self.staging())?;
+            file.write_all(FORMAT.as_bytes())?;
+            file.as_file().sync_all()?;
+            sync_dir(&self.path)?;
+            file.persist(&format)?;
+            sync_dir(&self.path)
+        };
+        write().map_err(EngineError::io("write", &format))
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
-    }
-
-    pub(super) fn records(&self) -> PathBuf {
-        self.path.join("records")
     }
 
     pub(super) fn staging(&self) -> PathBuf {
@@ -92,11 +105,20 @@ impl Folder {
         sync_dir(&dir).map_err(EngineError::io("sync", &dir))
     }
 
+    /// Removes the files that [`temporary`] made, and nothing else.
     fn clear_staging(&self) -> Result<(), EngineError> {
         let staging = self.staging();
         let clear = || -> io::Result<()> {
             for entry in fs::read_dir(&staging)? {
-                fs::remove_file(entry?.path())?;
+                let entry = entry?;
+                if !is_temporary(&entry.file_name()) {
+                    continue;
+                }
+                match fs::remove_file(entry.path()) {
+                    // A download that was given up may be going at this moment.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    result => result?,
+                }
             }
             Ok(())
         };
@@ -163,23 +185,73 @@ fn lock(path: &Path) -> Result<File, EngineError> {
     }
 }
 
-/// The published crate keeps its files in the same kind of folder, and would be damaged.
-fn refuse_stock(path: &Path) -> Result<(), EngineError> {
-    let is_stock = |name: &str| {
-        name == "manifest.mf"
-            || name == "WTOKEN"
-            || (name.starts_with("wal-") && name.ends_with(".log"))
-            || (name.starts_with("segment-") && name.ends_with(".dat"))
-    };
-    let entries = fs::read_dir(path).map_err(EngineError::io("read", path))?;
-    for entry in entries {
-        let name = entry.map_err(EngineError::io("read", path))?.file_name();
-        if name.to_str().is_some_and(is_stock) {
-            let why = "it holds a database of the crate `edgestore`. Give the host a folder of \
-                       its own, and pull the data from that node as a peer"
-                .to_owned();
-            return Err(EngineError::Foreign { path: path.to_owned(), why });
+/// A file in `staging`, which goes when it is dropped, or at the next start.
+pub(super) fn temporary(staging: &Path) -> io::Result<tempfile::NamedTempFile> {
+    tempfile::Builder::new().prefix(PREFIX).suffix(SUFFIX).tempfile_in(staging)
+}
+
+const PREFIX: &str = "fetch-";
+const SUFFIX: &str = ".part";
+
+fn is_temporary(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX))
+}
+
+/// Whether the folder holds a database; false when it holds nothing, or what a crash left of the
+/// making of one. Anything else is somebody else's, and is not touched.
+fn is_database(path: &Path) -> Result<bool, EngineError> {
+    let foreign = |why: String| Err(EngineError::Foreign { path: path.to_owned(), why });
+    let format = path.join("FORMAT");
+    match fs::read(&format) {
+        Ok(bytes) if bytes == FORMAT.as_bytes() => return Ok(true),
+        Ok(bytes) => {
+            let found = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned();
+            return foreign(format!(
+                "its FORMAT is {:?}, and this version reads {:?}",
+                found.trim_end(),
+                FORMAT.trim_end()
+            ));
         }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(EngineError::io("read", &format)(error)),
     }
-    Ok(())
+    let names = |dir: &Path| -> Result<Vec<OsString>, EngineError> {
+        let names = fs::read_dir(dir).and_then(|entries| {
+            entries.map(|entry| entry.map(|entry| entry.file_name())).collect()
+        });
+        names.map_err(EngineError::io("read", dir))
+    };
+    let found = names(path)?;
+    let stock = |name: &OsString| {
+        name.to_str().is_some_and(|name| {
+            matches!(name, "manifest.mf" | "WTOKEN")
+                || name.starts_with("segment-")
+                || name.starts_with("wal-")
+        })
+    };
+    if found.iter().any(stock) {
+        return foreign(
+            "it holds a database of the crate `edgestore`. Give the host a folder of its own, and \
+             pull the data from that node as a peer"
+                .to_owned(),
+        );
+    }
+    for name in found {
+        let ours = match name.to_str() {
+            Some("LOCK" | "records" | "records.new" | "lost+found") => true,
+            Some("segments") => names(&path.join("segments"))?.is_empty(),
+            Some("staging") => names(&path.join("staging"))?.iter().all(|name| is_temporary(name)),
+            _ => false,
+        };
+        if ours {
+            continue;
+        }
+        // Another process may be making the database at this moment.
+        if format.exists() {
+            return Ok(true);
+        }
+        let name = name.display();
+        return foreign(format!("there is {name} in it. Give the host a folder of its own"));
+    }
+    Ok(false)
 }

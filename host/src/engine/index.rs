@@ -34,6 +34,14 @@ impl Index {
         }
     }
 
+    /// Takes a segment out, if it is there. Slow: it happens once in a lifetime.
+    pub(super) fn remove(&mut self, hash: &Hash) {
+        let kept = self.segments.iter().filter(|segment| segment.hash != *hash).cloned();
+        let kept: Vec<_> = kept.collect();
+        *self = Self::default();
+        kept.into_iter().for_each(|segment| self.insert(segment));
+    }
+
     pub(super) fn get(&self, hash: &Hash) -> Option<&SegmentMeta> {
         self.by_hash.get(hash).map(|&i| &self.segments[i])
     }

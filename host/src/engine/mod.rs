@@ -12,6 +12,11 @@
 //! removed, and a registered segment whose file is gone counts as missing, so that it is pulled
 //! again.
 //!
+//! Local writes are stamped by a hybrid logical clock (Kulkarni et al., "Logical Physical Clocks",
+//! 2014): the wall clock, or one more than the latest stamp that this node has given or seen,
+//! whichever is later. So a write wins over all that the node knew, whatever clocks do, and no
+//! record from further ahead than a bound is let in to drag the clock along.
+//!
 //! One write runs at a time; reads never wait for it.
 
 mod apply;
@@ -24,12 +29,14 @@ mod record;
 mod segment;
 mod staging;
 mod store;
+mod verify;
 mod write;
 
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use fjall::PersistMode;
 
@@ -37,9 +44,10 @@ pub use self::error::{ApplyError, EngineError};
 use self::folder::Folder;
 use self::index::Index;
 pub(crate) use self::read::prefix_end;
-pub use self::record::{MAX_KEY, MAX_RECORD, Record};
+pub use self::record::{MAX_BATCH, MAX_KEY, MAX_RECORD, Record};
 pub use self::staging::{HashMismatch, StagedSegment, StagingFile};
 use self::store::{Progress, Store, Writer};
+pub use self::verify::{Problem, Verified};
 pub use self::write::WriteBatch;
 use crate::Hash;
 
@@ -50,13 +58,17 @@ pub struct EngineOptions {
     /// death of the process and may be lost with the machine. Segments are always fsynced.
     /// Default: true.
     pub sync_writes: bool,
-    /// Writes are flushed to a segment by themselves when they take this many bytes. Default:
-    /// 8 MiB.
+    /// Writes are flushed to a segment by themselves when they take this many bytes, at most
+    /// [`MAX_BATCH`]. Default: 8 MiB.
     pub flush_bytes: u64,
     /// Block cache of the record store, in bytes. Default: 64 MiB.
     pub cache_bytes: u64,
-    /// A segment that inflates to more than this many bytes is rejected. Default: 512 MiB.
+    /// A segment that takes more than this many bytes in memory, 128 for each record included, is
+    /// rejected. Default: 512 MiB.
     pub max_segment_inflated_bytes: u64,
+    /// A segment with a record that is stamped further than this in the future is not applied.
+    /// Default: 5 min.
+    pub max_clock_ahead: Duration,
 }
 
 impl Default for EngineOptions {
@@ -66,6 +78,7 @@ impl Default for EngineOptions {
             flush_bytes: 8 << 20,
             cache_bytes: 64 << 20,
             max_segment_inflated_bytes: 512 << 20,
+            max_clock_ahead: Duration::from_secs(5 * 60),
         }
     }
 }
@@ -138,6 +151,8 @@ pub struct Engine {
     // In this order: the store is closed before the lock goes.
     store: Store,
     writer: Mutex<Writer>,
+    /// Held while a segment is in memory.
+    applying: Mutex<()>,
     index: RwLock<Index>,
     progress: RwLock<Progress>,
     options: EngineOptions,
@@ -159,13 +174,14 @@ impl Engine {
     /// # Errors
     /// As there.
     pub fn open_with(path: impl AsRef<Path>, options: EngineOptions) -> Result<Self, EngineError> {
-        let folder = Folder::open(path.as_ref())?;
-        let store = Store::open(&folder.records(), options.cache_bytes)?;
+        let (folder, store) =
+            Folder::open(path.as_ref(), |records| Store::open(records, options.cache_bytes))?;
         let mut writer = store.load_writer()?;
         let index = recover_segments(&folder, &store, &mut writer)?;
         let progress = RwLock::new(writer.progress());
         let (writer, index) = (Mutex::new(writer), RwLock::new(index));
-        Ok(Self { store, writer, index, progress, options, folder })
+        let applying = Mutex::default();
+        Ok(Self { store, writer, applying, index, progress, options, folder })
     }
 
     /// The database folder.
@@ -234,7 +250,7 @@ impl Engine {
         let mut batch = self.store.batch(PersistMode::SyncAll);
         let position = store::Position { write_token: token, ..writer.position };
         batch.insert(&self.store.state, store::POSITION, position.encode());
-        batch.commit()?;
+        self.store.commit(batch)?;
         writer.position = position;
         self.publish(&writer);
         Ok(())
@@ -280,6 +296,10 @@ impl Engine {
 
     fn register(&self, segment: SegmentMeta) {
         self.index.write().unwrap_or_else(PoisonError::into_inner).insert(segment);
+    }
+
+    fn unregister(&self, hash: &Hash) {
+        self.index.write().unwrap_or_else(PoisonError::into_inner).remove(hash);
     }
 }
 

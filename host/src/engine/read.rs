@@ -20,7 +20,7 @@ impl Engine {
     /// As there.
     pub fn get_record(&self, ns: &[u8], key: &[u8]) -> Result<Option<Record>, EngineError> {
         let Ok(store_key) = store_key(ns, key) else { return Ok(None) };
-        self.store.version(&store_key, |version| live(key, version?, now()))
+        self.store.committed_version(&store_key, |version| live(key, version?, now()))
     }
 
     /// Live records with `start` <= key < `end`, in key order; without an end, to the end of the

@@ -16,6 +16,10 @@ pub const MAX_KEY: usize = u16::MAX as usize - 2;
 /// 2 MiB that a reader inflates.
 pub const MAX_RECORD: usize = super::segment::MAX_BLOCK - super::segment::BLOCK_TARGET;
 
+/// The writes of a batch, in bytes of namespaces, keys and values. What is flushed together stays
+/// below twice of it, and so below what a peer takes.
+pub const MAX_BATCH: usize = 64 << 20;
+
 /// What a record weighs in a segment besides key and value.
 const OVERHEAD: usize = 4 + 4 + 8 + 8 + 4 + 1;
 
@@ -60,6 +64,13 @@ impl<V: AsRef<[u8]>> Version<V> {
     pub(super) fn is_live(&self, now: i64) -> bool {
         let end = i128::from(self.timestamp) + i128::from(self.ttl) * 1_000_000_000;
         !self.deleted && (self.ttl == 0 || i128::from(now) < end)
+    }
+}
+
+impl Version<Vec<u8>> {
+    pub(super) fn as_ref(&self) -> Version<&[u8]> {
+        let Self { timestamp, deleted, value, ttl } = self;
+        Version { timestamp: *timestamp, deleted: *deleted, value, ttl: *ttl }
     }
 }
 

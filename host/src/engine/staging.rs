@@ -34,7 +34,7 @@ impl StagingFile {
     /// # Errors
     /// When the file can't be created: the disk is full or read-only.
     pub(super) fn create_in(dir: &Path) -> io::Result<Self> {
-        let file = tempfile::Builder::new().prefix("fetch-").suffix(".part").tempfile_in(dir)?;
+        let file = super::folder::temporary(dir)?;
         Ok(Self { file, hasher: blake3::Hasher::new(), len: 0 })
     }
 
@@ -126,13 +126,15 @@ impl StagedSegment {
         fs::rename(&self.path, to)
     }
 
-    /// Undoes [`StagedSegment::move_to`].
-    pub(super) fn move_back(&self, from: &Path) -> io::Result<()> {
-        fs::rename(from, &self.path)
+    /// After [`StagedSegment::move_to`]: the bytes are here again, and stay there.
+    pub(super) fn link_back(&self, from: &Path) -> io::Result<()> {
+        fs::hard_link(from, &self.path).or_else(|_| fs::copy(from, &self.path).map(drop))
     }
 
-    /// After the file has moved for good: nothing is left to remove.
+    /// After the file has moved for good.
     pub(super) fn release(&mut self) {
+        // Of two links to one file, a rename leaves both.
+        let _ = fs::remove_file(&self.path);
         self.path.disable_cleanup(true);
     }
 }

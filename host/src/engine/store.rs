@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use fjall::{
     Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable as _,
@@ -11,6 +13,9 @@ use fjall::{
 use super::record::Version;
 use super::{EngineError, SegmentMeta, Watermark, index};
 use crate::Hash;
+
+/// How long a commit waits for the disk.
+const STALL: Duration = Duration::from_secs(60);
 
 /// Key of the [`Position`] among the state.
 pub(super) const POSITION: &[u8] = b"position";
@@ -25,6 +30,8 @@ pub(super) struct Store {
     /// Segments by id.
     pub(super) segments: Keyspace,
     pub(super) state: Keyspace,
+    /// Set once a commit has failed.
+    pub(super) poisoned: AtomicBool,
 }
 
 /// How far the writer is. On disk in the same batch as what it speaks of.
@@ -35,7 +42,7 @@ pub(super) struct Position {
     /// Of the last local write that is in a segment.
     pub(super) confirmed_lsn: u64,
     pub(super) write_token: u64,
-    /// The last time a local write was stamped with, so that the clock may go back.
+    /// The latest stamp that was given or seen, so that the clock may go back.
     pub(super) stamp: i64,
 }
 
@@ -77,16 +84,60 @@ impl Store {
         let open = |name| db.keyspace(name, KeyspaceCreateOptions::default);
         let (records, pending) = (open("records")?, open("pending")?);
         let (segments, state) = (open("segments")?, open("state")?);
-        Ok(Self { db, records, pending, segments, state })
+        Ok(Self { db, records, pending, segments, state, poisoned: AtomicBool::new(false) })
+    }
+
+    /// Whether a write may succeed at all.
+    pub(super) fn check(&self) -> Result<(), EngineError> {
+        if self.poisoned.load(Ordering::Relaxed) {
+            return Err(fjall::Error::Poisoned.into());
+        }
+        Ok(())
+    }
+
+    /// Makes a batch durable and visible. After an error nothing more is written: what became of
+    /// the batch is known at the next start.
+    pub(super) fn commit(&self, batch: OwnedWriteBatch) -> Result<(), EngineError> {
+        self.check()?;
+        // The store's own commit waits for four of them to get to disk, and for ever when the disk
+        // is full.
+        let start = Instant::now();
+        while self.records.sealed_memtable_count() > 2 || self.pending.sealed_memtable_count() > 2 {
+            if start.elapsed() > STALL {
+                return Err(EngineError::Stalled(STALL));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        batch.commit().map_err(|error| {
+            self.poisoned.store(true, Ordering::Relaxed);
+            error.into()
+        })
     }
 
     pub(super) fn batch(&self, mode: PersistMode) -> OwnedWriteBatch {
         self.db.batch().durability(Some(mode))
     }
 
+    /// All records, as they are now.
+    pub(super) fn all(&self) -> fjall::Iter {
+        self.snapshot((Bound::Unbounded, Bound::Unbounded))
+    }
+
     /// The records of a range of store keys, as they are now.
     pub(super) fn snapshot(&self, range: (Bound<Vec<u8>>, Bound<Vec<u8>>)) -> fjall::Iter {
         self.db.snapshot().range(&self.records, range)
+    }
+
+    /// As [`Store::version`], but never between the records of a batch that is being committed.
+    pub(super) fn committed_version<T>(
+        &self,
+        key: &[u8],
+        read: impl FnOnce(Option<Version<&[u8]>>) -> T,
+    ) -> Result<T, EngineError> {
+        match self.db.snapshot().get(&self.records, key)? {
+            Some(bytes) => Ok(read(Some(Version::decode(&bytes)?))),
+            None => Ok(read(None)),
+        }
     }
 
     /// Runs `read` on what is stored under a key.

@@ -12,7 +12,12 @@ use super::segment::Entry;
 use super::*;
 
 fn fast() -> EngineOptions {
-    EngineOptions { sync_writes: false, cache_bytes: 1 << 20, ..EngineOptions::default() }
+    EngineOptions {
+        sync_writes: false,
+        cache_bytes: 1 << 20,
+        max_clock_ahead: Duration::MAX,
+        ..EngineOptions::default()
+    }
 }
 
 fn open(path: &Path) -> Engine {
@@ -293,24 +298,52 @@ fn an_expired_record_is_absent_and_a_ttl_travels() {
     }
 }
 
+/// A segment of one record, stamped this long from now.
+fn stamped(ahead: Duration) -> Vec<u8> {
+    let timestamp = now() + i64::try_from(ahead.as_nanos()).unwrap();
+    let version = Version { timestamp, deleted: false, value: b"theirs".to_vec(), ttl: 0 };
+    segment_of(&[Entry { key: record::store_key(b"ns", b"k").unwrap(), version, lsn: 1 }])
+}
+
 #[test]
-fn a_local_write_wins_over_a_record_from_the_future_but_not_over_the_end_of_time() {
+fn no_stamp_goes_back_whatever_the_clocks_of_peers_and_restarts_do() {
     let dir = tempfile::tempdir().unwrap();
-    let engine = open(dir.path());
-    let future = |timestamp| {
-        let version = Version { timestamp, deleted: false, value: b"theirs".to_vec(), ttl: 0 };
-        let key = record::store_key(b"ns", b"k").unwrap();
-        segment_of(&[Entry { key, version, lsn: 1 }])
-    };
-    apply(&engine, &future(now() + (1 << 55))).unwrap();
+    let mut engine = Engine::open(dir.path()).unwrap();
+    let ahead = Duration::from_secs(200);
+    apply(&engine, &stamped(ahead)).unwrap();
+    let stamp =
+        |engine: &Engine, key: &[u8]| engine.get_record(b"ns", key).unwrap().unwrap().timestamp;
+    let mut last = stamp(&engine, b"k");
+    for i in 0..6_u8 {
+        engine.put(b"ns", &[i % 2], &[i]).unwrap();
+        assert!(stamp(&engine, &[i % 2]) > last);
+        last = stamp(&engine, &[i % 2]);
+        if i % 3 == 1 {
+            drop(engine);
+            engine = Engine::open(dir.path()).unwrap();
+        }
+    }
     engine.put(b"ns", b"k", b"ours").unwrap();
     assert_eq!(engine.get(b"ns", b"k").unwrap().unwrap(), b"ours");
-    // One record of another key is not stamped with the future because of it.
-    engine.put(b"ns", b"other", b"x").unwrap();
-    assert!(engine.get_record(b"ns", b"other").unwrap().unwrap().timestamp < now() + (1 << 40));
-    apply(&engine, &future(i64::MAX)).unwrap();
-    assert!(matches!(engine.put(b"ns", b"k", b"ours"), Err(EngineError::Unbeatable)));
-    assert_eq!(engine.get(b"ns", b"k").unwrap().unwrap(), b"theirs");
+}
+
+#[test]
+fn a_record_from_too_far_in_the_future_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let bound = Duration::from_secs(1);
+    let options = EngineOptions { max_clock_ahead: bound, ..fast() };
+    let engine = Engine::open_with(dir.path(), options).unwrap();
+    engine.put(b"ns", b"k", b"ours").unwrap();
+    let mut staged = stage(&engine, &stamped(Duration::from_millis(2500)));
+    let error = engine.apply(&mut staged).unwrap_err();
+    assert!(matches!(&error, ApplyError::ClockAhead { ahead, .. } if *ahead >= bound));
+    assert!(error.to_string().contains("2s ahead") && error.to_string().contains("NTP"), "{error}");
+    assert_eq!(engine.get(b"ns", b"k").unwrap().unwrap(), b"ours");
+    assert!(engine.manifest().is_empty());
+    std::thread::sleep(Duration::from_millis(1600));
+    assert_eq!(engine.apply(&mut staged).unwrap().written, 1);
+    let far = apply(&engine, &stamped(Duration::from_secs(1 << 32))).unwrap_err();
+    assert!(far.to_string().contains("years"), "{far}");
 }
 
 #[test]
@@ -421,12 +454,101 @@ fn one_engine_at_a_time_and_no_foreign_folder() {
     let error = Engine::open(&path).unwrap_err().to_string();
     assert!(error.contains("edgestore-host 2"), "{error}");
 
+    let project = dir.path().join("project");
+    fs::create_dir_all(project.join("staging")).unwrap();
+    fs::write(project.join("staging/release-notes"), "precious").unwrap();
+    let error = Engine::open(&project).unwrap_err().to_string();
+    assert!(error.contains("staging") && error.contains("folder of its own"), "{error}");
+    assert!(project.join("staging/release-notes").exists() && !project.join("LOCK").exists());
+
     let stock = dir.path().join("stock");
     fs::create_dir(&stock).unwrap();
     fs::write(stock.join("manifest.mf"), "").unwrap();
     let error = Engine::open(&stock).unwrap_err().to_string();
     assert!(error.contains("folder of its own"), "{error}");
     assert_eq!(fs::read_dir(&stock).unwrap().count(), 1, "it was touched");
+}
+
+/// A kill while a database is being made leaves one of these, and the next start goes on.
+#[test]
+fn a_half_made_database_is_made_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = dir.path().join("whole");
+    drop(open(&whole));
+    for (n, left) in ["", "segments", "records.new", "records"].into_iter().enumerate() {
+        let path = dir.path().join(n.to_string());
+        fs::create_dir_all(path.join("staging")).unwrap();
+        fs::write(path.join("LOCK"), "").unwrap();
+        fs::write(path.join("staging/fetch-abc.part"), "edgesto").unwrap();
+        match left {
+            "" => {}
+            // What the record store itself can't open.
+            "records.new" => {
+                fs::create_dir(path.join(left)).unwrap();
+                fs::write(path.join("records.new/0.jnl"), "").unwrap();
+            }
+            "records" => fs::rename(whole.join(left), path.join(left)).unwrap(),
+            _ => fs::create_dir(path.join(left)).unwrap(),
+        }
+        open(&path).put(b"ns", b"k", b"v").unwrap();
+        assert_eq!(open(&path).get(b"ns", b"k").unwrap().unwrap(), b"v", "{left}");
+        assert!(!path.join("records.new").exists());
+    }
+    // A whole one without its records is no new one: its segments may be all that is left.
+    let error = Engine::open(&whole).unwrap_err().to_string();
+    assert!(error.contains("records is missing"), "{error}");
+}
+
+/// Whatever a failed commit did on the disk: the file stays for it, and the segment can be applied
+/// by a later start as well as by this one.
+#[test]
+fn after_a_failed_commit_nothing_is_written_and_nothing_is_lost() {
+    use std::sync::atomic::Ordering;
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    engine.put(b"ns", b"own", b"1").unwrap();
+    let bytes = stamped(Duration::ZERO);
+    let mut staged = stage(&engine, &bytes);
+    // Fails after the file has its name.
+    let (mut other, meta) = (
+        stage(&engine, &bytes),
+        SegmentMeta { id: 0, hash: Hash::of(&bytes), bytes: bytes.len() as u64, records: 1 },
+    );
+    engine.store.poisoned.store(true, Ordering::Relaxed);
+    let batch = engine.store.batch(PersistMode::SyncAll);
+    assert!(engine.commit_with(batch, &mut other, &meta).unwrap_err().is_storage());
+    assert!(engine.folder.segment(&meta.hash).exists());
+    for error in [
+        engine.apply(&mut staged).map(drop).unwrap_err().to_string(),
+        engine.put(b"ns", b"own", b"2").map(drop).unwrap_err().to_string(),
+        engine.flush().map(drop).unwrap_err().to_string(),
+    ] {
+        assert!(error.contains("restart"), "{error}");
+    }
+    assert_eq!(engine.get(b"ns", b"own").unwrap().unwrap(), b"1", "reads go on");
+    assert_eq!((engine.manifest().len(), engine.stats().pending_records), (0, 1));
+
+    // Had the error passed, the same staged segment would do.
+    engine.store.poisoned.store(false, Ordering::Relaxed);
+    assert_eq!(engine.apply(&mut other).unwrap().written, 1);
+    assert!(engine.apply(&mut staged).unwrap().duplicate);
+    drop((staged, other));
+    assert_eq!(fs::read_dir(dir.path().join("staging")).unwrap().count(), 0);
+    drop(engine);
+    let engine = open(dir.path());
+    assert_eq!((engine.manifest().len(), engine.verify(false, |_, _| {}).unwrap().count), (1, 0));
+}
+
+#[test]
+fn a_batch_that_no_segment_could_hold_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    let mut batch = WriteBatch::new();
+    while batch.bytes() <= MAX_BATCH {
+        batch.put(b"ns", &batch.len().to_be_bytes(), &[0; 1 << 20], None);
+    }
+    let error = engine.write(batch).unwrap_err();
+    assert!(error.to_string().contains("split it") && !error.is_storage(), "{error}");
 }
 
 #[test]
@@ -509,4 +631,78 @@ fn readers_go_on_while_segments_are_applied() {
     assert_eq!(engine.get(b"ns", b"contended").unwrap().unwrap(), [3, 19]);
     assert_eq!(engine.manifest().len(), 80);
     assert_eq!(dump(&engine).len(), 82);
+}
+
+#[test]
+fn a_sound_database_verifies_after_everything_that_happens_to_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    for i in 0..50_u8 {
+        engine.put(b"ns", &[i], &[i; 200]).unwrap();
+        if i % 10 == 9 {
+            engine.flush().unwrap();
+        }
+        if i % 7 == 0 {
+            engine.delete(b"ns", &[i / 2]).unwrap();
+        }
+    }
+    apply(&engine, &stamped(Duration::ZERO)).unwrap();
+    let found = engine.verify(false, |_, _| {}).unwrap();
+    assert_eq!((found.count, found.segments, found.records), (0, 6, 51), "{found:?}");
+}
+
+/// Whatever is broken: told, mended, and in the end a replica has all that the node has.
+#[test]
+fn damage_is_told_and_mended() {
+    type Harm = fn(&Engine, &Path, &SegmentMeta);
+    let harms: [(&str, Harm); 5] = [
+        ("has the bytes of", |_, file, _| {
+            let mut bytes = fs::read(file).unwrap();
+            bytes[20] ^= 1;
+            fs::write(file, bytes).unwrap();
+        }),
+        ("is missing", |_, file, _| fs::remove_file(file).unwrap()),
+        ("can't be read", |engine, _, _| {
+            let key = record::store_key(b"ns", b"a").unwrap();
+            engine.store.records.insert(key, b"garbage").unwrap();
+        }),
+        ("has a later one", |engine, _, _| {
+            let key = record::store_key(b"ns", b"a").unwrap();
+            engine.store.records.remove(key).unwrap();
+        }),
+        ("is in no segment", |engine, _, segment| {
+            // As if it had never been registered.
+            engine.store.segments.remove(segment.id.to_be_bytes()).unwrap();
+        }),
+    ];
+    for (words, harm) in harms {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = open(dir.path());
+        engine.put(b"ns", b"a", b"1").unwrap();
+        engine.put(b"ns", b"b", b"1").unwrap();
+        let segment = engine.flush().unwrap().unwrap();
+        let expected = dump(&engine);
+        let file = engine.folder.segment(&segment.hash);
+        harm(&engine, &file, &segment);
+        drop(engine);
+
+        let engine = open(dir.path());
+        let found = engine.verify(false, |_, _| {}).unwrap();
+        let texts: Vec<_> = found.problems.iter().map(ToString::to_string).collect();
+        assert!(texts.iter().any(|text| text.contains(words)), "{words}: {texts:?}");
+        let unchanged = engine.verify(false, |_, _| {}).unwrap();
+        assert_eq!(unchanged.problems, found.problems, "a look changes nothing");
+        engine.verify(true, |_, _| {}).unwrap();
+        let left = engine.verify(false, |_, _| {}).unwrap();
+        let missing = |problem: &Problem| matches!(problem, Problem::Missing(_));
+        assert!(left.problems.iter().all(missing), "{words}: {left:?}");
+        engine.flush().unwrap();
+        assert_eq!(dump(&engine), expected, "{words}");
+
+        let replica = open(&dir.path().join("replica"));
+        for segment in engine.manifest() {
+            apply(&replica, &fs::read(engine.folder.segment(&segment.hash)).unwrap()).unwrap();
+        }
+        assert_eq!(dump(&replica), expected, "{words}");
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fjall::PersistMode;
 
-use super::record::{Version, check_size, now, store_key, ttl_secs};
+use super::record::{MAX_BATCH, Version, check_size, now, store_key, ttl_secs};
 use super::store::{POSITION, Pending};
 use super::{Engine, EngineError};
 
@@ -68,7 +68,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::EmptyNamespace`], [`EngineError::EmptyKey`], [`EngineError::KeyTooLong`],
-    /// [`EngineError::RecordTooLarge`], [`EngineError::Unbeatable`], and when the disk fails.
+    /// [`EngineError::RecordTooLarge`], [`EngineError::BatchTooLarge`], and when the disk fails.
     pub fn put(&self, ns: &[u8], key: &[u8], value: &[u8]) -> Result<u64, EngineError> {
         let mut batch = WriteBatch::new();
         batch.put(ns, key, value, None);
@@ -106,6 +106,9 @@ impl Engine {
     /// # Errors
     /// As [`Engine::put`], for any of them; none is done then.
     pub fn write(&self, batch: WriteBatch) -> Result<u64, EngineError> {
+        if batch.bytes > MAX_BATCH {
+            return Err(EngineError::BatchTooLarge { bytes: batch.bytes });
+        }
         let mut checked = Vec::with_capacity(batch.ops.len());
         for op in batch.ops {
             if op.ns.is_empty() {
@@ -123,17 +126,9 @@ impl Engine {
         let mut winners: BTreeMap<Vec<u8>, (Version<Vec<u8>>, Pending)> = BTreeMap::new();
         for (key, value, ttl) in checked {
             position.lsn += 1;
+            // No record here is stamped later.
             position.stamp = now().max(position.stamp.saturating_add(1));
-            let there = match winners.get(&key) {
-                Some((version, _)) => Some(version.timestamp),
-                None => self.store.version(&key, |there| there.map(|there| there.timestamp))?,
-            };
-            // The store may hold a record of a node whose clock is ahead.
-            let timestamp = match there {
-                Some(i64::MAX) => return Err(EngineError::Unbeatable),
-                Some(there) => position.stamp.max(there + 1),
-                None => position.stamp,
-            };
+            let timestamp = position.stamp;
             let (deleted, value) = (value.is_none(), value.unwrap_or_default());
             let pending = Pending { lsn: position.lsn, bytes: (key.len() + value.len()) as u64 };
             winners.insert(key, (Version { timestamp, deleted, value, ttl }, pending));
@@ -149,12 +144,12 @@ impl Engine {
             batch.insert(&self.store.pending, key.as_slice(), pending.encode());
         }
         batch.insert(&self.store.state, POSITION, position.encode());
-        batch.commit()?;
+        self.store.commit(batch)?;
         writer.position = position;
         for (key, (_, pending)) in winners {
             writer.note_pending(key, pending);
         }
-        if writer.pending_bytes >= self.options.flush_bytes
+        if writer.pending_bytes >= self.options.flush_bytes.min(MAX_BATCH as u64)
             && let Err(error) = self.flush_locked(&mut writer)
         {
             // The write itself is done. It stays pending, and the next one tries again.

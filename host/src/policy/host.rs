@@ -8,7 +8,7 @@ use std::time::Duration;
 use wasmtime::component::Resource;
 
 use super::bindings::{peers, transfers, types};
-use super::limits::MANIFESTS;
+use super::limits::{LISTED, MANIFESTS};
 use super::resources::{Content, Manifest, PeerHandle, Segment, Transfer, handle};
 use super::state::{State, Tick, lost};
 use crate::Hash;
@@ -74,7 +74,11 @@ impl peers::HostPeer for State {
         let (table, tick) = self.parts()?;
         let hashes = segments.iter().map(|segment| segment.hash);
         let root = Hash::root(hashes.clone());
-        tick.listed.entry(peer).or_default().extend(hashes);
+        let listed = tick.listed.entry(peer).or_default();
+        listed.extend(hashes);
+        if listed.len() > LISTED {
+            wasmtime::bail!("more than {LISTED} segments in the manifests of one tick");
+        }
         let manifest = handle(table, Manifest { segments, root })?;
         tick.manifests += 1;
         Ok(Ok(manifest))
@@ -120,7 +124,7 @@ fn start_fetch(tick: &mut Tick, peer: usize, hash: Hash) -> Result<Transfer, typ
     let cancel = Arc::new(AtomicBool::new(false));
     let cancelled = Arc::clone(&cancel);
     let fetch = move |transport: &dyn PeerTransport| transport.fetch(hash, staging, &cancelled);
-    match tick.services.peers[peer].submit(&tick.bell, &cancel, fetch) {
+    match tick.services.peers[peer].submit(false, &tick.bell, &cancel, fetch) {
         Ok(slot) => Ok(Transfer { hash, peer, cancel, slot, taken: false }),
         Err(error) => Err(types::FetchError::Peer(tick.note_peer_error(peer, &error))),
     }

@@ -39,6 +39,11 @@ impl local::Host for State {
             Ok(applied) => {
                 segment.content = Content::Applied;
                 tick.staged -= 1;
+                if !applied.duplicate {
+                    tick.applied.segments = tick.applied.segments.saturating_add(1);
+                    tick.applied.written = tick.applied.written.saturating_add(applied.written);
+                    tick.applied.skipped = tick.applied.skipped.saturating_add(applied.skipped);
+                }
                 Ok(Ok(applied.into()))
             }
             Err(ApplyError::Rejected { hash, why }) => {
@@ -49,6 +54,13 @@ impl local::Host for State {
                     tracing::warn!(policy, peer, %hash, why, "segment rejected");
                 }
                 Ok(Err(types::ApplyError::Rejected))
+            }
+            Err(error @ ApplyError::ClockAhead { .. }) => {
+                if tick.may_log() {
+                    let (policy, peer) = (&tick.policy, tick.current().id());
+                    tracing::warn!(policy, peer, %error, "segment not applied");
+                }
+                Ok(Err(types::ApplyError::ClockAhead))
             }
             Err(ApplyError::Storage(error)) => {
                 tick.note_storage_error(&format!("can't apply segment {}", segment.hash), &error);

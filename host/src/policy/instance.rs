@@ -103,7 +103,16 @@ impl Policy {
             instance.edgestore_sync_policy().call_tick(&mut store, &context, peer)
         })();
         match result {
-            Ok(Ok(report)) => Ok(report.into()),
+            Ok(Ok(report)) => {
+                let counted = store.data().running_tick().map(|tick| tick.applied);
+                let counted = counted.unwrap_or_default();
+                Ok(TickReport {
+                    applied: counted.segments,
+                    records_written: counted.written,
+                    records_skipped: counted.skipped,
+                    ..report.into()
+                })
+            }
             Ok(Err(failure)) => Err(returned(store.data(), failure)),
             Err(error) => Err(self::failure(store.data(), &error, limits)),
         }

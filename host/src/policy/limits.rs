@@ -45,6 +45,10 @@ pub(super) const HANDLES: usize = 10_000;
 /// Manifests that a policy may hold. Each costs the host as much as the peer's list is long.
 pub(super) const MANIFESTS: usize = 16;
 
+/// Segments in all manifests of a peer in one tick; a manifest has half as many at most. Each costs
+/// the host some 40 bytes.
+pub(super) const LISTED: usize = 4_000_000;
+
 /// Elements of all tables of an instance. Interpreters compiled to wasm have some ten thousand.
 const TABLE_ELEMENTS: usize = 100_000;
 

@@ -65,9 +65,11 @@ impl Peer {
     }
 
     /// Runs `request` on one of the peer's threads. Once `cancel` is set it is not started any
-    /// more; closing the peer sets it.
+    /// more; closing the peer sets it. What is urgent goes first, and has a thread more: a peer's
+    /// own tick is not held up by the downloads of others.
     pub(super) fn submit<T: Send + 'static>(
         &self,
+        urgent: bool,
         bell: &Arc<Bell>,
         cancel: &Arc<AtomicBool>,
         request: impl FnOnce(&dyn PeerTransport) -> T + Send + 'static,
@@ -75,7 +77,7 @@ impl Peer {
         let (slot, filler) = Slot::new(bell);
         let transport = Arc::clone(&self.transport);
         let run = Box::new(move || filler.fill(request(&*transport)));
-        self.pool.submit(Job { cancel: Arc::clone(cancel), run })?;
+        self.pool.submit(urgent, Job { cancel: Arc::clone(cancel), run })?;
         Ok(slot)
     }
 }
@@ -121,24 +123,30 @@ impl State {
 }
 
 impl Pool {
-    fn submit(self: &Arc<Self>, job: Job) -> Result<(), PeerError> {
+    fn submit(self: &Arc<Self>, urgent: bool, job: Job) -> Result<(), PeerError> {
         let mut state = lock(&self.state);
         if self.closed.load(Ordering::Acquire) {
             return Err(PeerError::Unreachable("the host is stopping".into()));
         }
         // Where requests hang, those that gave up waiting for a thread would pile up.
         let cancelled = state.cancelled();
-        state.queue.push_back(job);
+        if urgent {
+            state.queue.push_front(job);
+        } else {
+            state.queue.push_back(job);
+        }
+        let max_threads = self.max_threads + usize::from(urgent);
         let mut refused = None;
         if state.idle >= state.queue.len() {
             self.work.notify_one();
-        } else if state.threads < self.max_threads {
+        } else if state.threads < max_threads {
             match self.spawn() {
                 Ok(()) => state.threads += 1,
                 // The threads that there are come to it later.
                 Err(error) if state.threads > 0 => {
                     tracing::warn!(pool = self.name, %error, "can't start a further thread");
                 }
+                // Without threads nothing runs, and nothing else is in the queue.
                 Err(error) => refused = Some((state.queue.pop_back(), error)),
             }
         }

@@ -36,7 +36,7 @@ fn no_more_requests_run_at_a_time_than_allowed_and_all_of_them_do() {
                 thread::sleep(Duration::from_millis(5));
                 lock(&running).0 -= 1;
             };
-            peer.submit(&bell, &flag(), request).unwrap()
+            peer.submit(false, &bell, &flag(), request).unwrap()
         })
         .collect();
     until(&bell, || slots.iter().all(|slot| slot.is_done()).then_some(())).unwrap();
@@ -48,7 +48,7 @@ fn no_more_requests_run_at_a_time_than_allowed_and_all_of_them_do() {
 fn a_thread_that_has_nothing_to_do_takes_the_next_request() {
     let (peer, bell) = (peer(8), Arc::new(Bell::default()));
     for _ in 0..50 {
-        let slot = peer.submit(&bell, &flag(), |_| ()).unwrap();
+        let slot = peer.submit(false, &bell, &flag(), |_| ()).unwrap();
         until(&bell, || slot.take()?).unwrap();
         // The thread is idle a moment after it rang.
         while lock(&peer.pool.state).idle == 0 {
@@ -61,9 +61,9 @@ fn a_thread_that_has_nothing_to_do_takes_the_next_request() {
 #[test]
 fn a_request_that_panics_is_lost_and_its_thread_goes_on() {
     let (peer, bell) = (peer(1), Arc::new(Bell::default()));
-    let slot = peer.submit::<()>(&bell, &flag(), |_| panic!("on purpose")).unwrap();
+    let slot = peer.submit::<()>(false, &bell, &flag(), |_| panic!("on purpose")).unwrap();
     assert_eq!(bell.wait(Instant::now() + LONG, || slot.take()), Some(None));
-    let slot = peer.submit(&bell, &flag(), |_| 7).unwrap();
+    let slot = peer.submit(false, &bell, &flag(), |_| 7).unwrap();
     assert_eq!(bell.wait(Instant::now() + LONG, || slot.take()), Some(Some(7)));
     assert_eq!(lock(&peer.pool.state).threads, 1);
 }
@@ -72,10 +72,10 @@ fn a_request_that_panics_is_lost_and_its_thread_goes_on() {
 fn cancelled_requests_do_not_pile_up_behind_one_that_hangs() {
     let (peer, bell) = (peer(1), Arc::new(Bell::default()));
     let (free, hang) = mpsc::channel::<()>();
-    let hung = peer.submit(&bell, &flag(), move |_| hang.recv().is_ok()).unwrap();
+    let hung = peer.submit(false, &bell, &flag(), move |_| hang.recv().is_ok()).unwrap();
     for _ in 0..100 {
         let cancel = flag();
-        let slot = peer.submit(&bell, &cancel, |_| ()).unwrap();
+        let slot = peer.submit(false, &bell, &cancel, |_| ()).unwrap();
         cancel.store(true, Ordering::Relaxed);
         assert!(!slot.is_done());
         assert!(lock(&peer.pool.state).queue.len() <= 2);
@@ -91,13 +91,13 @@ fn closing_cancels_what_runs_and_drops_what_waits() {
     let cancel = flag();
     let seen = Arc::clone(&cancel);
     let running = peer
-        .submit(&bell, &cancel, move |_| {
+        .submit(false, &bell, &cancel, move |_| {
             while !seen.load(Ordering::Relaxed) {
                 thread::sleep(Duration::from_millis(1));
             }
         })
         .unwrap();
-    let waiting = peer.submit(&bell, &flag(), |_| ()).unwrap();
+    let waiting = peer.submit(false, &bell, &flag(), |_| ()).unwrap();
     thread::scope(|scope| {
         scope.spawn(|| {
             // Until the first request has left the queue.
@@ -111,13 +111,13 @@ fn closing_cancels_what_runs_and_drops_what_waits() {
     });
     assert_eq!(running.take(), Some(Some(())));
     assert_eq!(waiting.take(), Some(None));
-    assert!(peer.submit(&bell, &flag(), |_| ()).is_err());
+    assert!(peer.submit(false, &bell, &flag(), |_| ()).is_err());
 }
 
 #[test]
 fn threads_end_with_the_peer() {
     let (peer, bell) = (peer(2), Arc::new(Bell::default()));
-    let slot = peer.submit(&bell, &flag(), |_| ()).unwrap();
+    let slot = peer.submit(false, &bell, &flag(), |_| ()).unwrap();
     until(&bell, || slot.take()?).unwrap();
     let pool = Arc::clone(&peer.pool);
     drop(peer);

@@ -114,7 +114,7 @@ pub struct TickReport {
     pub in_sync: bool,
     /// Segments found missing at the start.
     pub missing: u32,
-    /// Segments applied.
+    /// Segments applied. This and the next two are what the host counted, whatever the policy says.
     pub applied: u32,
     /// Records that won the merge.
     pub records_written: u64,

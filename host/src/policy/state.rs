@@ -93,6 +93,14 @@ impl State {
     }
 }
 
+/// What the host counts, and so no policy can invent.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub(super) segments: u32,
+    pub(super) written: u64,
+    pub(super) skipped: u64,
+}
+
 /// What one tick has done so far.
 pub(super) struct Tick {
     pub(super) services: Services,
@@ -105,6 +113,8 @@ pub(super) struct Tick {
     pub(super) listed: HashMap<usize, HashSet<Hash>>,
     /// Transfers that were neither taken nor dropped.
     pub(super) transfers: usize,
+    /// Segments applied by this tick, and what became of their records.
+    pub(super) applied: Counts,
     /// Segments that were taken, and neither applied nor dropped.
     pub(super) staged: usize,
     pub(super) manifests: usize,
@@ -129,6 +139,7 @@ impl Tick {
             monotonic_ms: 0,
             listed: HashMap::new(),
             transfers: 0,
+            applied: Counts::default(),
             staged: 0,
             manifests: 0,
             bell,
@@ -173,7 +184,7 @@ impl Tick {
             return Err(Stop::Closed);
         }
         let cancel = Arc::new(AtomicBool::new(false));
-        let answer = match self.services.peers[peer].submit(&self.bell, &cancel, request) {
+        let answer = match self.services.peers[peer].submit(true, &self.bell, &cancel, request) {
             Ok(slot) => self.answer(peer, &slot),
             Err(error) => Ok(Err(error)),
         };

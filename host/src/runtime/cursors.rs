@@ -49,6 +49,23 @@ impl CursorFiles {
         Ok(Self { dir })
     }
 
+    /// The files that are no cursors any more, with what is wrong.
+    ///
+    /// # Errors
+    /// When one can't be read.
+    pub fn damaged(&self) -> io::Result<Vec<(PathBuf, &'static str)>> {
+        let mut damaged = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "cursor")
+                && let Err(why) = check(&read(File::open(&path)?)?)
+            {
+                damaged.push((path, why));
+            }
+        }
+        Ok(damaged)
+    }
+
     fn path(&self, peer: &str) -> io::Result<PathBuf> {
         let id: PeerId =
             peer.parse().map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
@@ -77,8 +94,7 @@ impl CursorStore for CursorFiles {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let mut bytes = Vec::new();
-        file.take(MAX_CURSOR_FILE + 1).read_to_end(&mut bytes)?;
+        let mut bytes = read(file)?;
         match check(&bytes) {
             Ok(len) => {
                 bytes.truncate(len);
@@ -100,6 +116,13 @@ impl CursorStore for CursorFiles {
         file.persist(&path).map_err(|error| error.error)?;
         File::open(&self.dir)?.sync_all()
     }
+}
+
+/// One byte more than there may be, and so too many where there are more.
+fn read(file: File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(MAX_CURSOR_FILE + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn trailer(value: &[u8]) -> [u8; TRAILER] {

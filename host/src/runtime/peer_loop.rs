@@ -1,5 +1,6 @@
 //! One peer's ticks, on a thread of its own: wait until one is due, run it, plan the next.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
@@ -149,7 +150,11 @@ impl PeerLoop {
         let context =
             Context { reason, interval: shared.interval, settings: shared.settings.clone() };
         tracing::debug!(peer = self.id(), ?reason, "tick begins");
-        let result = shared.policy.tick(services, context);
+        // A mistake in the host may cost a tick, and not the peer.
+        let tick = AssertUnwindSafe(|| shared.policy.tick(services, context));
+        let result = catch_unwind(tick).unwrap_or_else(|_| {
+            Err(TickError::Trap("the host panicked; please report this".to_owned()))
+        });
         let elapsed = start.elapsed();
         match &result {
             Ok(report) if report.applied > 0 || report.failed > 0 => tracing::info!(
@@ -181,8 +186,10 @@ impl PeerLoop {
         status.last_tick_secs = SystemTime::UNIX_EPOCH.elapsed().ok().map(|now| now.as_secs());
         match result {
             Ok(report) => {
-                status.segments_applied += u64::from(report.applied);
-                status.records_written += report.records_written;
+                status.segments_applied =
+                    status.segments_applied.saturating_add(report.applied.into());
+                status.records_written =
+                    status.records_written.saturating_add(report.records_written);
                 status.last_report = Some(report.clone());
                 status.last_error = None;
             }

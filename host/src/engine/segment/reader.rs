@@ -34,6 +34,9 @@ impl From<io::Error> for Invalid {
     }
 }
 
+/// What a record takes in memory besides its bytes, roughly.
+const RECORD_COST: u64 = 128;
+
 fn reject<T>(why: impl Into<String>) -> Result<T, Invalid> {
     Err(Invalid::Rejected(why.into()))
 }
@@ -43,7 +46,7 @@ pub(in crate::engine) struct Reader<R> {
     input: R,
     /// Bytes of the file that are still to come.
     left: u64,
-    /// Inflated bytes that may still come.
+    /// Bytes of memory that may still be taken.
     budget: u64,
     limit: u64,
     inflate: zstd::bulk::Decompressor<'static>,
@@ -52,7 +55,7 @@ pub(in crate::engine) struct Reader<R> {
 }
 
 impl<R: Read> Reader<R> {
-    /// Begins to read a file of `len` bytes. It may inflate to `limit` bytes in all.
+    /// Begins to read a file of `len` bytes. Its records may take `limit` bytes in all.
     pub(in crate::engine) fn new(mut input: R, len: u64, limit: u64) -> Result<Self, Invalid> {
         let mut header = [0; HEADER.len()];
         if len < header.len() as u64 {
@@ -86,13 +89,17 @@ impl<R: Read> Reader<R> {
             return Ok(false);
         }
         self.inflate_block()?;
-        self.budget = match self.budget.checked_sub(self.block.len() as u64) {
-            Some(left) => left,
-            None => return reject(format!("it inflates to more than {} bytes", self.limit)),
-        };
         let mut rest = &self.block[..];
         while !rest.is_empty() {
+            let before = rest.len();
             let Some(entry) = take_entry(&mut rest)? else { return reject("a record is cut") };
+            let cost = RECORD_COST + (before - rest.len()) as u64;
+            self.budget = match self.budget.checked_sub(cost) {
+                Some(left) => left,
+                None => {
+                    return reject(format!("it takes more than {} bytes in memory", self.limit));
+                }
+            };
             entries.push(entry);
         }
         Ok(true)

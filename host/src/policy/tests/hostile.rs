@@ -31,6 +31,16 @@ fn a_policy_that_does_nothing_reports_nothing() {
 }
 
 #[test]
+fn what_was_applied_is_what_the_host_counted() {
+    // The report lies at 1032, behind the discriminant; its third field counts applied segments.
+    let lie = "(i32.store (i32.const 1040) (i32.const 7))
+               (i64.store (i32.const 1048) (i64.const -1)) (i32.const 1024)";
+    assert_eq!(tick_of("", lie, ""), Ok(TickReport::default()));
+    let seen = "(i32.store (i32.const 1036) (i32.const 7)) (i32.const 1024)";
+    assert_eq!(tick_of("", seen, ""), Ok(TickReport { missing: 7, ..TickReport::default() }));
+}
+
+#[test]
 fn traps_say_what_and_where() {
     trap(tick_of("", "unreachable", ""), "unreachable");
     let named = "(func $deeply_wrong (result i32) (i32.div_u (i32.const 1) (i32.const 0)))";

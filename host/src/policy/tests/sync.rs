@@ -110,16 +110,16 @@ fn transfers_are_cancelled_when_their_peer_is_closed() {
         seen.fetch_add(1, Ordering::Relaxed);
         Err(FetchError::Cancelled)
     });
-    let world = World::new([peer]);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            while !started.load(Ordering::Relaxed) {
-                thread::yield_now();
-            }
-            world.peers[0].close();
-        });
-        assert_eq!(world.tick(&default_policy(LONG * 3)), Err(TickError::Closed));
+    let (world, policy) = (World::new([peer]), default_policy(LONG * 3));
+    let ticked = thread::scope(|scope| {
+        let tick = scope.spawn(|| world.tick(&policy));
+        while !started.load(Ordering::Relaxed) && !tick.is_finished() {
+            thread::yield_now();
+        }
+        world.peers[0].close();
+        tick.join().unwrap()
     });
+    assert_eq!(ticked, Err(TickError::Closed));
     let start = Instant::now();
     while cancelled.load(Ordering::Relaxed) == 0 {
         assert!(start.elapsed() < LONG);

@@ -1,0 +1,65 @@
+//! `verify`: looks at a whole database, and says what to do about what is wrong.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::database::{Database, Missing};
+use super::output;
+use crate::engine::Verified;
+use crate::runtime::CursorFiles;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct VerifyArgs {
+    /// Mends what can be mended
+    #[arg(long)]
+    repair: bool,
+}
+
+pub(super) fn run(db: &Path, args: &VerifyArgs) -> Result<ExitCode> {
+    let Database::Direct(engine) = Database::open(db, Missing::Fail)? else {
+        bail!("a host runs on {}: stop it first, so that nothing changes meanwhile", db.display());
+    };
+    let style = ProgressStyle::with_template("{bar:32} {pos}/{len} segments");
+    let bar =
+        ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let Verified { segments, records, problems, count } =
+        engine.verify(args.repair, |done, all| {
+            bar.set_length(all);
+            bar.set_position(done);
+        })?;
+    bar.finish_and_clear();
+    let cursors = CursorFiles::open(db)
+        .and_then(|cursors| cursors.damaged())
+        .with_context(|| format!("can't read the cursors in {}", db.join("sync").display()))?;
+    let told = problems.len() as u64;
+    for problem in problems {
+        output::print(&format!("{problem}\n"))?;
+    }
+    if count > told {
+        output::print(&format!("and {} more\n", count - told))?;
+    }
+    for (file, why) in &cursors {
+        let file = file.display();
+        output::print(&format!("cursor {file}: it {why}; the next tick keeps it aside\n"))?;
+    }
+    // What was mended now is sound only when a second look says so.
+    if args.repair && count > 0 {
+        let left = engine.verify(false, |_, _| {})?;
+        let missing = |problem: &&_| matches!(problem, crate::engine::Problem::Missing(_));
+        let wait = left.problems.iter().filter(missing).count() as u64;
+        output::print(&format!(
+            "repaired: {} problems, {wait} segments are to be pulled again, {} problems are left\n",
+            count,
+            left.count - wait
+        ))?;
+        return Ok(if left.count == wait { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    if count == 0 && cursors.is_empty() {
+        output::print(&format!("sound: {segments} segments, {records} records\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    Ok(ExitCode::FAILURE)
+}
