@@ -150,9 +150,15 @@ fn a_policy_from_a_file_replicates_a_stock_primary() {
     let primary = primary(&dir);
     let (db, plugin) = (dir.path("db"), default_policy());
     let peer = format!("primary={}", primary.url);
-    let once = ["--db", &db, "--peer", &peer, "--plugin", plugin.to_str().unwrap(), "--once"];
-    let table = run(&once).ok();
+    let (plugin, archive) = (plugin.to_str().unwrap(), dir.path("archive"));
+    let once = ["--db", &db, "--peer", &peer, "--plugin", plugin, "--once"];
+    let once = run(&[&once[..], &["--archive", &archive, "--log-format", "json"]].concat());
+    for line in once.err.lines() {
+        serde_json::from_str::<serde_json::Value>(line).unwrap();
+    }
+    let table = once.ok();
     assert!(table.contains("primary") && table.contains("3001"), "{table}");
+    assert_eq!(std::fs::read_dir(&archive).unwrap().count(), 2);
     assert_eq!(run(&["get", "readings", "sensor-0700", "--db", &db]).ok().trim(), "1400");
     run(&["get", "readings", "sensor-0001", "--db", &db]).fails(&["sensor-0001"]);
     assert_eq!(
