@@ -78,11 +78,10 @@ fn value(i: u32, len: usize) -> Vec<u8> {
 fn fill(engine: &mut StockEngine, args: &Args) {
     for i in 0..args.records {
         engine.put(b"readings", &key(i), &value(i, args.value)).expect("a put");
-        if i % 20_000 == 19_999 {
+        if i % 20_000 == 19_999 || i + 1 == args.records {
             engine.flush_to_segments().expect("a flush");
         }
     }
-    engine.flush_to_segments().expect("a flush");
 }
 
 fn raw(primary: &StockNode, db: &Path) -> Result<(Duration, u64)> {
