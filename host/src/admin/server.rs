@@ -165,8 +165,9 @@ impl Connections {
         let threads = {
             let mut open = self.open();
             for stream in open.streams.values() {
-                // Wakes a thread that reads or writes; fails when the client has gone.
-                let _ = stream.shutdown(Shutdown::Both);
+                // Wakes a thread that reads; one that works on a request answers it first. Fails
+                // when the client has gone.
+                let _ = stream.shutdown(Shutdown::Read);
             }
             std::mem::take(&mut open.threads)
         };

@@ -252,8 +252,8 @@ fn a_shutdown_waits_for_no_client_but_for_the_running_request() {
     assert!(!stop.is_finished(), "the request runs");
     open.send(()).unwrap();
     stop.join().unwrap();
-    assert!(begin.elapsed() < Duration::from_secs(5));
+    assert!(begin.elapsed() < Duration::from_secs(30));
     assert_eq!(fake.get(b"stuck", b"k").unwrap(), Some(b"v".into()));
-    assert!(write.join().unwrap().is_err(), "the answer does not arrive any more");
+    assert!(write.join().unwrap().is_ok(), "what was done is said to be done");
     assert!(matches!(idle.status(), Err(AdminError::Io(_))));
 }
