@@ -33,6 +33,10 @@ impl Folder {
         path: &Path,
         open: impl Fn(&Path) -> Result<S, EngineError>,
     ) -> Result<(Self, S), EngineError> {
+        if path.is_file() {
+            let why = "it is a file. Give the host a folder".to_owned();
+            return Err(EngineError::Foreign { path: path.to_owned(), why });
+        }
         fs::create_dir_all(path).map_err(EngineError::io("make", path))?;
         let known = is_database(path)?;
         let folder = Self { path: path.to_owned(), _lock: lock(path)? };

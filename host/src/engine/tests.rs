@@ -281,13 +281,13 @@ fn a_range_is_a_snapshot() {
 fn an_expired_record_is_absent_and_a_ttl_travels() {
     let dir = tempfile::tempdir().unwrap();
     let (a, b) = (open(&dir.path().join("a")), open(&dir.path().join("b")));
-    a.put_with_ttl(b"ns", b"short", b"v", Duration::from_millis(1)).unwrap();
+    a.put_with_ttl(b"ns", b"short", b"v", Duration::from_millis(3500)).unwrap();
     a.put_with_ttl(b"ns", b"long", b"v", Duration::from_secs(3600)).unwrap();
-    assert_eq!(a.get_record(b"ns", b"short").unwrap().unwrap().ttl, 1, "begun seconds count");
+    assert_eq!(a.get_record(b"ns", b"short").unwrap().unwrap().ttl, 4, "begun seconds count");
     let hash = a.flush().unwrap().unwrap().hash;
     apply(&b, &fs::read(a.folder.segment(&hash)).unwrap()).unwrap();
     assert_eq!(dump(&a).len(), 2);
-    std::thread::sleep(Duration::from_millis(1100));
+    std::thread::sleep(Duration::from_millis(4100));
     for engine in [&a, &b] {
         assert_eq!(engine.get(b"ns", b"short").unwrap(), None);
         assert_eq!(dump(engine).len(), 1);
@@ -330,17 +330,17 @@ fn no_stamp_goes_back_whatever_the_clocks_of_peers_and_restarts_do() {
 #[test]
 fn a_record_from_too_far_in_the_future_waits() {
     let dir = tempfile::tempdir().unwrap();
-    let bound = Duration::from_secs(1);
+    let bound = Duration::from_secs(2);
     let options = EngineOptions { max_clock_ahead: bound, ..fast() };
     let engine = Engine::open_with(dir.path(), options).unwrap();
     engine.put(b"ns", b"k", b"ours").unwrap();
-    let mut staged = stage(&engine, &stamped(Duration::from_millis(2500)));
+    let mut staged = stage(&engine, &stamped(Duration::from_secs(8)));
     let error = engine.apply(&mut staged).unwrap_err();
     assert!(matches!(&error, ApplyError::ClockAhead { ahead, .. } if *ahead >= bound));
-    assert!(error.to_string().contains("2s ahead") && error.to_string().contains("NTP"), "{error}");
+    assert!(error.to_string().contains("s ahead") && error.to_string().contains("NTP"), "{error}");
     assert_eq!(engine.get(b"ns", b"k").unwrap().unwrap(), b"ours");
     assert!(engine.manifest().is_empty());
-    std::thread::sleep(Duration::from_millis(1600));
+    std::thread::sleep(Duration::from_millis(6200));
     assert_eq!(engine.apply(&mut staged).unwrap().written, 1);
     let far = apply(&engine, &stamped(Duration::from_secs(1 << 32))).unwrap_err();
     assert!(far.to_string().contains("years"), "{far}");
@@ -694,9 +694,9 @@ fn damage_is_told_and_mended() {
         assert_eq!(unchanged.problems, found.problems, "a look changes nothing");
         engine.verify(true, |_, _| {}).unwrap();
         let left = engine.verify(false, |_, _| {}).unwrap();
-        let missing = |problem: &Problem| matches!(problem, Problem::Missing(_));
-        assert!(left.problems.iter().all(missing), "{words}: {left:?}");
+        assert_eq!(left.count, 0, "{words}: {left:?}");
         engine.flush().unwrap();
+        assert_eq!(engine.verify(false, |_, _| {}).unwrap().count, 0, "{words}");
         assert_eq!(dump(&engine), expected, "{words}");
 
         let replica = open(&dir.path().join("replica"));

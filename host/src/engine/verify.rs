@@ -61,7 +61,7 @@ impl fmt::Display for Problem {
             Self::Missing(hash) => write!(
                 f,
                 "segment {hash}: its file is missing or of another size; it is pulled again from \
-                 a peer that has it"
+                 a peer that has it. --repair puts what was only in it into the next segment"
             ),
             Self::Damaged(hash, why) => write!(
                 f,
@@ -106,8 +106,8 @@ impl Verified {
 
 impl Engine {
     /// Checks everything, and with `repair` mends what can be mended: damaged segment files go to
-    /// `quarantine/` and count as missing, unreadable records are taken from the segments, and
-    /// what no peer could pull is put into the next segment. `progress` is told how many segments
+    /// `quarantine/`, segments without a file are forgotten, unreadable records are taken from the
+    /// segments, and what no peer could pull is put into the next segment. `progress` is told how many segments
     /// are done, and of how many. Writes wait meanwhile.
     ///
     /// Needs memory for a hash of each record.
@@ -290,14 +290,19 @@ impl Engine {
                 uncovered.push((key.to_vec(), Pending { lsn: position.lsn, bytes }));
             }
         }
-        if !uncovered.is_empty() {
+        if repair && !(uncovered.is_empty() && writer.absent.is_empty()) {
             let mut batch = self.store.batch(PersistMode::SyncAll);
+            // All that was in them is somewhere else now. A peer that has them offers them.
+            for id in writer.absent.values() {
+                batch.remove(&self.store.segments, id.to_be_bytes());
+            }
             for (key, pending) in &uncovered {
                 batch.insert(&self.store.pending, key.as_slice(), pending.encode());
             }
             batch.insert(&self.store.state, POSITION, position.encode());
             self.store.commit(batch)?;
             writer.position = position;
+            writer.absent.clear();
             for (key, pending) in uncovered {
                 writer.note_pending(key, pending);
             }

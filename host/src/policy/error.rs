@@ -74,6 +74,12 @@ pub enum LoadError {
     /// `describe` trapped, called an import or took too long.
     #[error("`describe` failed: {0}; it must return at once and not call any import")]
     Describe(String),
+    /// The component needs more memory than it may have.
+    #[error("needs more than {limit} bytes of memory to start; give it more (--memory-limit)")]
+    Memory {
+        /// [`Limits::memory_bytes`](super::Limits::memory_bytes).
+        limit: u64,
+    },
     /// `describe` returned a name or a version that can't be shown.
     #[error(
         "`describe` returned a bad {field}: it is {why}; make it 1 to {} bytes of printable text",

@@ -13,7 +13,7 @@ use super::{Context, Limits, LoadError, Reason, Services, TickError, TickReport,
 use crate::Hash;
 
 /// Of `describe`.
-const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(1);
+const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A compiled, checked policy. Cheap to clone.
 #[derive(Clone)]
@@ -47,6 +47,9 @@ impl Policy {
             .instantiate(&mut store)
             .and_then(|instance| instance.edgestore_sync_policy().call_describe(&mut store));
         let description = description.map_err(|error| {
+            if store.data().limiter.exceeded {
+                return LoadError::Memory { limit: limits.memory_bytes };
+            }
             LoadError::Describe(match failure(store.data(), &error, &limits) {
                 TickError::Timeout(_) => format!("it took longer than {DESCRIBE_TIMEOUT:?}"),
                 TickError::Trap(text) => text,

@@ -64,7 +64,7 @@ fn an_endless_loop_ends_at_the_timeout() {
     let world = World::new([FakePeer::default()]);
     let start = Instant::now();
     assert_eq!(world.tick(&looping), Err(TickError::Timeout(timeout)));
-    assert!((timeout..timeout * 10).contains(&start.elapsed()), "{:?}", start.elapsed());
+    assert!((timeout..timeout * 100).contains(&start.elapsed()), "{:?}", start.elapsed());
 }
 
 #[test]
