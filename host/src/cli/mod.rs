@@ -18,6 +18,7 @@ mod scan;
 mod segments;
 mod status;
 mod verify;
+mod wake;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -82,6 +83,8 @@ enum Command {
     Segments(segments::SegmentsArgs),
     /// Writes the records of a CSV or JSON lines file
     Import(import::ImportArgs),
+    /// Lets the running host ask a peer now, or all of them
+    Wake(wake::WakeArgs),
     /// Checks the whole database, and mends it by --repair
     Verify(verify::VerifyArgs),
     /// Makes two databases, syncs them with each other, and shows that they agree
@@ -111,6 +114,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(db, args),
         Command::Segments(args) => segments::run(db, args),
         Command::Import(args) => import::run(db, args),
+        Command::Wake(args) => wake::run(db, args),
         Command::Verify(args) => verify::run(db, args),
         Command::Demo(args) => demo::run(args),
     };

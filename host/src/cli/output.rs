@@ -79,17 +79,8 @@ pub(super) fn lines(table: &Table) -> String {
 
 /// What a terminal shows as one line: printable text as it is, other bytes as `0x…`.
 pub(super) fn printable(bytes: &[u8]) -> Cow<'_, str> {
-    text_or_hex(bytes, |c| !c.is_control())
-}
-
-/// For forms that quote: text as it is, other bytes as `0x…`.
-pub(super) fn text(bytes: &[u8]) -> Cow<'_, str> {
-    text_or_hex(bytes, |c| !c.is_control() || "\n\r\t".contains(c))
-}
-
-fn text_or_hex(bytes: &[u8], keep: impl Fn(char) -> bool) -> Cow<'_, str> {
     match std::str::from_utf8(bytes) {
-        Ok(text) if text.chars().all(keep) => text.into(),
+        Ok(text) if !text.chars().any(char::is_control) => text.into(),
         _ => format!("0x{}", hex::encode(bytes)).into(),
     }
 }
@@ -122,8 +113,6 @@ mod tests {
     fn bytes_that_are_no_printable_text_are_hexadecimal() {
         assert_eq!(printable("grün 21.5°".as_bytes()), "grün 21.5°");
         assert_eq!(printable(b"a\nb"), "0x610a62");
-        assert_eq!(text(b"a\nb"), "a\nb");
-        assert_eq!(text(b"\x1b[2J"), "0x1b5b324a");
         assert_eq!(printable(&[0xff, 0]), "0xff00");
         assert_eq!(printable(b""), "");
     }

@@ -73,7 +73,8 @@ pub(super) fn run(db: &Path, args: &ScanArgs) -> anyhow::Result<ExitCode> {
             csv.write_record(["key", "value", "written", "ttl"])?;
             for record in records {
                 let record = record?;
-                let [key, value] = [&record.key, &record.value].map(|b| cell(b, args.hex, true));
+                let (key, value) =
+                    (quoted(&record.key, args.hex)?, quoted(&record.value, args.hex)?);
                 let ttl = if record.ttl == 0 { String::new() } else { record.ttl.to_string() };
                 csv.write_record([key, value, written(&record), ttl])?;
             }
@@ -95,7 +96,11 @@ fn print_table(
         let mut table = output::table(&["key", "value", "written", ">ttl"]);
         for record in records.by_ref().take(ROWS) {
             let record = record?;
-            let [key, value] = [&record.key, &record.value].map(|bytes| cell(bytes, hex, false));
+            let cell = |bytes: &Vec<u8>| match hex {
+                true => hex::encode(bytes),
+                false => output::printable(bytes).into_owned(),
+            };
+            let (key, value) = (cell(&record.key), cell(&record.value));
             let ttl = Duration::from_secs(record.ttl.into());
             let ttl = match record.ttl {
                 0 => String::new(),
@@ -112,7 +117,7 @@ fn print_table(
 }
 
 fn print_json(output: &mut Output, record: &Record, hex: bool) -> anyhow::Result<()> {
-    let string = |bytes: &[u8]| serde_json::to_string(&cell(bytes, hex, true));
+    let string = |bytes| anyhow::Ok(serde_json::to_string(&quoted(bytes, hex)?)?);
     let (key, value) = (string(&record.key)?, string(&record.value)?);
     write!(output, r#"{{"key":{key},"value":{value},"written":"{}""#, written(record))?;
     if record.ttl > 0 {
@@ -122,12 +127,17 @@ fn print_json(output: &mut Output, record: &Record, hex: bool) -> anyhow::Result
     Ok(())
 }
 
-fn cell(bytes: &[u8], hex: bool, quoted: bool) -> String {
-    match (hex, quoted) {
-        (true, _) => hex::encode(bytes),
-        (false, true) => output::text(bytes).into_owned(),
-        (false, false) => output::printable(bytes).into_owned(),
+/// What `import` reads again as the same bytes.
+fn quoted(bytes: &[u8], hex: bool) -> anyhow::Result<String> {
+    if hex {
+        return Ok(hex::encode(bytes));
     }
+    String::from_utf8(bytes.to_vec()).map_err(|_| {
+        anyhow::anyhow!(
+            "{} is no text: use --hex, which `import` takes as well",
+            output::printable(bytes)
+        )
+    })
 }
 
 /// When the record was written.

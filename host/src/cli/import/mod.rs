@@ -15,7 +15,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::database::{Database, Missing};
 use super::{args, logging, output};
-use crate::admin::Op;
+use crate::admin::{AdminError, Op};
+use crate::engine::EngineError;
 
 /// A batch is written when it has so many bytes, however few records those are.
 const BATCH_BYTES: usize = 1 << 20;
@@ -39,6 +40,9 @@ pub(super) struct ImportArgs {
     /// The records whose row has no seconds in `ttl` go after this time, as in 30d
     #[arg(long, value_name = "DURATION", value_parser = args::ttl)]
     ttl: Option<Duration>,
+    /// Keys and values are hexadecimal, as `scan --hex` prints them
+    #[arg(long)]
+    hex: bool,
     /// Records that are written together: all of them are on disk, or none
     #[arg(long, value_name = "N", default_value_t = 1000,
           value_parser = clap::value_parser!(u64).range(1..=1000))]
@@ -93,20 +97,20 @@ pub(super) fn run(db: &Path, args: &ImportArgs) -> Result<ExitCode> {
 
     let start = Instant::now();
     let mut database = Database::open(db, Missing::Create)?;
-    let mut acknowledged = 0;
-    let mut sink = Sink::new(args.batch, |ops| {
-        acknowledged += ops.len();
-        database.write(ops)?;
-        if args.ack {
-            output::print(&format!("{acknowledged}\n"))?;
-        }
-        Ok(())
+    let rows: Rows<'_> = if args.hex { Box::new(rows.map(decoded)) } else { rows };
+    let mut sink = Sink::new(args.batch, |ops| database.write(ops));
+    let ended = sink.take_all(rows, |records| {
+        bar.set_message(output::records(records));
+        if args.ack { output::print(&format!("{records}\n")) } else { Ok(()) }
     });
-    let problem = sink.take_all(rows, &bar);
     bar.finish_and_clear();
     let Sink { records, bytes, .. } = sink;
-    if let Some(Problem { line, text }) = problem {
-        bail!("{name}:{line}: {text} (imported before it: {})", output::records(records));
+    match ended {
+        Ok(()) => {}
+        Err(Ended::Problem(Problem { line, text })) => {
+            bail!("{name}:{line}: {text} (imported before it: {})", output::records(records));
+        }
+        Err(Ended::Output(error)) => return Err(error.into()),
     }
     let elapsed = start.elapsed().as_secs_f64();
     let (records, bytes) = (output::records(records), output::size(bytes));
@@ -151,6 +155,31 @@ fn sniff(source: &mut impl BufRead) -> io::Result<Format> {
 /// What some editors put in front of UTF-8.
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
+/// A row whose key and value are hexadecimal.
+fn decoded(row: Result<(u64, Op), Problem>) -> Result<(u64, Op), Problem> {
+    let (line, mut op) = row?;
+    let decode = |text: &[u8]| {
+        output::bytes(&String::from_utf8_lossy(text), true)
+            .map_err(|error| Problem { line, text: error.to_string() })
+    };
+    op.key = decode(&op.key)?;
+    op.value = op.value.as_deref().map(decode).transpose()?;
+    Ok((line, op))
+}
+
+/// Why the rows were not all written.
+enum Ended {
+    Problem(Problem),
+    /// What is on disk could not be told. It is there all the same.
+    Output(io::Error),
+}
+
+impl From<Problem> for Ended {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
 /// Collects rows into batches.
 struct Sink<W> {
     write: W,
@@ -167,43 +196,61 @@ impl<W: FnMut(Vec<Op>) -> Result<()>> Sink<W> {
         Self { write, batch_records, batch: Vec::new(), batch_bytes: 0, records: 0, bytes: 0 }
     }
 
-    /// Writes all rows up to the first wrong one, which is returned.
-    fn take_all(&mut self, rows: Rows<'_>, bar: &ProgressBar) -> Option<Problem> {
+    /// Writes all rows up to the first wrong one. `written` is told how many are on disk, after
+    /// each batch.
+    fn take_all(
+        &mut self,
+        rows: Rows<'_>,
+        mut written: impl FnMut(u64) -> io::Result<()>,
+    ) -> Result<(), Ended> {
         for row in rows {
             let (line, op) = match row {
                 Ok(row) => row,
-                Err(problem) => return Some(self.write_batch().err().unwrap_or(problem)),
+                Err(problem) => {
+                    self.write_batch(&mut written)?;
+                    return Err(problem.into());
+                }
             };
             // A large record goes by itself, because a batch must fit the admin socket.
             let full = self.batch_bytes + op.bytes() > BATCH_BYTES;
             if full || self.batch.len() as u64 >= self.batch_records {
-                if let Err(problem) = self.write_batch() {
-                    return Some(problem);
-                }
-                bar.set_message(format!("{} records", self.records));
+                self.write_batch(&mut written)?;
             }
             self.batch_bytes += op.bytes();
             self.batch.push((line, op));
         }
-        self.write_batch().err()
+        self.write_batch(&mut written)
     }
 
-    fn write_batch(&mut self) -> Result<(), Problem> {
+    fn write_batch(
+        &mut self,
+        written: &mut impl FnMut(u64) -> io::Result<()>,
+    ) -> Result<(), Ended> {
         self.batch_bytes = 0;
         let batch = std::mem::take(&mut self.batch);
+        let Some((first, _)) = batch.first() else { return Ok(()) };
         let ops: Vec<_> = batch.iter().map(|(_, op)| op.clone()).collect();
-        if ops.is_empty() {
-            return Ok(());
+        match (self.write)(ops) {
+            Ok(()) => {
+                batch.iter().for_each(|(_, op)| self.count(op));
+                written(self.records).map_err(Ended::Output)
+            }
+            Err(error) if is_refusal(&error) => self.write_one_by_one(batch, written),
+            Err(error) => Err(Problem { line: *first, text: logging::chain(&error) }.into()),
         }
-        if (self.write)(ops).is_ok() {
-            batch.iter().for_each(|(_, op)| self.count(op));
-            return Ok(());
-        }
-        // One by one, to learn which it was.
+    }
+
+    /// To learn which one is refused.
+    fn write_one_by_one(
+        &mut self,
+        batch: Vec<(u64, Op)>,
+        written: &mut impl FnMut(u64) -> io::Result<()>,
+    ) -> Result<(), Ended> {
         for (line, op) in batch {
             (self.write)(vec![op.clone()])
                 .map_err(|error| Problem { line, text: logging::chain(&error) })?;
             self.count(&op);
+            written(self.records).map_err(Ended::Output)?;
         }
         Ok(())
     }
@@ -212,6 +259,15 @@ impl<W: FnMut(Vec<Op>) -> Result<()>> Sink<W> {
         self.records += 1;
         self.bytes += u64::try_from(op.bytes()).unwrap_or_default();
     }
+}
+
+/// Whether the database did not take the records, as opposed to failing, or being out of reach.
+fn is_refusal(error: &anyhow::Error) -> bool {
+    let engine = error.downcast_ref::<EngineError>().is_some_and(|error| !error.is_storage());
+    let host = error
+        .downcast_ref::<AdminError>()
+        .is_some_and(|error| matches!(error, AdminError::Failed(_) | AdminError::TooLarge(_)));
+    engine || host
 }
 
 /// The seconds in a `ttl` column.
@@ -239,13 +295,24 @@ mod tests {
         let mut sizes = Vec::new();
         let mut sink = Sink::new(1000, |ops: Vec<Op>| {
             let lens = ops.iter().map(|op| op.value.as_ref().map_or(0, Vec::len));
-            anyhow::ensure!(!lens.clone().any(|len| len == 13), "13 bytes");
+            if lens.clone().any(|len| len == 13) {
+                return Err(EngineError::EmptyKey.into());
+            }
+            anyhow::ensure!(!lens.clone().any(|len| len == 14), "the disk is full");
             sizes.push(ops.len());
             Ok(())
         });
-        let problem = sink.take_all(Box::new(rows.into_iter()), &ProgressBar::hidden());
+        let mut told = 0;
+        let ended = sink.take_all(Box::new(rows.into_iter()), |records| {
+            told = records;
+            Ok(())
+        });
         let records = sink.records;
-        assert_eq!(sizes.iter().sum::<usize>() as u64, records);
+        assert_eq!((sizes.iter().sum::<usize>() as u64, told), (records, records));
+        let problem = ended.err().map(|ended| match ended {
+            Ended::Problem(problem) => problem,
+            Ended::Output(error) => panic!("{error}"),
+        });
         (sizes, problem)
     }
 
@@ -266,9 +333,15 @@ mod tests {
 
     #[test]
     fn a_record_that_the_database_refuses_is_named() {
-        let wrong = Problem { line: 2, text: "13 bytes".into() };
+        let wrong = Problem { line: 2, text: EngineError::EmptyKey.to_string() };
         let rows = vec![row(0, 1), row(1, 1), row(2, 13), row(3, 1)];
         assert_eq!(batches(rows), (vec![1, 1], Some(wrong)));
+    }
+
+    #[test]
+    fn a_database_that_fails_is_not_asked_again() {
+        let wrong = Problem { line: 0, text: "the disk is full".into() };
+        assert_eq!(batches(vec![row(0, 1), row(1, 14)]), (vec![], Some(wrong)));
     }
 
     #[test]

@@ -1,0 +1,25 @@
+//! `wake`: ticks peers of the running host now.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use super::database::{Database, Missing};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct WakeArgs {
+    /// The peer's id [default: all]
+    peer: Option<String>,
+}
+
+pub(super) fn run(db: &Path, args: &WakeArgs) -> Result<ExitCode> {
+    let Database::Remote(mut host) = Database::open(db, Missing::Fail)? else {
+        bail!("no host runs on {}: start one by `run`", db.display());
+    };
+    if !host.wake(args.peer.as_deref())? {
+        let ids: Vec<_> = host.status()?.peers.into_iter().map(|peer| peer.id).collect();
+        bail!("the host has no such peer; it has: {}", ids.join(", "));
+    }
+    Ok(ExitCode::SUCCESS)
+}
