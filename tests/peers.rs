@@ -266,6 +266,21 @@ fn is_rejected(bytes: Vec<u8>) {
     assert_eq!(asked.load(Ordering::Relaxed), 1);
 }
 
+#[test]
+fn a_record_from_the_future_waits_until_it_is_none() {
+    let victim = Victim::new();
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as i64;
+    let future = segment(&[put("own", "wins for ever", now + (1 << 50))]);
+    let hash = Hash::of(&future);
+    let url = peer_with_bad_segment(sound(), hash, move |_, stream| answer(stream, &future));
+    let status = pull(&victim.engine, &url);
+    let report = status.last_report.as_ref().unwrap_or_else(|| panic!("{status:?}"));
+    assert_eq!((report.applied, report.failed, report.pending), (2, 1, 1), "{report:?}");
+    assert!(!report.in_sync && report.next_tick.is_some(), "{report:?}");
+    assert_eq!(victim.engine.get(b"ns", b"own").unwrap().unwrap(), b"record");
+    assert!(!victim.engine.has(&hash));
+}
+
 /// A block as the format has it.
 fn block(compressed: &[u8]) -> Vec<u8> {
     let mut block = b"GSDE".to_vec();

@@ -91,9 +91,14 @@ impl AdminClient {
     /// # Errors
     /// [`AdminError`], as for every request.
     pub fn segments(&mut self) -> Result<Vec<SegmentInfo>, AdminError> {
-        match self.ask(&Request::Segments)? {
-            Response::Segments(segments) => Ok(segments),
-            _ => Err(AdminError::Unexpected),
+        let mut all: Vec<SegmentInfo> = Vec::new();
+        loop {
+            let after = all.last().map(|segment| segment.id);
+            match self.ask(&Request::Segments { after })? {
+                Response::Segments(page) if page.is_empty() => return Ok(all),
+                Response::Segments(page) => all.extend(page),
+                _ => return Err(AdminError::Unexpected),
+            }
         }
     }
 

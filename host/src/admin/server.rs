@@ -18,6 +18,8 @@ use super::{Backend, socket};
 const MAX_CONNECTIONS: usize = 16;
 /// Of one page of records, in bytes; the last record may exceed it.
 const PAGE_BYTES: usize = 1 << 20;
+/// Segments of one page, of less than 100 bytes each.
+const PAGE_SEGMENTS: usize = 50_000;
 /// Records of one page.
 const PAGE_RECORDS: u64 = 10_000;
 /// To say hello, and to send the rest of a frame once it has begun.
@@ -229,7 +231,12 @@ fn next_request(stream: &mut UnixStream) -> io::Result<Option<Request>> {
 fn answer(backend: &dyn Backend, request: Request) -> Response {
     let result = match request {
         Request::Status => Ok(Response::Status(Box::new(backend.status()))),
-        Request::Segments => Ok(Response::Segments(backend.segments())),
+        Request::Segments { after } => {
+            let mut segments = backend.segments();
+            segments.retain(|segment| after.is_none_or(|after| segment.id > after));
+            segments.truncate(PAGE_SEGMENTS);
+            Ok(Response::Segments(segments))
+        }
         Request::Get { ns, key } => backend.get(&ns, &key).map(Response::Value),
         Request::Scan { ns, start, end, limit } => {
             page(backend, &ns, &start, end.as_deref(), limit)

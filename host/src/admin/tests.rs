@@ -37,7 +37,10 @@ impl Backend for Fake {
     }
 
     fn segments(&self) -> Vec<SegmentInfo> {
-        vec![SegmentInfo { id: 1, hash: Hash::of(b"x"), bytes: 2, records: 3 }]
+        // More than a frame takes, and with ids that are missing.
+        let segment =
+            |n: u64| SegmentInfo { id: 3 * n, hash: Hash::of(b"x"), bytes: 2, records: 3 };
+        (0..250_000).map(segment).collect()
     }
 
     fn get(&self, ns: &[u8], key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {

@@ -75,7 +75,10 @@ impl From<SegmentMeta> for SegmentInfo {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Request {
     Status,
-    Segments,
+    /// One page: the segments with greater ids than this, in order of their ids.
+    Segments {
+        after: Option<u64>,
+    },
     Get {
         #[serde(with = "serde_bytes")]
         ns: Vec<u8>,
@@ -102,6 +105,7 @@ pub(super) enum Request {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum Response {
     Status(Box<HostStatus>),
+    /// Empty when there are no more.
     Segments(Vec<SegmentInfo>),
     Value(#[serde(with = "serde_bytes")] Option<Vec<u8>>),
     Page(Page),

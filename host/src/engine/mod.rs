@@ -323,7 +323,7 @@ fn recover_segments(
                     expected_bytes = segment.bytes,
                     found_bytes = found,
                     "the file of a segment is gone or damaged; its records are safe, and the file \
-                     is pulled again from a peer that has it"
+                     is pulled again from a peer that has it. If none has: verify --repair"
                 );
                 writer.absent.insert(segment.hash, segment.id);
             }
