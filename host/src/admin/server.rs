@@ -25,7 +25,7 @@ const PAGE_RECORDS: u64 = 10_000;
 /// To say hello, and to send the rest of a frame once it has begun.
 const FRAME_TIME: Duration = Duration::from_secs(10);
 /// Between two requests.
-const IDLE_TIME: Duration = Duration::from_secs(600);
+const IDLE_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The admin socket of a running host. Stops when dropped, as by [`AdminServer::shutdown`].
 pub struct AdminServer {

@@ -275,8 +275,10 @@ impl Engine {
     /// A file to download a segment into.
     ///
     /// # Errors
-    /// When it can't be made: the disk is full or read-only.
+    /// When it can't be made: the disk is full or read-only. When the engine writes nothing more,
+    /// so that nobody downloads what can't be applied.
     pub fn stage(&self) -> io::Result<StagingFile> {
+        self.store.check().map_err(io::Error::other)?;
         StagingFile::create_in(&self.folder.staging())
     }
 

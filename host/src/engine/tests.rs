@@ -522,6 +522,7 @@ fn after_a_failed_commit_nothing_is_written_and_nothing_is_lost() {
         engine.apply(&mut staged).map(drop).unwrap_err().to_string(),
         engine.put(b"ns", b"own", b"2").map(drop).unwrap_err().to_string(),
         engine.flush().map(drop).unwrap_err().to_string(),
+        engine.stage().map(drop).unwrap_err().to_string(),
     ] {
         assert!(error.contains("restart"), "{error}");
     }

@@ -8,6 +8,8 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -20,6 +22,11 @@ use crate::engine::EngineError;
 
 /// A batch is written when it has so many bytes, however few records those are.
 const BATCH_BYTES: usize = 1 << 20;
+
+/// Rows that are read ahead.
+const AHEAD: usize = 1000;
+/// How long a row waits for others of its batch.
+const SILENCE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ImportArgs {
@@ -76,8 +83,9 @@ struct Problem {
     text: String,
 }
 
-/// Operations with their lines.
-type Rows<'a> = Box<dyn Iterator<Item = Result<(u64, Op), Problem>> + 'a>;
+/// An operation with its line.
+type Row = Result<(u64, Op), Problem>;
+type Rows<'a> = Box<dyn Iterator<Item = Row> + 'a>;
 
 pub(super) fn run(db: &Path, args: &ImportArgs) -> Result<ExitCode> {
     let stdin = args.file.as_os_str() == "-";
@@ -90,14 +98,11 @@ pub(super) fn run(db: &Path, args: &ImportArgs) -> Result<ExitCode> {
     };
     let (key, value) = (args.key.clone(), args.value.clone());
     let columns = Columns { ns: args.ns.clone(), key, value, ttl: args.ttl };
-    let rows: Rows<'_> = match format {
-        Format::Csv => csv::rows(source, &columns),
-        Format::Jsonl => Box::new(json::rows(source, &columns)),
-    };
 
     let start = Instant::now();
     let mut database = Database::open(db, Missing::Create)?;
-    let rows: Rows<'_> = if args.hex { Box::new(rows.map(decoded)) } else { rows };
+    let rows = read_ahead(source, format, columns).context("can't start a thread")?;
+    let rows = rows.map(|row| row.map(|row| if args.hex { decoded(row) } else { row }));
     let mut sink = Sink::new(args.batch, |ops| database.write(ops));
     let ended = sink.take_all(rows, |records| {
         bar.set_message(output::records(records));
@@ -118,7 +123,39 @@ pub(super) fn run(db: &Path, args: &ImportArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn open(path: &Path, stdin: bool) -> io::Result<(Box<dyn Read>, ProgressBar)> {
+/// Reads rows on a thread of its own, because a source that is silent must not keep the rows that
+/// came before from the database: none is told when there was no row for a while. The thread ends
+/// with the source or the program.
+fn read_ahead(
+    source: impl BufRead + Send + 'static,
+    format: Format,
+    columns: Columns,
+) -> io::Result<impl Iterator<Item = Option<Row>>> {
+    let (sender, rows) = mpsc::sync_channel(AHEAD);
+    let read = move || {
+        let rows: Rows<'_> = match format {
+            Format::Csv => csv::rows(source, &columns),
+            Format::Jsonl => Box::new(json::rows(source, &columns)),
+        };
+        for row in rows {
+            if sender.send(row).is_err() {
+                return;
+            }
+        }
+    };
+    let mut reader = Some(thread::Builder::new().name("edgestore-import".to_owned()).spawn(read)?);
+    Ok(std::iter::from_fn(move || match rows.recv_timeout(SILENCE) {
+        Ok(row) => Some(Some(row)),
+        Err(RecvTimeoutError::Timeout) => Some(None),
+        // The end, unless it is one that must not pass for it.
+        Err(RecvTimeoutError::Disconnected) => reader.take()?.join().err().map(|_| {
+            let text = "reading on panicked; please report this".to_owned();
+            Some(Err(Problem { line: 0, text }))
+        }),
+    }))
+}
+
+fn open(path: &Path, stdin: bool) -> io::Result<(Box<dyn Read + Send>, ProgressBar)> {
     let style = |template| {
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
     };
@@ -126,7 +163,7 @@ fn open(path: &Path, stdin: bool) -> io::Result<(Box<dyn Read>, ProgressBar)> {
         // Drawn on standard error, and not at all when that is no terminal; so is the bar.
         let bar = ProgressBar::new_spinner()
             .with_style(style("{spinner} {binary_bytes}  {binary_bytes_per_sec}  {msg}"));
-        return Ok((Box::new(io::stdin().lock()), bar));
+        return Ok((Box::new(io::stdin()), bar));
     }
     let file = File::open(path)?;
     let meta = file.metadata()?;
@@ -156,7 +193,7 @@ fn sniff(source: &mut impl BufRead) -> io::Result<Format> {
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// A row whose key and value are hexadecimal.
-fn decoded(row: Result<(u64, Op), Problem>) -> Result<(u64, Op), Problem> {
+fn decoded(row: Row) -> Row {
     let (line, mut op) = row?;
     let decode = |text: &[u8]| {
         output::bytes(&String::from_utf8_lossy(text), true)
@@ -196,14 +233,18 @@ impl<W: FnMut(Vec<Op>) -> Result<()>> Sink<W> {
         Self { write, batch_records, batch: Vec::new(), batch_bytes: 0, records: 0, bytes: 0 }
     }
 
-    /// Writes all rows up to the first wrong one. `written` is told how many are on disk, after
+    /// Writes all rows up to the first wrong one; where there is none for now, those so far. `written` is told how many are on disk, after
     /// each batch.
     fn take_all(
         &mut self,
-        rows: Rows<'_>,
+        rows: impl Iterator<Item = Option<Row>>,
         mut written: impl FnMut(u64) -> io::Result<()>,
     ) -> Result<(), Ended> {
         for row in rows {
+            let Some(row) = row else {
+                self.write_batch(&mut written)?;
+                continue;
+            };
             let (line, op) = match row {
                 Ok(row) => row,
                 Err(problem) => {
@@ -303,7 +344,11 @@ mod tests {
             Ok(())
         });
         let mut told = 0;
-        let ended = sink.take_all(Box::new(rows.into_iter()), |records| {
+        let rows = rows.into_iter().map(|row| match row {
+            Err(Problem { line: SILENT, .. }) => None,
+            row => Some(row),
+        });
+        let ended = sink.take_all(rows, |records| {
             told = records;
             Ok(())
         });
@@ -322,6 +367,16 @@ mod tests {
         assert_eq!(batches((0..3).map(|n| row(n, 600 << 10)).collect()).0, [1, 1, 1]);
         assert_eq!(batches(vec![row(0, 1), row(1, 2 << 20), row(2, 1)]).0, [1, 1, 1]);
         assert_eq!(batches(vec![]).0, [0; 0]);
+    }
+
+    /// Stands for a source that is silent, in these tests.
+    const SILENT: u64 = u64::MAX;
+
+    #[test]
+    fn rows_do_not_wait_for_a_silent_source() {
+        let silent = || Err(Problem { line: SILENT, text: String::new() });
+        let rows = vec![silent(), row(0, 1), row(1, 1), silent(), silent(), row(2, 1)];
+        assert_eq!(batches(rows), (vec![2, 1], None));
     }
 
     #[test]
