@@ -88,7 +88,7 @@ fn doubled(base: Duration, times: u32) -> Duration {
 
 /// From nine tenths to eleven tenths of `wait`.
 fn spread(wait: Duration, random: u64) -> Duration {
-    wait.mul_f64(0.9 + 0.2 * (random as f64 / u64::MAX as f64))
+    wait.min(LONGEST).mul_f64(0.9 + 0.2 * (random as f64 / u64::MAX as f64))
 }
 
 #[cfg(test)]
@@ -112,6 +112,13 @@ mod tests {
             assert!((due.wait.as_secs_f64() - secs).abs() < 0.001, "{due:?}");
             assert_eq!(due.reason, Reason::Interval);
         }
+    }
+
+    #[test]
+    fn an_interval_beyond_all_time_is_a_day() {
+        let mut schedule = Schedule::new(Duration::MAX);
+        assert_eq!(schedule.after(&report(0, None), u64::MAX).wait, LONGEST);
+        assert_eq!(schedule.after(&trap(), u64::MAX).wait, LONGEST);
     }
 
     #[test]
