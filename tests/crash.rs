@@ -69,7 +69,8 @@ impl Primary {
         let engine = open(dir.path());
         let host = Host::builder(Arc::clone(&engine)).listen(localhost()).start().unwrap();
         let url = format!("http://{}", host.local_addr().unwrap());
-        let (history, stop) = (Arc::default(), Arc::new(AtomicBool::new(false)));
+        let history = Arc::new(Mutex::new(HashMap::from([(Hash::ZERO, Vec::new())])));
+        let stop = Arc::new(AtomicBool::new(false));
         let (history_of, stopped) = (Arc::clone(&history), Arc::clone(&stop));
         let writer = std::thread::spawn(move || {
             let mut n = 0_u64;
@@ -82,8 +83,7 @@ impl Primary {
                 }
                 engine.write(batch).unwrap();
                 // The root is known before any peer can have seen it.
-                let mut history: std::sync::MutexGuard<'_, HashMap<_, _>> =
-                    Mutex::lock(&history_of).unwrap();
+                let mut history = history_of.lock().unwrap();
                 engine.flush().unwrap();
                 let hashes = engine.manifest().iter().map(|segment| segment.hash).collect();
                 history.insert(engine.root(), hashes);
