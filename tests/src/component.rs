@@ -42,7 +42,7 @@ pub fn component(wat: &str) -> Vec<u8> {
     encoder.module(&module).expect("a module").validate(true).encode().expect("a component")
 }
 
-/// The component of [`wat`].
+/// The component of what [`wat()`] makes.
 pub fn policy(body: &str) -> Vec<u8> {
     component(&wat(body))
 }
