@@ -22,11 +22,12 @@ impl Engine {
     /// [`ApplyError::Storage`] when the disk fails; the same staged segment can be applied again.
     pub fn apply(&self, segment: &mut StagedSegment) -> Result<Applied, ApplyError> {
         let hash = segment.hash();
+        // Of two peers that bring the same segment, the second finds it here and reads nothing.
+        let _applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
         if self.has(&hash) {
             return Ok(Applied { duplicate: true, ..Applied::default() });
         }
         self.store.check()?;
-        let _applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
         let entries = self.read_segment(segment)?;
         let latest = entries.iter().map(|entry| entry.version.timestamp).max();
         let latest = latest.unwrap_or(i64::MIN);
@@ -38,14 +39,7 @@ impl Engine {
         let records = entries.len() as u64;
         let winners = self.winners(entries)?;
         let mut batch = self.store.batch(PersistMode::SyncAll);
-        let mut overtaken = Vec::new();
-        for entry in &winners {
-            batch.insert(&self.store.records, entry.key.as_slice(), entry.version.encode());
-            if writer.pending.contains_key(&entry.key) {
-                batch.remove(&self.store.pending, entry.key.as_slice());
-                overtaken.push(&entry.key);
-            }
-        }
+        self.store.put_winners(&mut batch, &writer, &winners);
         let id = writer.absent.get(&hash).copied().unwrap_or(writer.next_id);
         let meta = SegmentMeta { id, hash, bytes: segment.len(), records };
         let mut position = writer.position;
@@ -53,9 +47,7 @@ impl Engine {
         batch.insert(&self.store.state, POSITION, position.encode());
         self.commit_with(batch, segment, &meta)?;
 
-        for key in overtaken {
-            writer.forget_pending(key);
-        }
+        winners.iter().for_each(|entry| writer.forget_pending(&entry.key));
         writer.position = position;
         let Writer { next_id, absent, .. } = &mut *writer;
         absent.remove(&hash);
@@ -83,10 +75,7 @@ impl Engine {
             segment.file.rewind()?;
             let file = BufReader::with_capacity(256 << 10, &segment.file);
             let limit = self.options.max_segment_inflated_bytes;
-            let mut reader = Reader::new(file, segment.len(), limit)?;
-            let mut entries = Vec::new();
-            while reader.next_block(&mut entries)? {}
-            Ok(entries)
+            Reader::new(file, segment.len(), limit)?.read_all()
         };
         read().map_err(|invalid| match invalid {
             Invalid::Rejected(why) => ApplyError::Rejected { hash: segment.hash(), why },

@@ -11,6 +11,7 @@ use fjall::{
 };
 
 use super::record::Version;
+use super::segment::Entry;
 use super::{EngineError, SegmentMeta, Watermark, index};
 use crate::Hash;
 
@@ -128,27 +129,37 @@ impl Store {
         self.db.snapshot().range(&self.records, range)
     }
 
-    /// As [`Store::version`], but never between the records of a batch that is being committed.
-    pub(super) fn committed_version<T>(
-        &self,
-        key: &[u8],
-        read: impl FnOnce(Option<Version<&[u8]>>) -> T,
-    ) -> Result<T, EngineError> {
-        match self.db.snapshot().get(&self.records, key)? {
-            Some(bytes) => Ok(read(Some(Version::decode(&bytes)?))),
-            None => Ok(read(None)),
-        }
-    }
-
     /// Runs `read` on what is stored under a key.
     pub(super) fn version<T>(
         &self,
         key: &[u8],
         read: impl FnOnce(Option<Version<&[u8]>>) -> T,
     ) -> Result<T, EngineError> {
-        match self.records.get(key)? {
-            Some(bytes) => Ok(read(Some(Version::decode(&bytes)?))),
-            None => Ok(read(None)),
+        decoded(self.records.get(key)?, read)
+    }
+
+    /// As [`Store::version`], but never between the records of a batch that is being committed.
+    pub(super) fn committed_version<T>(
+        &self,
+        key: &[u8],
+        read: impl FnOnce(Option<Version<&[u8]>>) -> T,
+    ) -> Result<T, EngineError> {
+        decoded(self.db.snapshot().get(&self.records, key)?, read)
+    }
+
+    /// Stores what won a merge. A local write that it overtakes does not wait for a flush any
+    /// more; once the batch is committed, the writer is to forget it too.
+    pub(super) fn put_winners(
+        &self,
+        batch: &mut OwnedWriteBatch,
+        writer: &Writer,
+        winners: &[Entry],
+    ) {
+        for entry in winners {
+            batch.insert(&self.records, entry.key.as_slice(), entry.version.encode());
+            if writer.pending.contains_key(&entry.key) {
+                batch.remove(&self.pending, entry.key.as_slice());
+            }
         }
     }
 
@@ -171,6 +182,13 @@ impl Store {
         };
         self.segments.iter().map(load).collect()
     }
+}
+
+fn decoded<T>(
+    found: Option<fjall::UserValue>,
+    read: impl FnOnce(Option<Version<&[u8]>>) -> T,
+) -> Result<T, EngineError> {
+    Ok(read(found.as_deref().map(Version::decode).transpose()?))
 }
 
 impl std::fmt::Debug for Store {

@@ -222,10 +222,7 @@ impl Engine {
         let read = || -> Result<Vec<Entry>, Invalid> {
             let file = BufReader::with_capacity(256 << 10, File::open(&path)?);
             // Bounded by what it was when it was applied.
-            let mut reader = Reader::new(file, segment.bytes, u64::MAX)?;
-            let mut entries = Vec::new();
-            while reader.next_block(&mut entries)? {}
-            Ok(entries)
+            Reader::new(file, segment.bytes, u64::MAX)?.read_all()
         };
         Ok(match read() {
             Ok(entries) if entries.len() as u64 == segment.records => Ok(entries),
@@ -258,10 +255,7 @@ impl Engine {
         let mut writer = self.writer();
         let winners = self.winners(entries)?;
         let mut batch = self.store.batch(PersistMode::SyncAll);
-        for entry in &winners {
-            batch.insert(&self.store.records, entry.key.as_slice(), entry.version.encode());
-            batch.remove(&self.store.pending, entry.key.as_slice());
-        }
+        self.store.put_winners(&mut batch, &writer, &winners);
         self.store.commit(batch)?;
         winners.iter().for_each(|entry| writer.forget_pending(&entry.key));
         self.publish(&writer);

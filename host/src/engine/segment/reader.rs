@@ -80,11 +80,15 @@ impl<R: Read> Reader<R> {
         Ok(Self { input, left, budget: limit, limit, inflate, compressed, block })
     }
 
+    /// All records, in the order of the file.
+    pub(in crate::engine) fn read_all(mut self) -> Result<Vec<Entry>, Invalid> {
+        let mut entries = Vec::new();
+        while self.next_block(&mut entries)? {}
+        Ok(entries)
+    }
+
     /// Appends the records of the next block to `entries`. False when there was none.
-    pub(in crate::engine) fn next_block(
-        &mut self,
-        entries: &mut Vec<Entry>,
-    ) -> Result<bool, Invalid> {
+    pub(super) fn next_block(&mut self, entries: &mut Vec<Entry>) -> Result<bool, Invalid> {
         if self.left == 0 {
             return Ok(false);
         }

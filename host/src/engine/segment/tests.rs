@@ -26,10 +26,7 @@ fn encode(entries: &[Entry]) -> Vec<u8> {
 
 fn decode(bytes: &[u8]) -> Result<Vec<Entry>, String> {
     let read = || -> Result<Vec<Entry>, Invalid> {
-        let mut reader = Reader::new(bytes, bytes.len() as u64, 1 << 30)?;
-        let mut entries = Vec::new();
-        while reader.next_block(&mut entries)? {}
-        Ok(entries)
+        Reader::new(bytes, bytes.len() as u64, 1 << 30)?.read_all()
     };
     read().map_err(|invalid| match invalid {
         Invalid::Rejected(why) => why,
