@@ -91,7 +91,7 @@ fn raw(primary: &StockNode, db: &Path) -> Result<(Duration, u64)> {
     let mut bytes = 0;
     for segment in peer.manifest()? {
         let file = engine.stage()?;
-        let staged = peer.fetch(segment.hash, file, &AtomicBool::new(false))?;
+        let mut staged = peer.fetch(segment.hash, file, &AtomicBool::new(false))?;
         staged.sync()?;
         bytes += staged.len();
     }

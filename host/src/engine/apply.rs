@@ -1,13 +1,17 @@
 //! A peer's segment becomes part of this node.
 
+use std::fs::File;
 use std::io::{BufReader, Seek as _};
-use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use fjall::PersistMode;
 
+use super::index::Registration;
+use super::memtable::{Cursors, Run};
 use super::record::now;
-use super::segment::{Entry, Invalid, Reader};
+use super::segment::{Invalid, Reader, Records};
 use super::store::{POSITION, Writer};
 use super::{Applied, ApplyError, Engine, EngineError, SegmentMeta, StagedSegment};
 use crate::Hash;
@@ -28,34 +32,51 @@ impl Engine {
             return Ok(Applied { duplicate: true, ..Applied::default() });
         }
         self.store.check()?;
-        let entries = self.read_segment(segment)?;
-        let latest = entries.iter().map(|entry| entry.version.timestamp).max();
+        let Prepared { mut records, count, .. } = match segment.prepared.take() {
+            Some(prepared) => prepared,
+            None => self.read_ahead(segment, self.options.max_segment_inflated_bytes, None)?,
+        };
+        let latest = records.iter().map(|entry| entry.version.timestamp).max();
         let latest = latest.unwrap_or(i64::MIN);
         self.check_clock(hash, latest)?;
         let mut writer = self.writer();
         if self.has(&hash) {
             return Ok(Applied { duplicate: true, ..Applied::default() });
         }
-        let records = entries.len() as u64;
-        let winners = self.winners(entries)?;
+        self.make_room(&mut writer)?;
+        let tied = self.keep_winners(&mut records)?;
+        let written = records.len() as u64;
+
         let mut batch = self.store.batch(PersistMode::SyncAll);
-        self.store.put_winners(&mut batch, &writer, &winners);
-        let id = writer.absent.get(&hash).copied().unwrap_or(writer.next_id);
-        let meta = SegmentMeta { id, hash, bytes: segment.len(), records };
+        let overtaken = |key: &&[u8]| writer.pending.contains_key(*key);
+        let overtaken = records.iter().map(|entry| entry.key).filter(overtaken);
+        let overtaken: Vec<_> = overtaken.map(<[u8]>::to_vec).collect();
+        // They do not wait for a flush any more.
+        overtaken.iter().for_each(|key| batch.remove(&self.store.pending, key.as_slice()));
+        let known = writer.absent.get(&hash);
+        let id = known.map_or(writer.next_id, |known| known.meta.id);
+        let registration = Registration {
+            meta: SegmentMeta { id, hash, bytes: segment.len(), records: count },
+            own: known.is_some_and(|known| known.own),
+            tied: tied > 0,
+            drained: written == 0,
+        };
         let mut position = writer.position;
         position.stamp = position.stamp.max(latest);
         batch.insert(&self.store.state, POSITION, position.encode());
-        self.commit_with(batch, segment, &meta)?;
+        self.commit_with(batch, segment, &registration)?;
 
-        winners.iter().for_each(|entry| writer.forget_pending(&entry.key));
+        overtaken.iter().for_each(|key| writer.forget_pending(key));
         writer.position = position;
         let Writer { next_id, absent, .. } = &mut *writer;
         absent.remove(&hash);
         *next_id = (*next_id).max(id + 1);
+        if written > 0 {
+            self.set_memtable(self.memtable().with(Run::new(id, records)));
+        }
         self.publish(&writer);
-        self.register(meta);
-        let written = winners.len() as u64;
-        Ok(Applied { written, skipped: records - written, duplicate: false })
+        self.register(registration);
+        Ok(Applied { written, skipped: count - written, duplicate: false })
     }
 
     /// What is stamped too far ahead would win over all that nodes with a right clock write, and
@@ -70,41 +91,108 @@ impl Engine {
         Err(ApplyError::ClockAhead { hash, ahead, bound })
     }
 
-    fn read_segment(&self, segment: &mut StagedSegment) -> Result<Vec<Entry>, ApplyError> {
-        let mut read = || -> Result<Vec<Entry>, Invalid> {
+    /// Does what can be done ahead of [`Engine::apply`], and beside it: the bytes go to disk, and
+    /// the records into memory, as far as there is room. What fails here fails there, and is told.
+    pub fn prepare(&self, segment: &mut StagedSegment) {
+        // What the records take is not known yet. Those that take more are read when it is their
+        // turn, one segment at a time.
+        let room = segment.len().saturating_mul(4).min(self.options.max_segment_inflated_bytes);
+        let Some(room) = Room::take(&self.prepared, room, MAX_PREPARED) else { return };
+        if segment.sync().is_ok() {
+            segment.prepared = self.read_ahead(segment, room.bytes, Some(room)).ok();
+        }
+    }
+
+    fn read_ahead(
+        &self,
+        segment: &mut StagedSegment,
+        limit: u64,
+        room: Option<Room>,
+    ) -> Result<Prepared, ApplyError> {
+        let mut read = || -> Result<Records, Invalid> {
             segment.file.rewind()?;
-            let file = BufReader::with_capacity(256 << 10, &segment.file);
-            let limit = self.options.max_segment_inflated_bytes;
-            Reader::new(file, segment.len(), limit)?.read_all()
+            read_records(&segment.file, segment.len(), limit)
         };
-        read().map_err(|invalid| match invalid {
+        let mut records = read().map_err(|invalid| match invalid {
             Invalid::Rejected(why) => ApplyError::Rejected { hash: segment.hash(), why },
             Invalid::Io(source) => {
                 let context = format!("can't read the staged segment {}", segment.hash());
                 ApplyError::Storage(EngineError::Io { context, source })
             }
-        })
+        })?;
+        let count = records.len() as u64;
+        records.normalize();
+        Ok(Prepared { records, count, _room: room })
     }
 
-    /// The entries that win over what is stored, in key order, one a key.
-    pub(super) fn winners(&self, mut entries: Vec<Entry>) -> Result<Vec<Entry>, EngineError> {
-        // In order already, but for segments that no known writer makes. Of several entries of a
-        // key the greatest comes first, and stays.
-        entries.sort_by(|a, b| a.key.cmp(&b.key).then_with(|| b.version.cmp(&a.version)));
-        entries.dedup_by(|later, first| later.key == first.key);
-        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
-            return Ok(entries);
-        };
-        if self.store.records.range(&first.key[..]..=&last.key[..]).next().is_none() {
-            return Ok(entries);
-        }
-        let mut winners = Vec::with_capacity(entries.len());
-        for entry in entries {
-            let ours = entry.version.as_ref();
-            if self.store.version(&entry.key, |there| there.is_none_or(|there| ours > there))? {
-                winners.push(entry);
+    /// Of a segment's records, in key order, leaves those that win over what is here. Returns how many of the
+    /// others are here already.
+    pub(super) fn keep_winners(&self, records: &mut Records) -> Result<u64, EngineError> {
+        let Some(last) = records.len().checked_sub(1) else { return Ok(0) };
+        let memtable = self.memtable();
+        let mut cursors = Cursors::new(memtable.runs());
+        let range = records.key(0)..=records.key(last);
+        let stored = self.store.records.range(range).next().is_some();
+        let (mut winners, mut tied) = (Vec::with_capacity(records.len()), 0);
+        for i in 0..records.len() {
+            let entry = records.get(i);
+            let mut there = cursors.get(entry.key).map(|there| entry.version.cmp(&there.version));
+            if stored
+                && there.is_none_or(std::cmp::Ordering::is_gt)
+                && self.filter.may_contain(entry.key)
+            {
+                there = self.store.version(entry.key, |stored| {
+                    stored.map(|stored| entry.version.cmp(&stored.version)).or(there)
+                })?;
+            }
+            match there {
+                None | Some(std::cmp::Ordering::Greater) => winners.push(i),
+                Some(std::cmp::Ordering::Equal) => tied += 1,
+                Some(std::cmp::Ordering::Less) => {}
             }
         }
-        Ok(winners)
+        if winners.len() < records.len() {
+            records.keep(&winners);
+        }
+        Ok(tied)
     }
+}
+
+/// Most bytes of memory for segments that wait to be applied.
+const MAX_PREPARED: u64 = 64 << 20;
+
+/// A segment's records, read ahead.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// In key order, each key once.
+    records: Records,
+    /// How many there are in the file.
+    count: u64,
+    _room: Option<Room>,
+}
+
+/// A share of a bounded number of bytes. It is free again when this is dropped.
+#[derive(Debug)]
+struct Room {
+    all: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl Room {
+    fn take(all: &Arc<AtomicU64>, bytes: u64, bound: u64) -> Option<Self> {
+        let more = |taken: u64| taken.checked_add(bytes).filter(|&sum| sum <= bound);
+        all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Self { all: Arc::clone(all), bytes })
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// The records of a whole segment file.
+pub(super) fn read_records(file: &File, len: u64, limit: u64) -> Result<Records, Invalid> {
+    Reader::new(BufReader::with_capacity(256 << 10, file), len, limit)?.read_all()
 }

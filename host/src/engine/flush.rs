@@ -4,9 +4,11 @@ use std::io::BufWriter;
 
 use fjall::PersistMode;
 
+use super::index::Registration;
+use super::record::Version;
 use super::segment::{self, Entry};
 use super::store::{POSITION, Writer};
-use super::{Engine, EngineError, SegmentMeta, StagedSegment, index, record::Version};
+use super::{Engine, EngineError, SegmentMeta, StagedSegment};
 
 impl Engine {
     /// Puts all pending writes into one segment, so that peers can pull them. None when there were
@@ -30,12 +32,11 @@ impl Engine {
         }
         self.store.check()?;
         let entries = writer.pending.iter().map(|(key, pending)| {
-            let version = self.store.version(key, |version| {
-                version.map(|Version { timestamp, deleted, value, ttl }| Version {
-                    timestamp,
-                    deleted,
-                    value: value.to_vec(),
-                    ttl,
+            // What the memtable has of the key is older.
+            let version = self.store.version(key, |stored| {
+                stored.map(|stored| {
+                    let Version { timestamp, deleted, value, ttl } = stored.version;
+                    Version { timestamp, deleted, value: value.to_vec(), ttl }
                 })
             })?;
             let missing = || EngineError::Corrupt("a pending write has no record".to_owned());
@@ -43,10 +44,12 @@ impl Engine {
             Ok(Entry { key: key.clone(), version, lsn: pending.lsn })
         });
         let (mut staged, records) = self.write_segment(entries)?;
-        let segment =
-            SegmentMeta { id: writer.next_id, hash: staged.hash(), bytes: staged.len(), records };
+        let id = writer.position.flush_id;
+        let meta = SegmentMeta { id, hash: staged.hash(), bytes: staged.len(), records };
+        let segment = Registration { meta, own: true, tied: false, drained: true };
         let mut position = writer.position;
         position.confirmed_lsn = position.lsn;
+        position.flush_id = writer.next_id;
 
         let mut batch = self.store.batch(PersistMode::SyncAll);
         for key in writer.pending.keys() {
@@ -59,11 +62,12 @@ impl Engine {
         writer.position = position;
         writer.pending.clear();
         writer.pending_bytes = 0;
-        self.register(segment.clone());
-        Ok(Some(segment))
+        let meta = segment.meta.clone();
+        self.register(segment);
+        Ok(Some(meta))
     }
 
-    fn write_segment(
+    pub(super) fn write_segment(
         &self,
         entries: impl Iterator<Item = Result<Entry, EngineError>>,
     ) -> Result<(StagedSegment, u64), EngineError> {
@@ -81,11 +85,11 @@ impl Engine {
         &self,
         mut batch: fjall::OwnedWriteBatch,
         staged: &mut StagedSegment,
-        segment: &SegmentMeta,
+        segment: &Registration,
     ) -> Result<(), EngineError> {
-        let path = self.folder.segment(&segment.hash);
+        let path = self.folder.segment(&segment.meta.hash);
         staged.move_to(&path).map_err(EngineError::io("write", &path))?;
-        let (key, value) = index::encode(segment);
+        let (key, value) = segment.encode();
         batch.insert(&self.store.segments, key, value);
         let committed = self.folder.sync_segments().and_then(|()| self.store.commit(batch));
         match committed {

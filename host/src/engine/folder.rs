@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use super::EngineError;
 use crate::Hash;
 
-const FORMAT: &str = "edgestore-host 1\n";
+const FORMAT: &str = "edgestore-host 2\n";
 
 /// An open database folder. The lock goes when this is dropped.
 #[derive(Debug)]
@@ -211,7 +211,8 @@ fn is_database(path: &Path) -> Result<bool, EngineError> {
         Ok(bytes) => {
             let found = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned();
             return foreign(format!(
-                "its FORMAT is {:?}, and this version reads {:?}",
+                "its FORMAT is {:?}, and this version reads {:?}. Pull everything again into a \
+                 new folder",
                 found.trim_end(),
                 FORMAT.trim_end()
             ));

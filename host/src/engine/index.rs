@@ -1,53 +1,104 @@
-//! Which segments this node has: in memory, as the store has them registered.
+//! Which segments this node has, or had: in memory, as the store has them registered.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::{EngineError, SegmentMeta};
 use crate::Hash;
 
-/// The registered segments whose files are there.
+/// A segment as it is registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Registration {
+    pub(super) meta: SegmentMeta,
+    /// This node made it, and so may make another one of it.
+    pub(super) own: bool,
+    /// It brought versions that were here already: what has those may not be needed any more.
+    pub(super) tied: bool,
+    /// Its records are in the record store, and not only in the memtable.
+    pub(super) drained: bool,
+}
+
+/// The registered segments whose files are there, and the hashes of those that are not needed any
+/// more.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     /// By id, ascending.
-    segments: Vec<SegmentMeta>,
+    segments: Vec<Registration>,
     by_hash: HashMap<Hash, usize>,
     /// For the root, which is taken over sorted hashes.
     sorted: BTreeSet<Hash>,
     root: Option<Hash>,
     bytes: u64,
     records: u64,
+    retired: HashSet<Hash>,
 }
 
 impl Index {
     /// Adds a segment; one of the same hash is left as it is.
-    pub(super) fn insert(&mut self, segment: SegmentMeta) {
-        if !self.sorted.insert(segment.hash) {
+    pub(super) fn insert(&mut self, segment: Registration) {
+        let hash = segment.meta.hash;
+        if !self.sorted.insert(hash) {
             return;
         }
+        self.retired.remove(&hash);
         self.root = None;
-        self.bytes += segment.bytes;
-        self.records += segment.records;
-        let at = self.segments.partition_point(|other| other.id < segment.id);
+        self.bytes += segment.meta.bytes;
+        self.records += segment.meta.records;
+        let at = self.segments.partition_point(|other| other.meta.id < segment.meta.id);
         self.segments.insert(at, segment);
-        for (i, segment) in self.segments.iter().enumerate().skip(at) {
-            self.by_hash.insert(segment.hash, i);
+        self.number(at);
+    }
+
+    /// Takes segments out, those that are there.
+    pub(super) fn remove(&mut self, hashes: &HashSet<Hash>) {
+        let first = self.segments.iter().position(|segment| hashes.contains(&segment.meta.hash));
+        let Some(first) = first else { return };
+        for removed in self.segments.extract_if(first.., |one| hashes.contains(&one.meta.hash)) {
+            self.sorted.remove(&removed.meta.hash);
+            self.by_hash.remove(&removed.meta.hash);
+            self.bytes -= removed.meta.bytes;
+            self.records -= removed.meta.records;
+        }
+        self.root = None;
+        self.number(first);
+    }
+
+    /// Takes segments out, and remembers that they were here.
+    pub(super) fn retire(&mut self, hashes: &HashSet<Hash>) {
+        self.remove(hashes);
+        self.retired.extend(hashes);
+    }
+
+    fn number(&mut self, from: usize) {
+        for (i, segment) in self.segments.iter().enumerate().skip(from) {
+            self.by_hash.insert(segment.meta.hash, i);
         }
     }
 
-    /// Takes a segment out, if it is there. Slow: it happens once in a lifetime.
-    pub(super) fn remove(&mut self, hash: &Hash) {
-        let kept = self.segments.iter().filter(|segment| segment.hash != *hash).cloned();
-        let kept: Vec<_> = kept.collect();
-        *self = Self::default();
-        kept.into_iter().for_each(|segment| self.insert(segment));
-    }
-
-    pub(super) fn get(&self, hash: &Hash) -> Option<&SegmentMeta> {
+    pub(super) fn get(&self, hash: &Hash) -> Option<&Registration> {
         self.by_hash.get(hash).map(|&i| &self.segments[i])
     }
 
-    pub(super) fn all(&self) -> &[SegmentMeta] {
+    pub(super) fn get_mut(&mut self, hash: &Hash) -> Option<&mut Registration> {
+        self.by_hash.get(hash).map(|&i| &mut self.segments[i])
+    }
+
+    /// Whether the segment is here, or was and is not needed any more.
+    pub(super) fn knows(&self, hash: &Hash) -> bool {
+        self.by_hash.contains_key(hash) || self.retired.contains(hash)
+    }
+
+    pub(super) fn all(&self) -> &[Registration] {
         &self.segments
+    }
+
+    /// Notes that nothing is in the memtable any more.
+    pub(super) fn all_drained(&mut self) {
+        self.segments.iter_mut().for_each(|segment| segment.drained = true);
+    }
+
+    /// How many segments were retired.
+    pub(super) fn retired(&self) -> usize {
+        self.retired.len()
     }
 
     /// Bytes of all segment files, and records in them.
@@ -65,26 +116,38 @@ impl Index {
     }
 }
 
-/// A segment as it is registered in the store: key and value, integers big-endian.
-pub(super) fn encode(segment: &SegmentMeta) -> ([u8; 8], [u8; 48]) {
-    let mut value = [0; 48];
-    value[..32].copy_from_slice(segment.hash.as_bytes());
-    value[32..40].copy_from_slice(&segment.bytes.to_be_bytes());
-    value[40..].copy_from_slice(&segment.records.to_be_bytes());
-    (segment.id.to_be_bytes(), value)
-}
+const OWN: u8 = 1;
+const TIED: u8 = 2;
+const DRAINED: u8 = 4;
 
-pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<SegmentMeta, EngineError> {
-    let parse = || {
-        let id = u64::from_be_bytes(key.try_into().ok()?);
-        let (hash, rest) = value.split_first_chunk::<32>()?;
-        let (bytes, records) = rest.split_first_chunk::<8>()?;
-        Some(SegmentMeta {
-            id,
-            hash: Hash::from_bytes(*hash),
-            bytes: u64::from_be_bytes(*bytes),
-            records: u64::from_be_bytes(records.try_into().ok()?),
-        })
-    };
-    parse().ok_or_else(|| EngineError::Corrupt("the registration of a segment".to_owned()))
+impl Registration {
+    /// Key and value in the store: `id`; `hash, bytes, records, flags`; integers big-endian.
+    pub(super) fn encode(&self) -> ([u8; 8], [u8; 49]) {
+        let mut value = [0; 49];
+        value[..32].copy_from_slice(self.meta.hash.as_bytes());
+        value[32..40].copy_from_slice(&self.meta.bytes.to_be_bytes());
+        value[40..48].copy_from_slice(&self.meta.records.to_be_bytes());
+        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+        value[48] = flag(self.own, OWN) | flag(self.tied, TIED) | flag(self.drained, DRAINED);
+        (self.meta.id.to_be_bytes(), value)
+    }
+
+    pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<Self, EngineError> {
+        let parse = || {
+            let id = u64::from_be_bytes(key.try_into().ok()?);
+            let (hash, rest) = value.split_first_chunk::<32>()?;
+            let (bytes, rest) = rest.split_first_chunk::<8>()?;
+            let (records, rest) = rest.split_first_chunk::<8>()?;
+            let &[flags] = rest else { return None };
+            let meta = SegmentMeta {
+                id,
+                hash: Hash::from_bytes(*hash),
+                bytes: u64::from_be_bytes(*bytes),
+                records: u64::from_be_bytes(*records),
+            };
+            let set = |flag: u8| flags & flag != 0;
+            Some(Self { meta, own: set(OWN), tied: set(TIED), drained: set(DRAINED) })
+        };
+        parse().ok_or_else(|| EngineError::Corrupt("the registration of a segment".to_owned()))
+    }
 }

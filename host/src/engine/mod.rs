@@ -20,12 +20,16 @@
 //! One write runs at a time; reads never wait for it.
 
 mod apply;
+mod drain;
 mod error;
+mod filter;
 mod flush;
 mod folder;
 mod index;
+mod memtable;
 mod read;
 mod record;
+mod scan;
 mod segment;
 mod staging;
 mod store;
@@ -35,14 +39,17 @@ mod write;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use fjall::PersistMode;
 
 pub use self::error::{ApplyError, EngineError};
+use self::filter::Filter;
 use self::folder::Folder;
-use self::index::Index;
+use self::index::{Index, Registration};
+use self::memtable::Memtable;
 pub(crate) use self::read::prefix_end;
 pub use self::record::{MAX_BATCH, MAX_KEY, MAX_RECORD, Record};
 pub use self::staging::{HashMismatch, StagedSegment, StagingFile};
@@ -63,9 +70,18 @@ pub struct EngineOptions {
     pub flush_bytes: u64,
     /// Block cache of the record store, in bytes. Default: 64 MiB.
     pub cache_bytes: u64,
+    /// Memory for a filter that knows which keys are not in the record store, in bytes: ten bits a
+    /// key are plenty. Default: 16 MiB.
+    pub filter_bytes: usize,
+    /// Records of applied segments are gathered in memory until they take this many bytes, and then
+    /// put into the record store together. Default: 32 MiB.
+    pub memtable_bytes: u64,
     /// A segment that takes more than this many bytes in memory, 128 for each record included, is
     /// rejected. Default: 512 MiB.
     pub max_segment_inflated_bytes: u64,
+    /// What was deleted, or has expired, for longer than this may be forgotten. A peer that was away
+    /// for longer may bring back what was deleted meanwhile. Default: 10 days.
+    pub tombstone_grace: Duration,
     /// A segment with a record that is stamped further than this in the future is not applied.
     /// Default: 5 min.
     pub max_clock_ahead: Duration,
@@ -77,7 +93,10 @@ impl Default for EngineOptions {
             sync_writes: true,
             flush_bytes: 8 << 20,
             cache_bytes: 64 << 20,
+            filter_bytes: 16 << 20,
+            memtable_bytes: 32 << 20,
             max_segment_inflated_bytes: 512 << 20,
+            tombstone_grace: Duration::from_secs(10 * 24 * 60 * 60),
             max_clock_ahead: Duration::from_secs(5 * 60),
         }
     }
@@ -154,6 +173,12 @@ pub struct Engine {
     /// Held while a segment is in memory.
     applying: Mutex<()>,
     index: RwLock<Index>,
+    /// Of the record store's keys.
+    filter: Filter,
+    /// Bytes of memory that staged segments take.
+    prepared: Arc<AtomicU64>,
+    /// Changed by the writer alone.
+    memtable: RwLock<Arc<Memtable>>,
     progress: RwLock<Progress>,
     options: EngineOptions,
     folder: Folder,
@@ -177,11 +202,21 @@ impl Engine {
         let (folder, store) =
             Folder::open(path.as_ref(), |records| Store::open(records, options.cache_bytes))?;
         let mut writer = store.load_writer()?;
-        let index = recover_segments(&folder, &store, &mut writer)?;
-        let progress = RwLock::new(writer.progress());
-        let (writer, index) = (Mutex::new(writer), RwLock::new(index));
-        let applying = Mutex::default();
-        Ok(Self { store, writer, applying, index, progress, options, folder })
+        let (index, undrained) = recover_segments(&folder, &store, &mut writer)?;
+        let engine = Self {
+            progress: RwLock::new(writer.progress()),
+            filter: Filter::new(options.filter_bytes, store.is_empty()?),
+            prepared: Arc::default(),
+            store,
+            writer: Mutex::new(writer),
+            applying: Mutex::default(),
+            index: RwLock::new(index),
+            memtable: RwLock::default(),
+            options,
+            folder,
+        };
+        engine.recover_memtable(undrained)?;
+        Ok(engine)
     }
 
     /// The database folder.
@@ -211,7 +246,7 @@ impl Engine {
         if let Some(root) = self.index().cached_root() {
             return root;
         }
-        self.index.write().unwrap_or_else(PoisonError::into_inner).root()
+        self.index_mut().root()
     }
 
     /// Whether a node of this root has the same segments.
@@ -219,20 +254,20 @@ impl Engine {
         self.root() == *root
     }
 
-    /// Whether the segment is here.
+    /// Whether the segment is here, or was and is not needed any more.
     pub fn has(&self, hash: &Hash) -> bool {
-        self.index().get(hash).is_some()
+        self.index().knows(hash)
     }
 
-    /// Those of `hashes` that are not here, in their order.
+    /// Those of `hashes` that are not here and never were, in their order.
     pub fn missing(&self, hashes: &[Hash]) -> Vec<Hash> {
         let index = self.index();
-        hashes.iter().filter(|hash| index.get(hash).is_none()).copied().collect()
+        hashes.iter().filter(|hash| !index.knows(hash)).copied().collect()
     }
 
     /// All segments, in the order in which they were registered.
     pub fn manifest(&self) -> Vec<SegmentMeta> {
-        self.index().all().to_vec()
+        self.index().all().iter().map(|segment| segment.meta.clone()).collect()
     }
 
     /// How far this node is.
@@ -261,7 +296,7 @@ impl Engine {
     /// # Errors
     /// When the file is there and can't be opened.
     pub fn open_segment(&self, hash: &Hash) -> Result<Option<(File, u64)>, EngineError> {
-        let Some(len) = self.index().get(hash).map(|segment| segment.bytes) else {
+        let Some(len) = self.index().get(hash).map(|segment| segment.meta.bytes) else {
             return Ok(None);
         };
         let path = self.folder.segment(hash);
@@ -296,38 +331,55 @@ impl Engine {
         *self.progress.write().unwrap_or_else(PoisonError::into_inner) = writer.progress();
     }
 
-    fn register(&self, segment: SegmentMeta) {
-        self.index.write().unwrap_or_else(PoisonError::into_inner).insert(segment);
+    fn memtable(&self) -> Arc<Memtable> {
+        Arc::clone(&self.memtable.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn unregister(&self, hash: &Hash) {
-        self.index.write().unwrap_or_else(PoisonError::into_inner).remove(hash);
+    fn set_memtable(&self, memtable: Memtable) {
+        *self.memtable.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(memtable);
+    }
+
+    fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn register(&self, segment: Registration) {
+        self.index_mut().insert(segment);
     }
 }
 
 /// Makes files and registrations agree after whatever happened: what is registered nowhere never
-/// became visible, and goes; what has lost its file is remembered as absent.
+/// became visible, or is not needed any more, and goes; what has lost its file is remembered as
+/// absent. Also returns what was not yet drained from the memtable.
 fn recover_segments(
     folder: &Folder,
     store: &Store,
     writer: &mut Writer,
-) -> Result<Index, EngineError> {
+) -> Result<(Index, Vec<Registration>), EngineError> {
     let mut files: std::collections::HashMap<Hash, u64> =
         folder.segment_files()?.into_iter().collect();
     let mut index = Index::default();
+    let mut undrained = Vec::new();
+    index.retire(&store.load_retired()?);
     for segment in store.load_segments()? {
-        writer.next_id = writer.next_id.max(segment.id + 1);
-        match files.remove(&segment.hash) {
-            Some(len) if len == segment.bytes => index.insert(segment),
+        let SegmentMeta { id, hash, bytes, .. } = segment.meta;
+        writer.next_id = writer.next_id.max(id + 1);
+        match files.remove(&hash) {
+            Some(len) if len == bytes => {
+                if !segment.drained {
+                    undrained.push(segment.clone());
+                }
+                index.insert(segment);
+            }
             found => {
                 tracing::warn!(
-                    hash = %segment.hash,
-                    expected_bytes = segment.bytes,
+                    %hash,
+                    expected_bytes = bytes,
                     found_bytes = found,
-                    "the file of a segment is gone or damaged; its records are safe, and the file \
-                     is pulled again from a peer that has it. If none has: verify --repair"
+                    "the file of a segment is gone or damaged; it is pulled again from a peer that \
+                     has it. If none has: verify --repair"
                 );
-                writer.absent.insert(segment.hash, segment.id);
+                writer.absent.insert(hash, segment);
             }
         }
     }
@@ -335,7 +387,7 @@ fn recover_segments(
         let path = folder.segment(&hash);
         fs::remove_file(&path).map_err(EngineError::io("remove", &path))?;
     }
-    Ok(index)
+    Ok((index, undrained))
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! Reads: the live records, from a snapshot.
 
 use std::ops::Bound;
+use std::sync::PoisonError;
 
-use super::record::{Record, Version, now, split, store_key};
+use super::record::{Record, Stored, Version, now, split, store_key};
+use super::scan::Scan;
 use super::{Engine, EngineError};
 
 impl Engine {
@@ -20,7 +22,7 @@ impl Engine {
     /// As there.
     pub fn get_record(&self, ns: &[u8], key: &[u8]) -> Result<Option<Record>, EngineError> {
         let Ok(store_key) = store_key(ns, key) else { return Ok(None) };
-        self.store.committed_version(&store_key, |version| live(key, version?, now()))
+        self.version(&store_key, |version| live(key, version?, now()))
     }
 
     /// Live records with `start` <= key < `end`, in key order; without an end, to the end of the
@@ -63,8 +65,8 @@ impl Engine {
     pub fn namespaces(&self) -> Result<Vec<Vec<u8>>, EngineError> {
         let mut namespaces = Vec::new();
         let mut from = Bound::Unbounded;
-        while let Some(first) = self.store.snapshot((from, Bound::Unbounded)).next() {
-            let key = first.key()?;
+        while let Some(first) = self.versions((from, Bound::Unbounded)).next() {
+            let (key, _) = first?;
             let ns = split(&key).map(|(ns, _)| ns.to_vec()).unwrap_or_default();
             if self.range(&ns, b"", None)?.next().transpose()?.is_some() {
                 namespaces.push(ns.clone());
@@ -83,16 +85,37 @@ impl Engine {
         end: Bound<Vec<u8>>,
     ) -> impl Iterator<Item = Result<Record, EngineError>> + use<> {
         let empty = matches!(&end, Bound::Excluded(end) if *end <= start);
-        let found = (!empty).then(|| self.store.snapshot((Bound::Included(start), end)));
+        let found = (!empty).then(|| self.versions((Bound::Included(start), end)));
         let now = now();
-        found.into_iter().flatten().filter_map(move |guard| {
+        found.into_iter().flatten().filter_map(move |version| {
             let record = || -> Result<Option<Record>, EngineError> {
-                let (key, value) = guard.into_inner()?;
+                let (key, value) = version?;
                 let key = split(&key).map(|(_, key)| key).unwrap_or_default();
-                Ok(live(key, Version::decode(&value)?, now))
+                Ok(live(key, Stored::decode(&value)?.version, now))
             };
             record().transpose()
         })
+    }
+
+    /// Runs `read` on the version of a key.
+    pub(super) fn version<T>(
+        &self,
+        key: &[u8],
+        read: impl FnOnce(Option<Version<&[u8]>>) -> T,
+    ) -> Result<T, EngineError> {
+        // First the memtable: what goes from there is in the store before.
+        let memtable = self.memtable();
+        let applied = memtable.get(key).map(|applied| applied.version);
+        self.store
+            .committed_version(key, |stored| read(applied.max(stored.map(|stored| stored.version))))
+    }
+
+    /// All versions in a range of store keys, as they are now.
+    pub(super) fn versions(&self, range: (Bound<Vec<u8>>, Bound<Vec<u8>>)) -> Scan {
+        // While the memtable is held, nothing goes from it to the store, and nothing comes to it.
+        let memtable = self.memtable.read().unwrap_or_else(PoisonError::into_inner);
+        let (start, end) = (range.0.clone(), range.1.clone());
+        Scan::new(self.store.range(range), memtable.runs(), (&start, &end))
     }
 }
 

@@ -37,7 +37,7 @@ pub struct Record {
 }
 
 /// What the store holds under a key: a put or a tombstone. Ordered by who wins.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Version<V> {
     pub(super) timestamp: i64,
     pub(super) deleted: bool,
@@ -46,24 +46,26 @@ pub(super) struct Version<V> {
     pub(super) ttl: u32,
 }
 
-const FIXED: usize = 8 + 4 + 1;
-
-impl<V: AsRef<[u8]>> Version<V> {
-    /// `timestamp: i64, ttl: u32, op: u8, value`, little-endian; `op` as in a segment.
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let value = self.value.as_ref();
-        let mut bytes = Vec::with_capacity(FIXED + value.len());
-        bytes.extend(self.timestamp.to_le_bytes());
-        bytes.extend(self.ttl.to_le_bytes());
-        bytes.push(op(self.deleted));
-        bytes.extend(value);
-        bytes
-    }
-
+impl<V> Version<V> {
     /// Whether a read at `now` (Unix nanoseconds) finds it.
     pub(super) fn is_live(&self, now: i64) -> bool {
-        let end = i128::from(self.timestamp) + i128::from(self.ttl) * 1_000_000_000;
-        !self.deleted && (self.ttl == 0 || i128::from(now) < end)
+        i128::from(now) < self.end()
+    }
+
+    /// Whether it has been deleted or expired for longer than `grace`.
+    pub(super) fn is_past(&self, now: i64, grace: Duration) -> bool {
+        let grace = i128::try_from(grace.as_nanos()).unwrap_or(i128::MAX);
+        i128::from(now) >= self.end().saturating_add(grace)
+    }
+
+    /// When reads cease to find it, in Unix nanoseconds.
+    fn end(&self) -> i128 {
+        let written = i128::from(self.timestamp);
+        match (self.deleted, self.ttl) {
+            (true, _) => written,
+            (false, 0) => i128::MAX,
+            (false, ttl) => written + i128::from(ttl) * 1_000_000_000,
+        }
     }
 }
 
@@ -74,14 +76,40 @@ impl Version<Vec<u8>> {
     }
 }
 
-impl<'a> Version<&'a [u8]> {
+/// A version in the store, with the segment that has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stored<V> {
+    /// The id of a segment that holds this very version, or of the next flush. One at most, however
+    /// many hold it: so a segment that owns nothing is not needed any more.
+    pub(super) owner: u64,
+    pub(super) version: Version<V>,
+}
+
+impl<V: AsRef<[u8]>> Stored<V> {
+    /// `owner: u64, timestamp: i64, ttl: u32, op: u8, value`, little-endian; `op` as in a segment.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let Self { owner, version } = self;
+        let value = version.value.as_ref();
+        let mut bytes = Vec::with_capacity(8 + 8 + 4 + 1 + value.len());
+        bytes.extend(owner.to_le_bytes());
+        bytes.extend(version.timestamp.to_le_bytes());
+        bytes.extend(version.ttl.to_le_bytes());
+        bytes.push(op(version.deleted));
+        bytes.extend(value);
+        bytes
+    }
+}
+
+impl<'a> Stored<&'a [u8]> {
     pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, EngineError> {
-        let parts = bytes.split_first_chunk::<8>().and_then(|(timestamp, rest)| {
+        let parts = bytes.split_first_chunk::<8>().and_then(|(owner, rest)| {
+            let (timestamp, rest) = rest.split_first_chunk::<8>()?;
             let (ttl, rest) = rest.split_first_chunk::<4>()?;
             let (op, value) = rest.split_first()?;
             let deleted = deleted(*op)?;
             let (timestamp, ttl) = (i64::from_le_bytes(*timestamp), u32::from_le_bytes(*ttl));
-            Some(Self { timestamp, deleted, value, ttl })
+            let version = Version { timestamp, deleted, value, ttl };
+            Some(Self { owner: u64::from_le_bytes(*owner), version })
         });
         parts.ok_or_else(|| EngineError::Corrupt("a stored record is cut or changed".to_owned()))
     }

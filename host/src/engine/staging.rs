@@ -9,6 +9,7 @@ use std::path::Path;
 
 use tempfile::{NamedTempFile, TempPath};
 
+use super::apply::Prepared;
 use crate::Hash;
 
 /// An unverified download in progress. Removed from disk when dropped.
@@ -58,7 +59,7 @@ impl StagingFile {
     pub(super) fn finish(self) -> StagedSegment {
         let hash = Hash::from(self.hasher.finalize());
         let (file, path) = self.file.into_parts();
-        StagedSegment { file, path, hash, len: self.len }
+        StagedSegment { file, path, hash, len: self.len, prepared: None, synced: false }
     }
 
     /// Ends the download.
@@ -94,6 +95,9 @@ pub struct StagedSegment {
     pub(super) path: TempPath,
     hash: Hash,
     len: u64,
+    /// What was done ahead: see [`Engine::prepare`](super::Engine::prepare).
+    pub(super) prepared: Option<Prepared>,
+    synced: bool,
 }
 
 impl StagedSegment {
@@ -116,12 +120,16 @@ impl StagedSegment {
     ///
     /// # Errors
     /// When the disk fails.
-    pub fn sync(&self) -> io::Result<()> {
-        self.file.sync_all()
+    pub fn sync(&mut self) -> io::Result<()> {
+        if !self.synced {
+            self.file.sync_all()?;
+            self.synced = true;
+        }
+        Ok(())
     }
 
     /// Makes the bytes durable under the name `to`, in the same file system.
-    pub(super) fn move_to(&self, to: &Path) -> io::Result<()> {
+    pub(super) fn move_to(&mut self, to: &Path) -> io::Result<()> {
         self.sync()?;
         fs::rename(&self.path, to)
     }

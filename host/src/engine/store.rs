@@ -1,6 +1,6 @@
 //! The record store: which keyspaces there are, and what the writer remembers between two writes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,13 +10,17 @@ use fjall::{
     Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable as _,
 };
 
-use super::record::Version;
-use super::segment::Entry;
-use super::{EngineError, SegmentMeta, Watermark, index};
+use super::index::Registration;
+use super::record::Stored;
+use super::{EngineError, Watermark};
 use crate::Hash;
 
 /// How long a commit waits for the disk.
 const STALL: Duration = Duration::from_secs(60);
+
+/// Of the keyspaces besides the records. They take few bytes a write, and the journal goes on as
+/// long as one of them has not been written out.
+const SMALL_MEMTABLE: u64 = 4 << 20;
 
 /// Key of the [`Position`] among the state.
 pub(super) const POSITION: &[u8] = b"position";
@@ -24,12 +28,16 @@ pub(super) const POSITION: &[u8] = b"position";
 /// The keyspaces of the database.
 pub(super) struct Store {
     db: Database,
-    /// Store key to [`Version`].
+    /// Store key to [`Stored`] version.
     pub(super) records: Keyspace,
     /// Store key of each local write that is in no segment, to [`Pending`].
     pub(super) pending: Keyspace,
-    /// Segments by id.
+    /// Segments by id, to [`Registration`].
     pub(super) segments: Keyspace,
+    /// Hashes of segments that are not needed any more, to when they went (Unix seconds).
+    pub(super) retired: Keyspace,
+    /// Ids of segments to those of the segments that took over all that they owned.
+    pub(super) heirs: Keyspace,
     pub(super) state: Keyspace,
     /// Set once a commit has failed.
     pub(super) poisoned: AtomicBool,
@@ -45,6 +53,8 @@ pub(super) struct Position {
     pub(super) write_token: u64,
     /// The latest stamp that was given or seen, so that the clock may go back.
     pub(super) stamp: i64,
+    /// The id that the segment of the next flush will have, and owner of what is pending.
+    pub(super) flush_id: u64,
 }
 
 /// A local write that is in no segment.
@@ -61,9 +71,11 @@ pub(super) struct Writer {
     pub(super) position: Position,
     pub(super) pending: BTreeMap<Vec<u8>, Pending>,
     pub(super) pending_bytes: u64,
+    /// Keys of the memtable that were written since, and so are later in the store.
+    pub(super) overwritten: HashSet<Vec<u8>>,
     pub(super) next_id: u64,
-    /// Registered segments whose files are gone, with their ids.
-    pub(super) absent: HashMap<Hash, u64>,
+    /// Registered segments whose files are gone.
+    pub(super) absent: HashMap<Hash, Registration>,
 }
 
 /// What readers see of the writer.
@@ -76,16 +88,29 @@ pub(super) struct Progress {
 
 impl Store {
     pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, EngineError> {
-        let db = Database::builder(path).cache_size(cache_bytes).open().map_err(
-            |error| match error {
-                fjall::Error::Locked => EngineError::Locked { path: path.to_owned() },
-                error => error.into(),
-            },
-        )?;
-        let open = |name| db.keyspace(name, KeyspaceCreateOptions::default);
-        let (records, pending) = (open("records")?, open("pending")?);
-        let (segments, state) = (open("segments")?, open("state")?);
-        Ok(Self { db, records, pending, segments, state, poisoned: AtomicBool::new(false) })
+        // With several, one of them spins while another one compacts.
+        let builder = Database::builder(path).cache_size(cache_bytes).worker_threads(1);
+        let db = builder.open().map_err(|error| match error {
+            fjall::Error::Locked => EngineError::Locked { path: path.to_owned() },
+            error => error.into(),
+        })?;
+        let small = || KeyspaceCreateOptions::default().max_memtable_size(SMALL_MEMTABLE);
+        let open = |name| db.keyspace(name, small);
+        Ok(Self {
+            records: db.keyspace("records", KeyspaceCreateOptions::default)?,
+            pending: open("pending")?,
+            segments: open("segments")?,
+            retired: open("retired")?,
+            heirs: open("heirs")?,
+            state: open("state")?,
+            db,
+            poisoned: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether there are no records.
+    pub(super) fn is_empty(&self) -> Result<bool, EngineError> {
+        Ok(self.records.is_empty()?)
     }
 
     /// Whether a write may succeed at all.
@@ -121,19 +146,24 @@ impl Store {
 
     /// All records, as they are now.
     pub(super) fn all(&self) -> fjall::Iter {
-        self.snapshot((Bound::Unbounded, Bound::Unbounded))
+        self.range((Bound::Unbounded, Bound::Unbounded))
     }
 
     /// The records of a range of store keys, as they are now.
-    pub(super) fn snapshot(&self, range: (Bound<Vec<u8>>, Bound<Vec<u8>>)) -> fjall::Iter {
+    pub(super) fn range(&self, range: (Bound<Vec<u8>>, Bound<Vec<u8>>)) -> fjall::Iter {
         self.db.snapshot().range(&self.records, range)
+    }
+
+    /// All keyspaces as they are now.
+    pub(super) fn snapshot(&self) -> fjall::Snapshot {
+        self.db.snapshot()
     }
 
     /// Runs `read` on what is stored under a key.
     pub(super) fn version<T>(
         &self,
         key: &[u8],
-        read: impl FnOnce(Option<Version<&[u8]>>) -> T,
+        read: impl FnOnce(Option<Stored<&[u8]>>) -> T,
     ) -> Result<T, EngineError> {
         decoded(self.records.get(key)?, read)
     }
@@ -142,25 +172,29 @@ impl Store {
     pub(super) fn committed_version<T>(
         &self,
         key: &[u8],
-        read: impl FnOnce(Option<Version<&[u8]>>) -> T,
+        read: impl FnOnce(Option<Stored<&[u8]>>) -> T,
     ) -> Result<T, EngineError> {
         decoded(self.db.snapshot().get(&self.records, key)?, read)
     }
 
-    /// Stores what won a merge. A local write that it overtakes does not wait for a flush any
-    /// more; once the batch is committed, the writer is to forget it too.
-    pub(super) fn put_winners(
+    /// Puts many records into the store at once, in ascending key order, past its journal and
+    /// memtable. Durable when it returns. After an error nothing more is written.
+    pub(super) fn ingest<K: AsRef<[u8]>>(
         &self,
-        batch: &mut OwnedWriteBatch,
-        writer: &Writer,
-        winners: &[Entry],
-    ) {
-        for entry in winners {
-            batch.insert(&self.records, entry.key.as_slice(), entry.version.encode());
-            if writer.pending.contains_key(&entry.key) {
-                batch.remove(&self.pending, entry.key.as_slice());
+        records: impl IntoIterator<Item = (K, Vec<u8>)>,
+    ) -> Result<(), EngineError> {
+        self.check()?;
+        let ingest = || -> fjall::Result<()> {
+            let mut ingestion = self.records.start_ingestion()?;
+            for (key, value) in records {
+                ingestion.write(key.as_ref(), value)?;
             }
-        }
+            ingestion.finish()
+        };
+        ingest().map_err(|error| {
+            self.poisoned.store(true, Ordering::Relaxed);
+            error.into()
+        })
     }
 
     pub(super) fn load_writer(&self) -> Result<Writer, EngineError> {
@@ -168,6 +202,7 @@ impl Store {
         if let Some(bytes) = self.state.get(POSITION)? {
             writer.position = Position::decode(&bytes)?;
         }
+        writer.next_id = writer.position.flush_id + 1;
         for guard in self.pending.iter() {
             let (key, value) = guard.into_inner()?;
             writer.note_pending(key.to_vec(), Pending::decode(&value)?);
@@ -175,20 +210,28 @@ impl Store {
         Ok(writer)
     }
 
-    pub(super) fn load_segments(&self) -> Result<Vec<SegmentMeta>, EngineError> {
+    pub(super) fn load_segments(&self) -> Result<Vec<Registration>, EngineError> {
         let load = |guard: fjall::Guard| {
             let (key, value) = guard.into_inner()?;
-            index::decode(&key, &value)
+            Registration::decode(&key, &value)
         };
         self.segments.iter().map(load).collect()
+    }
+
+    pub(super) fn load_retired(&self) -> Result<HashSet<Hash>, EngineError> {
+        let load = |guard: fjall::Guard| {
+            let hash = <[u8; 32]>::try_from(&*guard.key()?);
+            hash.map(Hash::from_bytes).or_else(|_| corrupt("the hash of a retired segment"))
+        };
+        self.retired.iter().map(load).collect()
     }
 }
 
 fn decoded<T>(
     found: Option<fjall::UserValue>,
-    read: impl FnOnce(Option<Version<&[u8]>>) -> T,
+    read: impl FnOnce(Option<Stored<&[u8]>>) -> T,
 ) -> Result<T, EngineError> {
-    Ok(read(found.as_deref().map(Version::decode).transpose()?))
+    Ok(read(found.as_deref().map(Stored::decode).transpose()?))
 }
 
 impl std::fmt::Debug for Store {
@@ -224,19 +267,20 @@ impl Writer {
 impl Position {
     /// All fields, little-endian, in their order.
     pub(super) fn encode(&self) -> Vec<u8> {
-        let Self { lsn, confirmed_lsn, write_token, stamp } = *self;
+        let Self { lsn, confirmed_lsn, write_token, stamp, flush_id } = *self;
         [
             lsn.to_le_bytes(),
             confirmed_lsn.to_le_bytes(),
             write_token.to_le_bytes(),
             stamp.to_le_bytes(),
+            flush_id.to_le_bytes(),
         ]
         .concat()
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, EngineError> {
         let (words, []) = bytes.as_chunks::<8>() else { return corrupt("the writer's position") };
-        let &[lsn, confirmed_lsn, write_token, stamp] = words else {
+        let &[lsn, confirmed_lsn, write_token, stamp, flush_id] = words else {
             return corrupt("the writer's position");
         };
         Ok(Self {
@@ -244,6 +288,7 @@ impl Position {
             confirmed_lsn: u64::from_le_bytes(confirmed_lsn),
             write_token: u64::from_le_bytes(write_token),
             stamp: i64::from_le_bytes(stamp),
+            flush_id: u64::from_le_bytes(flush_id),
         })
     }
 }

@@ -450,9 +450,9 @@ fn one_engine_at_a_time_and_no_foreign_folder() {
     drop(engine);
     drop(open(&path));
 
-    fs::write(path.join("FORMAT"), "edgestore-host 2\n").unwrap();
+    fs::write(path.join("FORMAT"), "edgestore-host 3\n").unwrap();
     let error = Engine::open(&path).unwrap_err().to_string();
-    assert!(error.contains("edgestore-host 2"), "{error}");
+    assert!(error.contains("edgestore-host 3"), "{error}");
 
     let project = dir.path().join("project");
     fs::create_dir_all(project.join("staging")).unwrap();
@@ -512,12 +512,22 @@ fn after_a_failed_commit_nothing_is_written_and_nothing_is_lost() {
     // Fails after the file has its name.
     let (mut other, meta) = (
         stage(&engine, &bytes),
-        SegmentMeta { id: 0, hash: Hash::of(&bytes), bytes: bytes.len() as u64, records: 1 },
+        Registration {
+            meta: SegmentMeta {
+                id: 9,
+                hash: Hash::of(&bytes),
+                bytes: bytes.len() as u64,
+                records: 1,
+            },
+            own: false,
+            tied: false,
+            drained: true,
+        },
     );
     engine.store.poisoned.store(true, Ordering::Relaxed);
     let batch = engine.store.batch(PersistMode::SyncAll);
     assert!(engine.commit_with(batch, &mut other, &meta).unwrap_err().is_storage());
-    assert!(engine.folder.segment(&meta.hash).exists());
+    assert!(engine.folder.segment(&meta.meta.hash).exists());
     for error in [
         engine.apply(&mut staged).map(drop).unwrap_err().to_string(),
         engine.put(b"ns", b"own", b"2").map(drop).unwrap_err().to_string(),

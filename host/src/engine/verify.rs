@@ -7,15 +7,17 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, BufReader};
+use std::fs;
+use std::io;
+use std::ops::Bound;
 
 use fjall::PersistMode;
 
-use super::record::{Version, split};
-use super::segment::{Entry, Invalid, Reader};
+use super::index::Registration;
+use super::record::{Stored, now, split};
+use super::segment::Entry;
 use super::store::{POSITION, Pending};
-use super::{Engine, EngineError, SegmentMeta};
+use super::{Engine, EngineError};
 use crate::Hash;
 
 /// Problems that are told one by one; further ones are only counted.
@@ -127,7 +129,7 @@ impl Engine {
             missing.into_iter().for_each(|hash| found.note(Problem::Missing(hash)));
         }
         self.verify_readable(repair, &mut found)?;
-        let manifest = self.manifest();
+        let manifest = self.index().all().to_vec();
         let mut covered = HashSet::new();
         for (done, segment) in (0..).zip(&manifest) {
             progress(done, manifest.len() as u64);
@@ -141,10 +143,10 @@ impl Engine {
 
     fn verify_readable(&self, repair: bool, found: &mut Verified) -> Result<(), EngineError> {
         let mut unreadable = Vec::new();
-        for guard in self.store.all() {
-            let (key, value) = guard.into_inner()?;
+        for version in self.versions((Bound::Unbounded, Bound::Unbounded)) {
+            let (key, value) = version?;
             found.records += 1;
-            if split(&key).is_none() || Version::decode(&value).is_err() {
+            if split(&key).is_none() || Stored::decode(&value).is_err() {
                 found.note(Problem::Unreadable(key.to_vec()));
                 unreadable.push(key.to_vec());
             }
@@ -166,32 +168,33 @@ impl Engine {
     /// One segment; adds the keys whose stored record is in it to `covered`.
     fn verify_segment(
         &self,
-        segment: &SegmentMeta,
+        segment: &Registration,
         repair: bool,
         covered: &mut HashSet<u128>,
         found: &mut Verified,
     ) -> Result<(), EngineError> {
-        let hash = segment.hash;
-        let entries = match self.read_registered(segment)? {
-            Ok(entries) => entries,
+        let hash = segment.meta.hash;
+        let records = match self.read_whole(segment)? {
+            Ok(records) => records,
             Err(why) => {
                 found.note(Problem::Damaged(hash, why));
                 return if repair { self.quarantine(segment) } else { Ok(()) };
             }
         };
+        let (now, grace) = (now(), self.options.tombstone_grace);
         let mut behind = Vec::new();
-        for entry in entries {
-            let theirs = &entry.version;
-            let order = self
-                .store
-                .version(&entry.key, |there| there.map(|there| there.cmp(&theirs.as_ref())));
+        for entry in records.iter() {
+            let order =
+                self.version(entry.key, |there| there.map(|there| there.cmp(&entry.version)));
             match order {
                 Ok(Some(std::cmp::Ordering::Equal)) => {
-                    covered.insert(fingerprint(&entry.key));
+                    covered.insert(fingerprint(entry.key));
                 }
                 Ok(Some(std::cmp::Ordering::Greater)) => {}
+                // The store forgets it by and by.
+                Ok(None) if entry.version.is_past(now, grace) => {}
                 Ok(Some(std::cmp::Ordering::Less) | None) => {
-                    found.note(Problem::Behind(hash, entry.key.clone()));
+                    found.note(Problem::Behind(hash, entry.key.to_vec()));
                     behind.push(entry);
                 }
                 // Told before.
@@ -200,64 +203,53 @@ impl Engine {
             }
         }
         if repair && !behind.is_empty() {
-            covered.extend(behind.iter().map(|entry| fingerprint(&entry.key)));
-            self.merge(behind)?;
+            covered.extend(behind.iter().map(|entry| fingerprint(entry.key)));
+            self.merge(segment.meta.id, &behind)?;
         }
         Ok(())
     }
 
-    /// The entries of a registered segment, or what is wrong with its file.
-    fn read_registered(
-        &self,
-        segment: &SegmentMeta,
-    ) -> Result<Result<Vec<Entry>, String>, EngineError> {
-        let path = self.folder.segment(&segment.hash);
-        let open = || File::open(&path).map_err(EngineError::io("open", &path));
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(open()?).map_err(EngineError::io("read", &path))?;
-        let actual = Hash::from(hasher.finalize());
-        if actual != segment.hash {
-            return Ok(Err(format!("its file has the bytes of {}", actual.short())));
-        }
-        let read = || -> Result<Vec<Entry>, Invalid> {
-            let file = BufReader::with_capacity(256 << 10, File::open(&path)?);
-            // Bounded by what it was when it was applied.
-            Reader::new(file, segment.bytes, u64::MAX)?.read_all()
-        };
-        Ok(match read() {
-            Ok(entries) if entries.len() as u64 == segment.records => Ok(entries),
-            Ok(entries) => {
-                Err(format!("it has {} records, not {}", entries.len(), segment.records))
-            }
-            Err(Invalid::Rejected(why)) => Err(why),
-            Err(Invalid::Io(source)) => return Err(EngineError::io("read", &path)(source)),
-        })
-    }
-
     /// From here on the segment counts as missing.
-    fn quarantine(&self, segment: &SegmentMeta) -> Result<(), EngineError> {
+    fn quarantine(&self, segment: &Registration) -> Result<(), EngineError> {
         let mut writer = self.writer();
-        let (from, dir) = (self.folder.segment(&segment.hash), self.path().join("quarantine"));
-        let to = dir.join(format!("{}.dat", segment.hash));
+        let hash = segment.meta.hash;
+        let (from, dir) = (self.folder.segment(&hash), self.path().join("quarantine"));
+        let to = dir.join(format!("{hash}.dat"));
         let quarantine = || -> io::Result<()> {
             fs::create_dir_all(&dir)?;
             fs::rename(&from, &to)
         };
         quarantine().map_err(EngineError::io("move to quarantine", &from))?;
         self.folder.sync_segments()?;
-        writer.absent.insert(segment.hash, segment.id);
-        self.unregister(&segment.hash);
+        writer.absent.insert(hash, segment.clone());
+        self.index_mut().remove(&[hash].into());
         Ok(())
     }
 
-    /// Merges entries of a segment that is registered already.
-    fn merge(&self, entries: Vec<Entry>) -> Result<(), EngineError> {
+    /// Merges entries of a segment that is registered already, one a key.
+    fn merge(&self, owner: u64, entries: &[Entry<&[u8]>]) -> Result<(), EngineError> {
         let mut writer = self.writer();
-        let winners = self.winners(entries)?;
+        let memtable = self.memtable();
         let mut batch = self.store.batch(PersistMode::SyncAll);
-        self.store.put_winners(&mut batch, &writer, &winners);
+        let mut merged = Vec::new();
+        for Entry { key, version, .. } in entries {
+            if self.version(key, |there| there.is_none_or(|there| there < *version))? {
+                batch.insert(
+                    &self.store.records,
+                    *key,
+                    Stored { owner, version: *version }.encode(),
+                );
+                batch.remove(&self.store.pending, *key);
+                merged.push(*key);
+            }
+        }
         self.store.commit(batch)?;
-        winners.iter().for_each(|entry| writer.forget_pending(&entry.key));
+        for key in merged {
+            writer.forget_pending(key);
+            if memtable.get(key).is_some() {
+                writer.overwritten.insert(key.to_vec());
+            }
+        }
         self.publish(&writer);
         Ok(())
     }
@@ -271,33 +263,42 @@ impl Engine {
         let mut writer = self.writer();
         let mut position = writer.position;
         let mut uncovered = Vec::new();
-        for guard in self.store.all() {
-            let (key, value) = guard.into_inner()?;
+        for version in self.versions((Bound::Unbounded, Bound::Unbounded)) {
+            let (key, value) = version?;
             let known = covered.contains(&fingerprint(&key)) || writer.pending.contains_key(&*key);
-            if known || Version::decode(&value).is_err() {
+            let Ok(stored) = Stored::decode(&value) else { continue };
+            if known {
                 continue;
             }
             found.note(Problem::Uncovered(key.to_vec()));
             if repair {
                 position.lsn += 1;
-                let bytes = (key.len() + value.len()) as u64;
-                uncovered.push((key.to_vec(), Pending { lsn: position.lsn, bytes }));
+                let pending =
+                    Pending { lsn: position.lsn, bytes: (key.len() + value.len()) as u64 };
+                let stored = Stored { owner: position.flush_id, ..stored };
+                uncovered.push((key.to_vec(), stored.encode(), pending));
             }
         }
         if repair && !(uncovered.is_empty() && writer.absent.is_empty()) {
             let mut batch = self.store.batch(PersistMode::SyncAll);
             // All that was in them is somewhere else now. A peer that has them offers them.
-            for id in writer.absent.values() {
-                batch.remove(&self.store.segments, id.to_be_bytes());
+            for segment in writer.absent.values() {
+                batch.remove(&self.store.segments, segment.meta.id.to_be_bytes());
             }
-            for (key, pending) in &uncovered {
+            for (key, stored, pending) in &uncovered {
+                self.filter.insert(key);
+                batch.insert(&self.store.records, key.as_slice(), stored.as_slice());
                 batch.insert(&self.store.pending, key.as_slice(), pending.encode());
             }
             batch.insert(&self.store.state, POSITION, position.encode());
             self.store.commit(batch)?;
             writer.position = position;
             writer.absent.clear();
-            for (key, pending) in uncovered {
+            let memtable = self.memtable();
+            for (key, _, pending) in uncovered {
+                if memtable.get(&key).is_some() {
+                    writer.overwritten.insert(key.clone());
+                }
                 writer.note_pending(key, pending);
             }
             self.publish(&writer);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fjall::PersistMode;
 
-use super::record::{MAX_BATCH, Version, check_size, now, store_key, ttl_secs};
+use super::record::{MAX_BATCH, Stored, Version, check_size, now, store_key, ttl_secs};
 use super::store::{POSITION, Pending};
 use super::{Engine, EngineError};
 
@@ -139,14 +139,21 @@ impl Engine {
         let sync = self.options.sync_writes;
         let mut batch =
             self.store.batch(if sync { PersistMode::SyncAll } else { PersistMode::Buffer });
+        let owner = position.flush_id;
         for (key, (version, pending)) in &winners {
-            batch.insert(&self.store.records, key.as_slice(), version.encode());
+            self.filter.insert(key);
+            let stored = Stored { owner, version: version.as_ref() };
+            batch.insert(&self.store.records, key.as_slice(), stored.encode());
             batch.insert(&self.store.pending, key.as_slice(), pending.encode());
         }
         batch.insert(&self.store.state, POSITION, position.encode());
         self.store.commit(batch)?;
         writer.position = position;
+        let memtable = self.memtable();
         for (key, (_, pending)) in winners {
+            if memtable.get(&key).is_some() {
+                writer.overwritten.insert(key.clone());
+            }
             writer.note_pending(key, pending);
         }
         if writer.pending_bytes >= self.options.flush_bytes.min(MAX_BATCH as u64)

@@ -123,7 +123,12 @@ fn start_fetch(tick: &mut Tick, peer: usize, hash: Hash) -> Result<Transfer, typ
     };
     let cancel = Arc::new(AtomicBool::new(false));
     let cancelled = Arc::clone(&cancel);
-    let fetch = move |transport: &dyn PeerTransport| transport.fetch(hash, staging, &cancelled);
+    let engine = Arc::clone(&tick.services.engine);
+    let fetch = move |transport: &dyn PeerTransport| {
+        let mut staged = transport.fetch(hash, staging, &cancelled)?;
+        engine.prepare(&mut staged);
+        Ok(staged)
+    };
     match tick.services.peers[peer].submit(false, &tick.bell, &cancel, fetch) {
         Ok(slot) => Ok(Transfer { hash, peer, cancel, slot, taken: false }),
         Err(error) => Err(types::FetchError::Peer(tick.note_peer_error(peer, &error))),

@@ -15,9 +15,11 @@
 //! 3900 bytes, and writes records in key order, each key once.
 
 mod reader;
+mod records;
 mod writer;
 
-pub(super) use reader::{Entry, Invalid, Reader};
+pub(super) use reader::{Invalid, Reader};
+pub(super) use records::{Entry, Records};
 pub(super) use writer::write;
 
 /// Of the file and of each block: `EDGS` as the published crate has it, a little-endian `u32`.

@@ -6,18 +6,9 @@
 
 use std::io::{self, Read};
 
+use super::records::{Fixed, Records};
 use super::{ALIGN, HEADER, MAGIC, MAX_BLOCK};
-use crate::engine::record::{MAX_KEY, Version, deleted, split};
-
-/// One record of a segment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::engine) struct Entry {
-    /// As in the store, with its namespace.
-    pub(in crate::engine) key: Vec<u8>,
-    pub(in crate::engine) version: Version<Vec<u8>>,
-    /// The sequence number that the writer gave it.
-    pub(in crate::engine) lsn: u64,
-}
+use crate::engine::record::{MAX_KEY, deleted, split};
 
 /// Why there is no next block.
 #[derive(Debug)]
@@ -81,30 +72,40 @@ impl<R: Read> Reader<R> {
     }
 
     /// All records, in the order of the file.
-    pub(in crate::engine) fn read_all(mut self) -> Result<Vec<Entry>, Invalid> {
-        let mut entries = Vec::new();
-        while self.next_block(&mut entries)? {}
-        Ok(entries)
+    pub(in crate::engine) fn read_all(mut self) -> Result<Records, Invalid> {
+        let mut records = Records::default();
+        while self.next_block(&mut records)? {}
+        Ok(records)
     }
 
-    /// Appends the records of the next block to `entries`. False when there was none.
-    pub(super) fn next_block(&mut self, entries: &mut Vec<Entry>) -> Result<bool, Invalid> {
+    /// Appends the records of the next block to `records`. False when there was none.
+    pub(in crate::engine) fn next_block(&mut self, records: &mut Records) -> Result<bool, Invalid> {
         if self.left == 0 {
             return Ok(false);
         }
         self.inflate_block()?;
+        let mut at = records.bytes().len();
+        if u32::try_from(at + self.block.len()).is_err() {
+            return reject("it takes more than 4 GiB in memory");
+        }
+        records.bytes_mut().extend_from_slice(&self.block);
         let mut rest = &self.block[..];
         while !rest.is_empty() {
             let before = rest.len();
-            let Some(entry) = take_entry(&mut rest)? else { return reject("a record is cut") };
-            let cost = RECORD_COST + (before - rest.len()) as u64;
+            let Some((key, value, fixed)) = take_record(&mut rest)? else {
+                return reject("a record is cut");
+            };
+            let len = before - rest.len();
+            let cost = RECORD_COST + len as u64;
             self.budget = match self.budget.checked_sub(cost) {
                 Some(left) => left,
                 None => {
                     return reject(format!("it takes more than {} bytes in memory", self.limit));
                 }
             };
-            entries.push(entry);
+            // All lengths are below that of the block, and the key's was checked.
+            records.push((at + 4) as u32, key as u16, value as u32, fixed);
+            at += len;
         }
         Ok(true)
     }
@@ -149,8 +150,8 @@ impl<R: Read> Reader<R> {
     }
 }
 
-/// None where it is cut.
-fn take_entry(rest: &mut &[u8]) -> Result<Option<Entry>, Invalid> {
+/// The lengths of key and value, and what follows them; none where it is cut.
+fn take_record(rest: &mut &[u8]) -> Result<Option<(usize, usize, Fixed)>, Invalid> {
     let Some(key) = take_bytes(rest) else { return Ok(None) };
     let Some(value) = take_bytes(rest) else { return Ok(None) };
     let Some((fixed, after)) = rest.split_first_chunk::<21>() else { return Ok(None) };
@@ -160,14 +161,13 @@ fn take_entry(rest: &mut &[u8]) -> Result<Option<Entry>, Invalid> {
         return reject("a key has no namespace, or is too long");
     }
     let Some(deleted) = deleted(op) else { return reject(format!("{op} is no operation")) };
-    let version = Version {
+    let fixed = Fixed {
+        lsn: u64::from_le_bytes([l0, l1, l2, l3, l4, l5, l6, l7]),
         timestamp: i64::from_le_bytes(t),
-        deleted,
-        value: if deleted { Vec::new() } else { value.to_vec() },
         ttl: u32::from_le_bytes([x0, x1, x2, x3]),
+        deleted,
     };
-    let lsn = u64::from_le_bytes([l0, l1, l2, l3, l4, l5, l6, l7]);
-    Ok(Some(Entry { key: key.to_vec(), version, lsn }))
+    Ok(Some((key.len(), value.len(), fixed)))
 }
 
 fn take_bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {

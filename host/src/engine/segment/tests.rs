@@ -25,12 +25,12 @@ fn encode(entries: &[Entry]) -> Vec<u8> {
 }
 
 fn decode(bytes: &[u8]) -> Result<Vec<Entry>, String> {
-    let read = || -> Result<Vec<Entry>, Invalid> {
-        Reader::new(bytes, bytes.len() as u64, 1 << 30)?.read_all()
-    };
-    read().map_err(|invalid| match invalid {
-        Invalid::Rejected(why) => why,
-        Invalid::Io(error) => panic!("{error}"),
+    let records = Reader::new(bytes, bytes.len() as u64, 1 << 30).and_then(Reader::read_all);
+    records.map(|records| records.iter().map(Entry::to_owned).collect()).map_err(|invalid| {
+        match invalid {
+            Invalid::Rejected(why) => why,
+            Invalid::Io(error) => panic!("{error}"),
+        }
     })
 }
 
@@ -80,14 +80,14 @@ fn blocks_together_may_not_inflate_beyond_the_limit() {
     let entry = Entry { key: store_key(b"ns", b"k").unwrap(), version, lsn: 1 };
     let bytes = encode(&vec![entry; 20]);
     let mut reader = Reader::new(&bytes[..], bytes.len() as u64, 1_000_000).unwrap();
-    let mut entries = Vec::new();
+    let mut records = Records::default();
     let error = loop {
-        match reader.next_block(&mut entries) {
+        match reader.next_block(&mut records) {
             Ok(true) => {}
             Ok(false) => panic!("read it all"),
             Err(error) => break error,
         }
     };
     assert!(matches!(error, Invalid::Rejected(why) if why.contains("1000000 bytes")));
-    assert!(entries.len() < 10);
+    assert!(records.len() < 10);
 }

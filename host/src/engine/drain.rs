@@ -1,0 +1,102 @@
+//! The memtable's records go to the record store, many at once and in key order; and come back
+//! from the segment files after a crash before that.
+
+use std::fs::File;
+
+use fjall::PersistMode;
+
+use super::apply::read_records;
+use super::index::Registration;
+use super::memtable::{Memtable, Run};
+use super::scan::merge;
+use super::segment::{Invalid, Records};
+use super::store::Writer;
+use super::{Engine, EngineError};
+use crate::Hash;
+
+/// More segments than this are not read again at a start.
+const MAX_SEGMENTS: usize = 1000;
+
+impl Engine {
+    /// Drains the memtable once it is full.
+    pub(super) fn make_room(&self, writer: &mut Writer) -> Result<(), EngineError> {
+        let memtable = self.memtable();
+        let full = memtable.weight() as u64 >= self.options.memtable_bytes
+            || memtable.segments() >= MAX_SEGMENTS;
+        if full { self.drain(writer) } else { Ok(()) }
+    }
+
+    /// Puts all records of the memtable into the record store. Reads find them in either
+    /// meanwhile.
+    pub(super) fn drain(&self, writer: &mut Writer) -> Result<(), EngineError> {
+        let memtable = self.memtable();
+        if memtable.segments() == 0 {
+            return Ok(());
+        }
+        let records = merge(memtable.runs()).filter(|(key, _)| !writer.overwritten.contains(*key));
+        self.store.ingest(records.map(|(key, stored)| {
+            self.filter.insert(key);
+            (key, stored.encode())
+        }))?;
+
+        let mut batch = self.store.batch(PersistMode::SyncAll);
+        for segment in self.index().all().iter().filter(|segment| !segment.drained) {
+            let (key, value) = Registration { drained: true, ..segment.clone() }.encode();
+            batch.insert(&self.store.segments, key, value);
+        }
+        self.store.commit(batch)?;
+        self.index_mut().all_drained();
+        self.set_memtable(Memtable::default());
+        writer.overwritten.clear();
+        Ok(())
+    }
+
+    /// Fills the memtable with what was in it, from the files of these segments.
+    pub(super) fn recover_memtable(&self, undrained: Vec<Registration>) -> Result<(), EngineError> {
+        let mut writer = self.writer();
+        for segment in undrained {
+            let hash = segment.meta.hash;
+            match self.read_whole(&segment)? {
+                Ok(mut records) => {
+                    records.normalize();
+                    self.keep_winners(&mut records)?;
+                    self.set_memtable(self.memtable().with(Run::new(segment.meta.id, records)));
+                    self.make_room(&mut writer)?;
+                }
+                Err(why) => {
+                    tracing::warn!(
+                        %hash,
+                        "{why}; the segment is pulled again from a peer that has it. If none has: \
+                         verify --repair"
+                    );
+                    self.index_mut().remove(&[hash].into());
+                    writer.absent.insert(hash, segment);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The records of a registered segment, or what is wrong with its file.
+    pub(super) fn read_whole(
+        &self,
+        segment: &Registration,
+    ) -> Result<Result<Records, String>, EngineError> {
+        let meta = &segment.meta;
+        let path = self.folder.segment(&meta.hash);
+        let open = || File::open(&path).map_err(EngineError::io("open", &path));
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(open()?).map_err(EngineError::io("read", &path))?;
+        let actual = Hash::from(hasher.finalize());
+        if actual != meta.hash {
+            return Ok(Err(format!("its file has the bytes of {}", actual.short())));
+        }
+        // Bounded by what it was when it was applied.
+        Ok(match read_records(&open()?, meta.bytes, u64::MAX) {
+            Ok(records) if records.len() as u64 == meta.records => Ok(records),
+            Ok(records) => Err(format!("it has {} records, not {}", records.len(), meta.records)),
+            Err(Invalid::Rejected(why)) => Err(why),
+            Err(Invalid::Io(source)) => return Err(EngineError::io("read", &path)(source)),
+        })
+    }
+}
