@@ -72,6 +72,10 @@ impl Engine {
         absent.remove(&hash);
         *next_id = (*next_id).max(id + 1);
         if written > 0 {
+            // What was written locally meanwhile is not the latest any more.
+            if !writer.overwritten.is_empty() {
+                records.iter().for_each(|entry| drop(writer.overwritten.remove(entry.key)));
+            }
             self.set_memtable(self.memtable().with(Run::new(id, records)));
         }
         self.publish(&writer);

@@ -78,10 +78,6 @@ impl Index {
         self.by_hash.get(hash).map(|&i| &self.segments[i])
     }
 
-    pub(super) fn get_mut(&mut self, hash: &Hash) -> Option<&mut Registration> {
-        self.by_hash.get(hash).map(|&i| &mut self.segments[i])
-    }
-
     /// Whether the segment is here, or was and is not needed any more.
     pub(super) fn knows(&self, hash: &Hash) -> bool {
         self.by_hash.contains_key(hash) || self.retired.contains(hash)

@@ -20,6 +20,7 @@
 //! One write runs at a time; reads never wait for it.
 
 mod apply;
+mod compact;
 mod drain;
 mod error;
 mod filter;
@@ -36,15 +37,17 @@ mod store;
 mod verify;
 mod write;
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use fjall::PersistMode;
 
+pub use self::compact::{Compacted, Pace};
 pub use self::error::{ApplyError, EngineError};
 use self::filter::Filter;
 use self::folder::Folder;
@@ -79,6 +82,8 @@ pub struct EngineOptions {
     /// A segment that takes more than this many bytes in memory, 128 for each record included, is
     /// rejected. Default: 512 MiB.
     pub max_segment_inflated_bytes: u64,
+    /// A compaction makes segments of at most this many bytes, roughly. Default: 32 MiB.
+    pub max_merged_bytes: u64,
     /// What was deleted, or has expired, for longer than this may be forgotten. A peer that was away
     /// for longer may bring back what was deleted meanwhile. Default: 10 days.
     pub tombstone_grace: Duration,
@@ -96,6 +101,7 @@ impl Default for EngineOptions {
             filter_bytes: 16 << 20,
             memtable_bytes: 32 << 20,
             max_segment_inflated_bytes: 512 << 20,
+            max_merged_bytes: 32 << 20,
             tombstone_grace: Duration::from_secs(10 * 24 * 60 * 60),
             max_clock_ahead: Duration::from_secs(5 * 60),
         }
@@ -144,6 +150,8 @@ pub struct EngineStats {
     pub segment_bytes: u64,
     /// Records in all segments, superseded ones included.
     pub segment_records: u64,
+    /// Segments that were here and are not needed any more.
+    pub retired_segments: u64,
     /// Writes not yet in a segment.
     pub pending_records: u64,
     /// Bytes of their keys and values.
@@ -175,6 +183,13 @@ pub struct Engine {
     index: RwLock<Index>,
     /// Of the record store's keys.
     filter: Filter,
+    /// Held by what retires segments, or counts on none to go.
+    maintenance: Mutex<()>,
+    /// Segments that came since the last compaction.
+    registered: AtomicU64,
+    /// Segments that peers do not see any more, with the sizes of their files, which are still
+    /// there.
+    leaving: Mutex<HashMap<Hash, u64>>,
     /// Bytes of memory that staged segments take.
     prepared: Arc<AtomicU64>,
     /// Changed by the writer alone.
@@ -206,6 +221,9 @@ impl Engine {
         let engine = Self {
             progress: RwLock::new(writer.progress()),
             filter: Filter::new(options.filter_bytes, store.is_empty()?),
+            maintenance: Mutex::default(),
+            registered: AtomicU64::new(index.all().len() as u64),
+            leaving: Mutex::default(),
             prepared: Arc::default(),
             store,
             writer: Mutex::new(writer),
@@ -229,12 +247,13 @@ impl Engine {
         let progress = *self.progress.read().unwrap_or_else(PoisonError::into_inner);
         let index = self.index();
         let (segment_bytes, segment_records) = index.totals();
-        let segments = index.all().len() as u64;
+        let (segments, retired) = (index.all().len() as u64, index.retired() as u64);
         drop(index);
         EngineStats {
             segments,
             segment_bytes,
             segment_records,
+            retired_segments: retired,
             pending_records: progress.pending_records,
             pending_bytes: progress.pending_bytes,
             disk_bytes: self.folder.disk_bytes(),
@@ -296,7 +315,8 @@ impl Engine {
     /// # Errors
     /// When the file is there and can't be opened.
     pub fn open_segment(&self, hash: &Hash) -> Result<Option<(File, u64)>, EngineError> {
-        let Some(len) = self.index().get(hash).map(|segment| segment.meta.bytes) else {
+        let here = self.index().get(hash).map(|segment| segment.meta.bytes);
+        let Some(len) = here.or_else(|| self.leaving().get(hash).copied()) else {
             return Ok(None);
         };
         let path = self.folder.segment(hash);
@@ -339,11 +359,16 @@ impl Engine {
         *self.memtable.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(memtable);
     }
 
+    fn leaving(&self) -> MutexGuard<'_, HashMap<Hash, u64>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
         self.index.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn register(&self, segment: Registration) {
+        self.registered.fetch_add(1, Ordering::Relaxed);
         self.index_mut().insert(segment);
     }
 }
@@ -356,8 +381,7 @@ fn recover_segments(
     store: &Store,
     writer: &mut Writer,
 ) -> Result<(Index, Vec<Registration>), EngineError> {
-    let mut files: std::collections::HashMap<Hash, u64> =
-        folder.segment_files()?.into_iter().collect();
+    let mut files: HashMap<Hash, u64> = folder.segment_files()?.into_iter().collect();
     let mut index = Index::default();
     let mut undrained = Vec::new();
     index.retire(&store.load_retired()?);

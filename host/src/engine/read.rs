@@ -103,11 +103,24 @@ impl Engine {
         key: &[u8],
         read: impl FnOnce(Option<Version<&[u8]>>) -> T,
     ) -> Result<T, EngineError> {
+        self.stored(key, |stored| read(stored.map(|stored| stored.version)))
+    }
+
+    /// Runs `read` on the version of a key, and who owns it.
+    pub(super) fn stored<T>(
+        &self,
+        key: &[u8],
+        read: impl FnOnce(Option<Stored<&[u8]>>) -> T,
+    ) -> Result<T, EngineError> {
         // First the memtable: what goes from there is in the store before.
         let memtable = self.memtable();
-        let applied = memtable.get(key).map(|applied| applied.version);
-        self.store
-            .committed_version(key, |stored| read(applied.max(stored.map(|stored| stored.version))))
+        let applied = memtable.get(key);
+        self.store.committed_version(key, |stored| {
+            read(match (applied, stored) {
+                (Some(applied), Some(stored)) if applied.version > stored.version => Some(applied),
+                (applied, stored) => stored.or(applied),
+            })
+        })
     }
 
     /// All versions in a range of store keys, as they are now.

@@ -144,11 +144,6 @@ impl Store {
         self.db.batch().durability(Some(mode))
     }
 
-    /// All records, as they are now.
-    pub(super) fn all(&self) -> fjall::Iter {
-        self.range((Bound::Unbounded, Bound::Unbounded))
-    }
-
     /// The records of a range of store keys, as they are now.
     pub(super) fn range(&self, range: (Bound<Vec<u8>>, Bound<Vec<u8>>)) -> fjall::Iter {
         self.db.snapshot().range(&self.records, range)
@@ -216,6 +211,17 @@ impl Store {
             Registration::decode(&key, &value)
         };
         self.segments.iter().map(load).collect()
+    }
+
+    pub(super) fn load_heirs(&self) -> Result<HashMap<u64, u64>, EngineError> {
+        let load = |guard: fjall::Guard| {
+            let (from, to) = guard.into_inner()?;
+            match (<[u8; 8]>::try_from(&*from), <[u8; 8]>::try_from(&*to)) {
+                (Ok(from), Ok(to)) => Ok((u64::from_be_bytes(from), u64::from_be_bytes(to))),
+                _ => corrupt("who took over from a segment"),
+            }
+        };
+        self.heirs.iter().map(load).collect()
     }
 
     pub(super) fn load_retired(&self) -> Result<HashSet<Hash>, EngineError> {

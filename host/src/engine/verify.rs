@@ -10,6 +10,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::ops::Bound;
+use std::sync::PoisonError;
 
 use fjall::PersistMode;
 
@@ -121,6 +122,7 @@ impl Engine {
         repair: bool,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<Verified, EngineError> {
+        let _maintenance = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
         let mut found = Verified::default();
         {
             let writer = self.writer();

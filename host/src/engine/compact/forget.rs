@@ -1,0 +1,113 @@
+//! What was deleted, or has expired, long ago.
+//!
+//! A tombstone is needed as long as a segment holds an older version of its key: a peer that pulls
+//! that segment must get the tombstone, too, and so must this node if it ever reads the segment
+//! again. So all segments that hold something dead are read before a tombstone goes.
+
+use std::collections::HashSet;
+
+use fjall::PersistMode;
+
+use super::census::Census;
+use super::{Compacted, Halt, Pace};
+use crate::engine::Engine;
+use crate::engine::index::Registration;
+use crate::engine::record::Stored;
+use crate::engine::segment::Records;
+
+/// Records that are removed while writes wait.
+const CHUNK: usize = 10_000;
+
+/// How often segments that came meanwhile are looked at, too.
+const ROUNDS: usize = 10;
+
+impl Engine {
+    pub(super) fn forget_past(
+        &self,
+        census: &mut Census,
+        pace: &Pace,
+        done: &mut Compacted,
+    ) -> Result<(), Halt> {
+        if census.past.is_empty() {
+            return Ok(());
+        }
+        let dead = |segment: &&Registration| census.owned(segment.meta.id) < segment.meta.records;
+        let mut next: Vec<_> = census.segments.iter().filter(dead).cloned().collect();
+        let mut seen: HashSet<u64> =
+            census.segments.iter().map(|segment| segment.meta.id).collect();
+        for _ in 0..ROUNDS {
+            for segment in next {
+                if !self.keep_needed(&segment, census, pace)? {
+                    return Ok(());
+                }
+            }
+            let mut writer = self.writer();
+            if !writer.absent.is_empty() {
+                // Nobody knows what is in them.
+                return Ok(());
+            }
+            next = self.index().all().to_vec();
+            next.retain(|segment| seen.insert(segment.meta.id));
+            if next.is_empty() {
+                // Few at a time; what comes between two of these holds no older versions, or is
+                // looked at when the rest is forgotten.
+                let forgotten = self.forget_some(&mut writer, census)?;
+                done.forgotten += forgotten;
+                if census.past.is_empty() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes off the list what `segment` has an older version of. False when it can't be read.
+    fn keep_needed(
+        &self,
+        segment: &Registration,
+        census: &mut Census,
+        pace: &Pace,
+    ) -> Result<bool, Halt> {
+        let Some(mut reader) = self.open_checked(segment, pace)? else { return Ok(false) };
+        let mut block = Records::default();
+        while reader.next_block(&mut block)? {
+            pace.spend(block.weight() as u64)?;
+            for entry in block.iter() {
+                let Some(past) = census.past.get(entry.key) else { continue };
+                if Stored::decode(past)?.version != entry.version {
+                    census.past.remove(entry.key);
+                }
+            }
+            block.clear();
+        }
+        Ok(true)
+    }
+
+    /// Forgets some of what is on the list, and takes it off. The returned count is that of the
+    /// forgotten ones; what has changed since is not among them.
+    fn forget_some(
+        &self,
+        _writer: &mut crate::engine::store::Writer,
+        census: &mut Census,
+    ) -> Result<u64, Halt> {
+        let memtable = self.memtable();
+        let mut batch = self.store.batch(PersistMode::SyncAll);
+        let mut forgotten = 0;
+        let mut some = Vec::new();
+        while some.len() < CHUNK
+            && let Some(first) = census.past.pop_first()
+        {
+            some.push(first);
+        }
+        for (key, past) in &some {
+            let same = self.store.records.get(key)?.is_some_and(|value| *value == **past);
+            if same && memtable.get(key).is_none() {
+                batch.remove(&self.store.records, key.as_slice());
+                census.forget(&Stored::decode(past)?);
+                forgotten += 1;
+            }
+        }
+        self.store.commit(batch)?;
+        Ok(forgotten)
+    }
+}

@@ -1,0 +1,152 @@
+//! Several segments of this node's own become one, without what is dead in them.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{BufReader, BufWriter};
+
+use fjall::PersistMode;
+
+use super::census::resolve;
+use super::{Compacted, Halt, Pace};
+use crate::engine::index::Registration;
+use crate::engine::segment::{self, Entry, Reader, Records};
+use crate::engine::{Engine, EngineError, SegmentMeta, StagedSegment};
+
+impl Engine {
+    pub(super) fn merge_segments(
+        &self,
+        group: &[Registration],
+        pace: &Pace,
+        done: &mut Compacted,
+    ) -> Result<(), Halt> {
+        let mut inputs = Vec::new();
+        for segment in group {
+            match self.open_checked(segment, pace)? {
+                Some(reader) => inputs.push(Input::new(reader)?),
+                None => return Ok(()),
+            }
+        }
+        let ids: HashSet<u64> = group.iter().map(|segment| segment.meta.id).collect();
+        let heirs = self.store.load_heirs()?;
+        let (mut staged, records) = self.write_live(inputs, &ids, &heirs, pace)?;
+
+        let mut writer = self.writer();
+        let hash = staged.hash();
+        let same = self.index().get(&hash).cloned();
+        if same.as_ref().is_some_and(|same| !ids.contains(&same.meta.id)) {
+            // A peer made the very same one. The next compaction finds that.
+            return Ok(());
+        }
+        // It may be one of them: there was nothing to leave out, and nothing to add.
+        let id = same.as_ref().map_or(writer.next_id, |same| same.meta.id);
+        let retired: Vec<_> =
+            group.iter().filter(|segment| segment.meta.id != id).cloned().collect();
+        let mut batch = self.store.batch(PersistMode::SyncAll);
+        self.retire_in(&mut batch, &retired);
+        if records > 0 {
+            for segment in &retired {
+                batch.insert(&self.store.heirs, segment.meta.id.to_be_bytes(), id.to_be_bytes());
+            }
+        }
+        let made = (records > 0 && same.is_none()).then(|| {
+            let meta = SegmentMeta { id, hash, bytes: staged.len(), records };
+            Registration { meta, own: true, tied: false, drained: true }
+        });
+        match &made {
+            Some(made) => {
+                batch.remove(&self.store.retired, *hash.as_bytes());
+                self.commit_with(batch, &mut staged, made)?;
+                writer.next_id = writer.next_id.max(id + 1);
+                done.made += 1;
+                done.made_bytes += staged.len();
+            }
+            None => self.store.commit(batch)?,
+        }
+        self.leave(&retired, made);
+        done.merged += retired.len() as u64;
+        done.retired += retired.len() as u64;
+        Ok(())
+    }
+
+    /// Writes what the segments `ids` own, in key order.
+    fn write_live(
+        &self,
+        mut inputs: Vec<Input>,
+        ids: &HashSet<u64>,
+        heirs: &HashMap<u64, u64>,
+        pace: &Pace,
+    ) -> Result<(StagedSegment, u64), Halt> {
+        // Of a version that several of them hold, one is enough.
+        let mut last: Option<Vec<u8>> = None;
+        let live = std::iter::from_fn(|| {
+            loop {
+                let entry = match next(&mut inputs) {
+                    Ok(entry) => entry?,
+                    Err(halt) => return Some(Err(halt)),
+                };
+                let bytes = (entry.key.len() + entry.version.value.len()) as u64;
+                let wanted = self.stored(&entry.key, |stored| {
+                    stored.is_some_and(|stored| {
+                        stored.version == entry.version.as_ref()
+                            && ids.contains(&resolve(heirs, stored.owner))
+                    })
+                });
+                // Read once, and maybe written.
+                match pace.spend(bytes).and(wanted.map_err(Halt::from)) {
+                    Ok(true) if last.as_ref() != Some(&entry.key) => {
+                        last = Some(entry.key.clone());
+                        return Some(pace.spend(bytes).map(|()| entry));
+                    }
+                    Ok(_) => {}
+                    Err(halt) => return Some(Err(halt)),
+                }
+            }
+        });
+        let staging = self.folder.staging();
+        let io = || EngineError::io("write a segment in", &staging);
+        let mut out = BufWriter::with_capacity(256 << 10, self.stage().map_err(io())?);
+        let records = segment::write(&mut out, live)?;
+        let file = out.into_inner().map_err(|error| io()(error.into_error()))?;
+        Ok((file.finish(), records))
+    }
+}
+
+/// A segment that is read in key order, a block at a time.
+struct Input {
+    reader: Reader<BufReader<File>>,
+    block: Records,
+    at: usize,
+}
+
+impl Input {
+    fn new(reader: Reader<BufReader<File>>) -> Result<Self, Halt> {
+        let mut input = Self { reader, block: Records::default(), at: 0 };
+        input.fill()?;
+        Ok(input)
+    }
+
+    fn fill(&mut self) -> Result<(), Halt> {
+        while self.at == self.block.len() {
+            self.block.clear();
+            self.at = 0;
+            if !self.reader.next_block(&mut self.block)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        (self.at < self.block.len()).then(|| self.block.key(self.at))
+    }
+}
+
+/// The entry of the least key.
+fn next(inputs: &mut [Input]) -> Result<Option<Entry>, Halt> {
+    let least = inputs.iter_mut().filter(|input| input.key().is_some());
+    let Some(input) = least.min_by(|a, b| a.key().cmp(&b.key())) else { return Ok(None) };
+    let entry = input.block.get(input.at).to_owned();
+    input.at += 1;
+    input.fill()?;
+    Ok(Some(entry))
+}

@@ -1,0 +1,214 @@
+//! Fewer segments, and none that nobody needs.
+//!
+//! Each stored version has one owner, a segment that holds it. A compaction counts what each
+//! segment owns, in one pass over the records, and then
+//!
+//! - retires the segments that own nothing: all they hold is superseded, or held by others, too;
+//! - gives what a segment owns to another one that holds all of it, if there is such a one, so that
+//!   it can go: that is how a replica drops what a peer has merged;
+//! - forgets what was deleted or has expired for longer than a grace period, unless a segment still
+//!   holds an older version that would come back;
+//! - merges small segments of this node's own, and rewrites those that are mostly dead. Others'
+//!   segments are theirs to merge, so no two nodes merge the same ones in different ways.
+//!
+//! Ownership only ever goes away from a segment. So what a count says stays true while reads and
+//! writes go on: what owned nothing then will own nothing later. Retired hashes are remembered, and
+//! never pulled again. Their files stay until the next compaction, for peers that are about to pull
+//! them.
+
+mod census;
+mod forget;
+mod group;
+mod merge;
+mod pace;
+mod tied;
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::BufReader;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use fjall::PersistMode;
+
+use self::census::Census;
+pub use self::pace::Pace;
+use super::index::Registration;
+use super::record::now;
+use super::segment::{Invalid, Reader};
+use super::{Engine, EngineError};
+use crate::Hash;
+
+/// What a compaction did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Compacted {
+    /// Segments that are not needed any more, the merged ones included.
+    pub retired: u64,
+    /// Segments that were merged, or rewritten without what is dead in them.
+    pub merged: u64,
+    /// Segments that were made of those.
+    pub made: u64,
+    /// Their bytes.
+    pub made_bytes: u64,
+    /// Records that were forgotten: deleted or expired for longer than the grace period.
+    pub forgotten: u64,
+    /// Whether it was stopped before it was through.
+    pub stopped: bool,
+}
+
+/// Why a compaction ends early.
+#[derive(Debug)]
+enum Halt {
+    Stopped,
+    Failed(EngineError),
+}
+
+impl From<EngineError> for Halt {
+    fn from(error: EngineError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<fjall::Error> for Halt {
+    fn from(error: fjall::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<std::io::Error> for Halt {
+    fn from(error: std::io::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl Engine {
+    /// Retires, merges and forgets what can be, as fast as `pace` allows. Reads and writes go on.
+    ///
+    /// # Errors
+    /// When the disk fails, or a stored record can't be read. What was done by then stays done; no
+    /// step is done by half.
+    pub fn compact(&self, pace: &Pace) -> Result<Compacted, EngineError> {
+        let _maintenance = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut done = Compacted::default();
+        match self.compact_with(pace, &mut done) {
+            Ok(()) => {}
+            Err(Halt::Stopped) => done.stopped = true,
+            Err(Halt::Failed(error)) => return Err(error),
+        }
+        Ok(done)
+    }
+
+    /// Whether there are new segments enough for a compaction to be worth its while.
+    pub fn compaction_due(&self) -> bool {
+        self.registered.load(Ordering::Relaxed) >= group::FANOUT
+    }
+
+    fn compact_with(&self, pace: &Pace, done: &mut Compacted) -> Result<(), Halt> {
+        self.store.check()?;
+        self.registered.store(0, Ordering::Relaxed);
+        self.remove_leaving()?;
+        let mut census = self.take_census(pace)?;
+        for segment in census.segments.clone().iter().filter(|segment| segment.tied) {
+            self.give_up_tied(segment, &mut census, pace)?;
+        }
+        self.retire_unneeded(&mut census, done)?;
+        self.forget_past(&mut census, pace, done)?;
+        for group in group::choose(&census, self.options.max_merged_bytes) {
+            self.merge_segments(&group, pace, done)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the files of what was retired by the compaction before.
+    fn remove_leaving(&self) -> Result<(), EngineError> {
+        let leaving = std::mem::take(&mut *self.leaving());
+        for hash in leaving.into_keys() {
+            let path = self.folder.segment(&hash);
+            fs::remove_file(&path).map_err(EngineError::io("remove", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Retires what owns nothing.
+    fn retire_unneeded(&self, census: &mut Census, done: &mut Compacted) -> Result<(), Halt> {
+        let segments = std::mem::take(&mut census.segments);
+        let unneeded = |segment: &Registration| census.is_unneeded(segment.meta.id);
+        let (retired, kept): (Vec<_>, _) = segments.into_iter().partition(unneeded);
+        census.segments = kept;
+        let writer = self.writer();
+        let mut batch = self.store.batch(PersistMode::SyncAll);
+        census.write_heirs(&mut batch, &self.store);
+        self.retire_in(&mut batch, &retired);
+        self.store.commit(batch)?;
+        self.leave(&retired, None);
+        drop(writer);
+        done.retired += retired.len() as u64;
+        Ok(())
+    }
+
+    /// Adds to a batch that these segments are not needed any more.
+    fn retire_in(&self, batch: &mut fjall::OwnedWriteBatch, retired: &[Registration]) {
+        let time = now().to_le_bytes();
+        for segment in retired {
+            batch.remove(&self.store.segments, segment.meta.id.to_be_bytes());
+            batch.insert(&self.store.retired, *segment.meta.hash.as_bytes(), time);
+        }
+    }
+
+    /// After the batch: peers do not see them any more, but what came of them.
+    fn leave(&self, retired: &[Registration], made: Option<Registration>) {
+        let hashes: HashSet<Hash> = retired.iter().map(|segment| segment.meta.hash).collect();
+        let files = retired.iter().map(|segment| (segment.meta.hash, segment.meta.bytes));
+        self.leaving().extend(files);
+        let mut index = self.index_mut();
+        index.retire(&hashes);
+        if let Some(made) = made {
+            self.leaving().remove(&made.meta.hash);
+            index.insert(made);
+        }
+    }
+
+    /// Opens a segment to read all of it; none, with a warning, when its bytes are not what its
+    /// hash says.
+    fn open_checked(
+        &self,
+        segment: &Registration,
+        pace: &Pace,
+    ) -> Result<Option<Reader<BufReader<File>>>, Halt> {
+        let meta = &segment.meta;
+        let path = self.folder.segment(&meta.hash);
+        let open = || File::open(&path).map_err(EngineError::io("open", &path));
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(open()?).map_err(EngineError::io("read", &path))?;
+        pace.spend(meta.bytes)?;
+        let damaged = |why: &str| {
+            tracing::warn!(hash = %meta.hash, why, "a segment is damaged: run verify --repair");
+        };
+        if Hash::from(hasher.finalize()) != meta.hash {
+            damaged("its bytes are not those of its hash");
+            return Ok(None);
+        }
+        let file = BufReader::with_capacity(256 << 10, open()?);
+        match Reader::new(file, meta.bytes, u64::MAX) {
+            Ok(reader) => Ok(Some(reader)),
+            Err(Invalid::Rejected(why)) => {
+                damaged(&why);
+                Ok(None)
+            }
+            Err(Invalid::Io(source)) => Err(EngineError::io("read", &path)(source).into()),
+        }
+    }
+}
+
+impl From<Invalid> for Halt {
+    fn from(invalid: Invalid) -> Self {
+        match invalid {
+            // Its hash is right, and it was read when it was applied.
+            Invalid::Rejected(why) => EngineError::Corrupt(format!("a segment: {why}")).into(),
+            Invalid::Io(error) => error.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

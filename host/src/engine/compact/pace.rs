@@ -1,0 +1,82 @@
+//! How fast a compaction may read and write, and that it ends at once when it must.
+
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Halt;
+
+/// A token bucket (Turner, "New Directions in Communications", 1986) of a tenth of a second, that
+/// can be stopped.
+#[derive(Debug)]
+pub struct Pace {
+    bytes_per_sec: Option<u64>,
+    state: Mutex<State>,
+    stopped: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    /// When all that was spent so far is paid.
+    paid: Instant,
+    stop: bool,
+}
+
+const BURST: Duration = Duration::from_millis(100);
+
+impl Pace {
+    /// As many bytes a second, read and written together; none for no bound.
+    pub fn new(bytes_per_sec: Option<u64>) -> Self {
+        let state = Mutex::new(State { paid: Instant::now(), stop: false });
+        Self { bytes_per_sec, state, stopped: Condvar::new() }
+    }
+
+    /// As fast as it goes.
+    pub fn unbounded() -> Self {
+        Self::new(None)
+    }
+
+    /// Ends what keeps to this pace. For good.
+    pub fn stop(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).stop = true;
+        self.stopped.notify_all();
+    }
+
+    /// Waits until these bytes may be read or written.
+    pub(super) fn spend(&self, bytes: u64) -> Result<(), Halt> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(rate) = self.bytes_per_sec {
+            let start = Instant::now().checked_sub(BURST).unwrap_or(state.paid);
+            let cost = bytes as f64 / rate.max(1) as f64;
+            state.paid = state.paid.max(start) + Duration::from_secs_f64(cost.min(1e6));
+            loop {
+                let wait = state.paid.saturating_duration_since(Instant::now());
+                if wait.is_zero() || state.stop {
+                    break;
+                }
+                let woken = self.stopped.wait_timeout(state, wait);
+                state = woken.unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+        if state.stop { Err(Halt::Stopped) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_spent_takes_its_time_and_a_stop_ends_the_wait() {
+        let pace = Pace::new(Some(1_000_000));
+        let start = Instant::now();
+        (0..40).for_each(|_| pace.spend(10_000).unwrap());
+        assert!(start.elapsed() >= Duration::from_millis(290), "400 ms, less the burst");
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| pace.spend(1 << 40));
+            std::thread::sleep(Duration::from_millis(20));
+            pace.stop();
+            assert!(matches!(waiting.join().unwrap(), Err(Halt::Stopped)));
+        });
+        assert!(matches!(Pace::spend(&pace, 0), Err(Halt::Stopped)), "for good");
+    }
+}

@@ -1,0 +1,61 @@
+//! What is in two segments needs to be in one.
+
+use std::collections::HashMap;
+
+use fjall::Readable as _;
+
+use super::census::Census;
+use super::{Halt, Pace};
+use crate::engine::Engine;
+use crate::engine::index::Registration;
+use crate::engine::record::Stored;
+use crate::engine::segment::Records;
+
+impl Engine {
+    /// Gives to `segment` what other segments own, of each all or nothing: where it holds all of
+    /// it.
+    pub(super) fn give_up_tied(
+        &self,
+        segment: &Registration,
+        census: &mut Census,
+        pace: &Pace,
+    ) -> Result<(), Halt> {
+        let Some(mut reader) = self.open_checked(segment, pace)? else { return Ok(()) };
+        let id = segment.meta.id;
+        let mut tied: HashMap<u64, u64> = HashMap::new();
+        let mut block = Records::default();
+        while reader.next_block(&mut block)? {
+            for entry in block.iter() {
+                pace.spend((entry.key.len() + entry.version.value.len()) as u64)?;
+                let Some(value) = census.snapshot.get(&self.store.records, entry.key)? else {
+                    continue;
+                };
+                let stored = Stored::decode(&value)?;
+                let owner = census.owner(&stored);
+                if stored.version == entry.version && owner != id && owner != census.flush_id {
+                    *tied.entry(owner).or_default() += 1;
+                }
+            }
+            block.clear();
+        }
+        for gone in census.unowned(&tied) {
+            if tied.get(&gone) == Some(&census.owned(gone)) {
+                census.give(gone, id);
+            } else {
+                census.keep(id);
+            }
+        }
+        let here = |other: &&Registration| tied.contains_key(&other.meta.id);
+        let others = census.segments.iter().filter(here).map(|other| tied[&other.meta.id]);
+        let useful = census.owned(id) + others.sum::<u64>();
+        for other in census.segments.clone() {
+            let owned = census.owned(other.meta.id);
+            let all = owned > 0 && tied.get(&other.meta.id) == Some(&owned);
+            // Of two that hold the same, every node keeps the same one.
+            if all && (useful > owned || segment.meta.hash < other.meta.hash) {
+                census.give(other.meta.id, id);
+            }
+        }
+        Ok(())
+    }
+}
