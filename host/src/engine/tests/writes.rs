@@ -1,0 +1,95 @@
+//! Local writes: batches, limits, flushes.
+
+use super::*;
+
+#[test]
+fn a_batch_is_done_as_a_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    let mut batch = WriteBatch::new();
+    batch.put(b"ns", b"a", b"1", None);
+    batch.put(b"ns", b"b", b"1", None);
+    batch.delete(b"ns", b"a");
+    batch.put(b"ns", b"b", b"2", None);
+    assert_eq!((batch.len(), engine.write(batch.clone()).unwrap()), (4, 4));
+    assert_eq!(engine.get(b"ns", b"a").unwrap(), None);
+    assert_eq!(engine.get(b"ns", b"b").unwrap().unwrap(), b"2");
+    let mut other = batch.clone();
+    batch.put(b"ns", b"", b"no key", None);
+    assert!(matches!(engine.write(batch), Err(EngineError::EmptyKey)));
+    other.put(b"", b"k", b"no namespace", None);
+    assert!(matches!(engine.write(other), Err(EngineError::EmptyNamespace)));
+    assert_eq!(engine.write(WriteBatch::new()).unwrap(), 4, "nothing was numbered");
+    assert_eq!(engine.flush().unwrap().unwrap().records, 2, "the delete goes to peers");
+    assert_eq!(engine.watermark(), Watermark { confirmed_lsn: 4, write_token: 0 });
+}
+
+#[test]
+fn sizes_beyond_the_format_are_refused_and_those_at_the_limit_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    let longest = vec![0xff; MAX_KEY - 2];
+    engine.put(b"ns", &longest, b"v").unwrap();
+    assert_eq!(engine.prefix(b"ns", &longest).unwrap().count(), 1);
+    let longer = vec![0xff; MAX_KEY - 1];
+    let error = engine.put(b"ns", &longer, b"v").unwrap_err();
+    assert!(matches!(error, EngineError::KeyTooLong { bytes } if bytes == MAX_KEY + 1));
+    assert!(!error.is_storage());
+    assert_eq!(engine.get(b"ns", &longer).unwrap(), None);
+
+    let largest = vec![7; MAX_RECORD - 29 - 5];
+    engine.put(b"ns", b"k", &largest).unwrap();
+    let larger = vec![7; largest.len() + 1];
+    let error = engine.put(b"ns", b"k", &larger).unwrap_err();
+    assert!(matches!(error, EngineError::RecordTooLarge { bytes } if bytes == MAX_RECORD + 1));
+
+    let hash = engine.flush().unwrap().unwrap().hash;
+    let replica = open(&dir.path().join("replica"));
+    apply(&replica, &fs::read(engine.folder.segment(&hash)).unwrap()).unwrap();
+    assert_eq!(replica.get(b"ns", b"k").unwrap(), Some(largest));
+}
+
+#[test]
+fn a_batch_that_no_segment_could_hold_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    let mut batch = WriteBatch::new();
+    while batch.bytes() <= MAX_BATCH {
+        batch.put(b"ns", &batch.len().to_be_bytes(), &[0; 1 << 20], None);
+    }
+    let error = engine.write(batch).unwrap_err();
+    assert!(error.to_string().contains("split it") && !error.is_storage(), "{error}");
+}
+
+#[test]
+fn writes_flush_themselves_when_they_are_many() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open_with(dir.path(), EngineOptions { flush_bytes: 10_000, ..fast() });
+    let engine = engine.unwrap();
+    for i in 0..50_u32 {
+        engine.put(b"ns", &i.to_be_bytes(), &[0; 500]).unwrap();
+    }
+    let stats = engine.stats();
+    assert_eq!((stats.segments, stats.segment_records + stats.pending_records), (2, 50));
+    assert!(stats.pending_bytes < 10_000 && stats.disk_bytes > stats.segment_bytes);
+    drop(engine);
+    let reopened = open(dir.path()).stats();
+    assert_eq!((reopened.pending_bytes, reopened.segments), (stats.pending_bytes, 2));
+}
+
+#[test]
+fn pending_writes_numbers_and_tokens_survive_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    assert_eq!(engine.put(b"ns", b"a", b"1").unwrap(), 1);
+    engine.set_write_token(9).unwrap();
+    drop(engine);
+    let engine = open(dir.path());
+    assert_eq!(engine.watermark(), Watermark { confirmed_lsn: 0, write_token: 9 });
+    assert_eq!(engine.put(b"ns", b"b", b"1").unwrap(), 2);
+    assert_eq!(engine.flush().unwrap().unwrap().records, 2);
+    drop(engine);
+    let engine = open(dir.path());
+    assert_eq!(engine.flush().unwrap(), None);
+    assert_eq!(engine.watermark(), Watermark { confirmed_lsn: 2, write_token: 9 });
+}
