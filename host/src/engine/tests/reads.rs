@@ -8,17 +8,20 @@ fn ranges_and_prefixes_are_those_of_a_sorted_map() {
     let engine = open(dir.path());
     let keys = [&b"a"[..], b"a\0", b"ab", b"b", b"b\xff", b"b\xff\xff", b"\xff", b"\xff\xff"];
     for key in keys {
-        for ns in [&b"n"[..], b"n\xff", b"m"] {
+        for ns in [&b"n"[..], b"n\xff", b"m", b"\xff", b"\xff\xff"] {
             engine.put(ns, key, key).unwrap();
         }
     }
-    let range = |start: &[u8], end: Option<&[u8]>| -> Vec<Vec<u8>> {
-        engine.range(b"n", start, end).unwrap().map(|record| record.unwrap().key).collect()
+    let range_of = |ns: &[u8], start: &[u8], end: Option<&[u8]>| -> Vec<Vec<u8>> {
+        engine.range(ns, start, end).unwrap().map(|record| record.unwrap().key).collect()
     };
     let prefix = |prefix: &[u8]| -> Vec<Vec<u8>> {
         engine.prefix(b"n", prefix).unwrap().map(|record| record.unwrap().key).collect()
     };
-    assert_eq!(range(b"", None), keys);
+    for ns in engine.namespaces().unwrap() {
+        assert_eq!(range_of(&ns, b"", None), keys, "{ns:?}");
+    }
+    let range = |start: &[u8], end| range_of(b"n", start, end);
     for start in keys {
         for end in keys {
             let expected: Vec<_> =
@@ -29,7 +32,7 @@ fn ranges_and_prefixes_are_those_of_a_sorted_map() {
         assert_eq!(prefix(start).iter().collect::<Vec<_>>(), expected);
     }
     assert_eq!(prefix(b""), keys);
-    assert_eq!(engine.namespaces().unwrap(), [&b"m"[..], b"n", b"n\xff"]);
+    assert_eq!(engine.namespaces().unwrap(), [&b"m"[..], b"n", b"\xff", b"n\xff", b"\xff\xff"]);
 }
 
 #[test]
