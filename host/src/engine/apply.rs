@@ -74,7 +74,9 @@ impl Engine {
         if written > 0 {
             // What was written locally meanwhile is not the latest any more.
             if !writer.overwritten.is_empty() {
-                records.iter().for_each(|entry| drop(writer.overwritten.remove(entry.key)));
+                for entry in records.iter() {
+                    writer.overwritten.remove(entry.key);
+                }
             }
             self.set_memtable(self.memtable().with(Run::new(id, records)));
         }

@@ -49,7 +49,7 @@ pub(super) struct Version<V> {
 impl<V> Version<V> {
     /// Whether a read at `now` (Unix nanoseconds) finds it.
     pub(super) fn is_live(&self, now: i64) -> bool {
-        i128::from(now) < self.end()
+        !self.deleted && i128::from(now) < self.end()
     }
 
     /// Whether it has been deleted or expired for longer than `grace`.

@@ -148,7 +148,9 @@ fn a_tombstone_stays_for_the_grace_period_and_as_long_as_it_has_something_to_hid
         let engine = open(&dir.path().join(format!("{grace:?}")), grace);
         put_many(&engine, 0..10, 1);
         let first = engine.flush().unwrap().unwrap();
-        (0..5_u32).for_each(|key| drop(engine.delete(b"ns", &key.to_be_bytes()).unwrap()));
+        for key in 0..5_u32 {
+            engine.delete(b"ns", &key.to_be_bytes()).unwrap();
+        }
         let second = engine.flush().unwrap().unwrap();
         let done = compact(&engine);
         // The first segment still has the values that were deleted.
@@ -324,13 +326,17 @@ proptest! {
                 }
             }
         }
-        nodes.iter().for_each(|node| drop(node.flush().unwrap()));
+        for node in &nodes {
+            node.flush().unwrap();
+        }
         nodes.iter().for_each(check);
         if !forgets {
             for _ in 0..4 {
                 pull(&nodes[0], &nodes[1]);
                 pull(&nodes[1], &nodes[0]);
-                nodes.iter().for_each(|node| drop(compact(node)));
+                for node in &nodes {
+                    compact(node);
+                }
             }
             prop_assert_eq!(dump(&nodes[0]), dump(&nodes[1]));
             prop_assert_eq!(nodes[0].manifest().len(), nodes[1].manifest().len());

@@ -47,10 +47,6 @@ impl Records {
         self.slots.len()
     }
 
-    pub(in crate::engine) fn is_empty(&self) -> bool {
-        self.slots.is_empty()
-    }
-
     /// Bytes of memory that they take.
     pub(in crate::engine) fn weight(&self) -> usize {
         self.bytes.capacity() + self.slots.capacity() * size_of::<Slot>()

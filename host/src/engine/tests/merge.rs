@@ -52,12 +52,22 @@ fn after_a_failed_commit_nothing_is_written_and_nothing_is_lost() {
     // Fails after the file has its name.
     let (mut other, meta) = (
         stage(&engine, &bytes),
-        SegmentMeta { id: 0, hash: Hash::of(&bytes), bytes: bytes.len() as u64, records: 1 },
+        Registration {
+            meta: SegmentMeta {
+                id: 9,
+                hash: Hash::of(&bytes),
+                bytes: bytes.len() as u64,
+                records: 1,
+            },
+            own: false,
+            tied: false,
+            drained: true,
+        },
     );
     engine.store.poisoned.store(true, Ordering::Relaxed);
     let batch = engine.store.batch(PersistMode::SyncAll);
     assert!(engine.commit_with(batch, &mut other, &meta).unwrap_err().is_storage());
-    assert!(engine.folder.segment(&meta.hash).exists());
+    assert!(engine.folder.segment(&meta.meta.hash).exists());
     for error in [
         engine.apply(&mut staged).map(drop).unwrap_err().to_string(),
         engine.put(b"ns", b"own", b"2").map(drop).unwrap_err().to_string(),

@@ -12,9 +12,9 @@ fn one_engine_at_a_time_and_no_foreign_folder() {
     drop(engine);
     drop(open(&path));
 
-    fs::write(path.join("FORMAT"), "edgestore-host 2\n").unwrap();
+    fs::write(path.join("FORMAT"), "edgestore-host 3\n").unwrap();
     let error = Engine::open(&path).unwrap_err().to_string();
-    assert!(error.contains("edgestore-host 2"), "{error}");
+    assert!(error.contains("edgestore-host 3"), "{error}");
 
     let project = dir.path().join("project");
     fs::create_dir_all(project.join("staging")).unwrap();

@@ -225,6 +225,7 @@ impl Run<'_> {
         let entries = Reader::new(&bytes[..], len, u64::MAX).and_then(Reader::read_all);
         let entries =
             entries.map_err(|error: Invalid| TestCaseError::fail(format!("{error:?}")))?;
+        let entries: Vec<Entry> = entries.iter().map(Entry::to_owned).collect();
         prop_assert_eq!(entries.len() as u64, segment.records);
         prop_assert!(entries.is_sorted_by(|a, b| a.key < b.key));
         let mut written = BTreeSet::new();
