@@ -84,33 +84,25 @@ fn row_line(row: &Row) -> String {
 
 /// What the table is read for.
 fn verdicts(args: &Args, bootstraps: &[Sync]) -> String {
-    let mut out = String::new();
-    for sync in bootstraps {
-        if let (Some(ours), Some(stock)) = (sync.ours(), &sync.stock) {
-            let (records, factor) = (thousands(sync.records.into()), stock.seconds / ours.median);
-            let _ = writeln!(out, "- {records} records: {factor:.1} times as fast as stock.");
-        }
-    }
     let base = bootstraps.iter().find(|sync| sync.records == args.middle());
-    for sync in bootstraps {
-        let (Some(ours), Some(raw)) = (sync.ours(), seconds(&sync.raw)) else { continue };
-        let mut line = format!(
-            "- {} records: {:.2} of the raw limit",
-            thousands(sync.records.into()),
-            raw.median / ours.median
-        );
-        if let Some(base) = base.filter(|base| base.records < sync.records) {
-            let of = thousands(base.records.into());
-            if let (Some(rate), Some(base)) = (sync.rate(), base.rate()) {
-                let _ = write!(line, "; {:.2} of the rate at {of}", rate / base);
-            }
-            if let (Some(peak), Some(base)) = (sync.peak(), base.peak()) {
-                let _ = write!(line, "; {:.2} times the peak memory at {of}", peak / base);
-            }
-        }
-        let _ = writeln!(out, "{line}.");
+    bootstraps.iter().filter_map(|sync| verdict(sync, base)).collect()
+}
+
+fn verdict(sync: &Sync, base: Option<&Sync>) -> Option<String> {
+    let (ours, raw) = (sync.ours()?, seconds(&sync.raw)?);
+    let of_raw = raw.median / ours.median;
+    let mut says = vec![format!("{of_raw:.2} of the raw limit")];
+    if let Some(stock) = &sync.stock {
+        says.insert(0, format!("{:.1} times as fast as stock", stock.seconds / ours.median));
     }
-    out
+    if let Some(base) = base.filter(|base| base.records < sync.records) {
+        let of = thousands(base.records.into());
+        says.push(format!("{:.2} of the rate at {of}", sync.rate()? / base.rate()?));
+        if let (Some(peak), Some(base)) = (sync.peak(), base.peak()) {
+            says.push(format!("{:.2} times the peak memory", peak / base));
+        }
+    }
+    Some(format!("- {} records: {}.\n", thousands(sync.records.into()), says.join("; ")))
 }
 
 impl Sync {

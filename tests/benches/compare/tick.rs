@@ -1,12 +1,15 @@
 //! What it costs to find out that nothing is to be done.
 
+use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use edgestore::replication::ReplicationProtocol as _;
-use edgestore_host::policy::{Context, Limits, Peer, PolicyEngine, Reason, Services, SystemClock};
+use edgestore_host::policy::{
+    Context, CursorStore, Limits, Peer, PolicyEngine, Reason, Services, SystemClock,
+};
 use edgestore_host::protocol::{ClientLimits, HttpPeer, PeerTransport};
 use edgestore_host::runtime::CursorFiles;
 use edgestore_repl::HttpReplicationClient;
@@ -29,8 +32,24 @@ pub struct Tick {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Ticks {
     pub tick: Measured,
+    /// One that does not put its cursor on disk.
+    pub unstored: Measured,
     /// The two requests of a tick alone.
     pub probe: Measured,
+}
+
+/// A cursor that is kept in memory.
+struct InMemory(Mutex<Option<Vec<u8>>>);
+
+impl CursorStore for InMemory {
+    fn load(&self, _peer: &str) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    fn store(&self, _peer: &str, value: &[u8]) -> io::Result<()> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(value.into());
+        Ok(())
+    }
 }
 
 pub fn measure(job: &Tick) -> Result<Ticks> {
@@ -48,32 +67,34 @@ fn ours(job: &Tick) -> Result<Ticks> {
     let transport: Arc<dyn PeerTransport> =
         Arc::new(HttpPeer::new(&job.url, ClientLimits::default())?);
     let peers = vec![Arc::new(Peer::new("primary", Arc::clone(&transport), 8))];
-    let cursors = Arc::new(CursorFiles::open(&job.db)?);
-    let tick = median(job.times, || {
-        let services = Services {
-            engine: Arc::clone(&engine),
-            peers: peers.clone(),
-            current: 0,
-            cursors: cursors.clone(),
-            archive: None,
-            clock: Arc::new(SystemClock),
-            seed: fastrand::u64(..),
-        };
-        let context = Context {
-            reason: Reason::Interval,
-            interval: Duration::from_secs(30),
-            settings: Vec::new(),
-        };
-        let report = policy.tick(services, context)?;
-        ensure!(report.in_sync && report.missing == 0, "not in sync: {report:?}");
-        Ok(())
-    })?;
+    let ticks = |cursors: Arc<dyn CursorStore>| {
+        median(job.times, || {
+            let services = Services {
+                engine: Arc::clone(&engine),
+                peers: peers.clone(),
+                current: 0,
+                cursors: Arc::clone(&cursors),
+                archive: None,
+                clock: Arc::new(SystemClock),
+                seed: fastrand::u64(..),
+            };
+            let (reason, interval) = (Reason::Interval, Duration::from_secs(30));
+            let report =
+                policy.tick(services, Context { reason, interval, settings: Vec::new() })?;
+            ensure!(report.in_sync && report.missing == 0, "not in sync: {report:?}");
+            Ok(())
+        })
+    };
+    let files = CursorFiles::open(&job.db)?;
+    let cursor = files.load("primary")?.context("the replica has no cursor")?;
+    let unstored = ticks(Arc::new(InMemory(Mutex::new(Some(cursor)))))?;
+    let tick = ticks(Arc::new(files))?;
     let probe = median(job.times, || {
         transport.watermark()?;
         transport.root()?;
         Ok(())
     })?;
-    Ok(Ticks { tick, probe })
+    Ok(Ticks { tick, unstored, probe })
 }
 
 /// What the stock loop calls when the roots agree. Its cursor, which it then writes twice, is left
@@ -94,7 +115,7 @@ fn stock(job: &Tick) -> Result<Ticks> {
         client.merkle_root()?;
         Ok(())
     })?;
-    Ok(Ticks { tick, probe })
+    Ok(Ticks { tick, unstored: tick, probe })
 }
 
 /// The first tenth is a warm-up.
