@@ -30,9 +30,21 @@ mod table;
 mod tick;
 mod writes;
 
+use std::process::ExitCode;
+
 use anyhow::{Context as _, Result};
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     if let Some(job) = process::job_of_child() {
         return process::run_child(&job?);
     }

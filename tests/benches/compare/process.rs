@@ -2,13 +2,14 @@
 //! stdout, and end with their parent, however that ends: at the end of their stdin.
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use serde::de::DeserializeOwned;
@@ -32,7 +33,7 @@ pub struct Child {
     process: std::process::Child,
     // Apart from the process, so that waiting for it does not close it.
     stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
+    answers: Receiver<io::Result<String>>,
     log: PathBuf,
 }
 
@@ -53,16 +54,24 @@ impl Child {
             .spawn()
             .context("can't start a child process")?;
         let stdin = process.stdin.take().context("a child has no stdin")?;
-        let stdout = BufReader::new(process.stdout.take().context("a child has no stdout")?);
-        Ok(Self { process, stdin, stdout, log })
+        let stdout = process.stdout.take().context("a child has no stdout")?;
+        let (send, answers) = mpsc::channel();
+        // Ends with the child.
+        thread::spawn(move || BufReader::new(stdout).lines().try_for_each(|line| send.send(line)));
+        Ok(Self { process, stdin, answers, log })
     }
 
     /// Waits for its next answer.
     pub fn answer<T: DeserializeOwned>(&mut self) -> Result<T> {
-        let mut line = String::new();
-        let read = self.stdout.read_line(&mut line);
-        ensure!(!interrupted().load(Ordering::Relaxed), "interrupted");
-        read.context("can't read a child's answer")?;
+        let line = loop {
+            ensure!(!interrupted().load(Ordering::Relaxed), "interrupted");
+            match self.answers.recv_timeout(Duration::from_millis(100)) {
+                Ok(line) => break line.context("can't read a child's answer")?,
+                Err(RecvTimeoutError::Timeout) => {}
+                // It has ended.
+                Err(RecvTimeoutError::Disconnected) => break String::new(),
+            }
+        };
         let answer = serde_json::from_str(&line);
         match answer.context("no answer").and_then(|answer| match answer {
             Answer::Done(value) => Ok(serde_json::from_value(value)?),
@@ -102,7 +111,7 @@ pub fn run<T: DeserializeOwned>(job: &Job, dir: &Path) -> Result<T> {
     Ok(answer)
 }
 
-/// Signals stop the children at once and this process after that, so that its folder goes.
+/// A signal ends the running measurement, and then this process in order, so that its folder goes.
 pub fn catch_signals() -> Result<()> {
     for signal in signal_hook::consts::TERM_SIGNALS {
         signal_hook::flag::register(*signal, Arc::clone(interrupted()))
@@ -145,7 +154,7 @@ pub fn respond(result: Result<impl Serialize>) -> Result<()> {
 fn requests() -> Result<Receiver<String>> {
     let (send, requests) = mpsc::channel();
     let read = move || {
-        for line in std::io::stdin().lines() {
+        for line in io::stdin().lines() {
             // Only a server listens.
             let _ = line.map(|line| send.send(line));
         }

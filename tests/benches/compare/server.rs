@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::{Data, NAMESPACE, SEGMENT};
 use crate::engines::{Database as _, Node, batch_of, open_ours_with, open_stock};
 use crate::job::{Job, Serve};
+use crate::machine::peak_rss;
 use crate::process::{Child, respond};
 
 /// What a primary says of itself after each change.
@@ -29,6 +30,8 @@ pub struct Primary {
     pub bytes: u64,
     /// That the last change took.
     pub seconds: f64,
+    /// Most memory that its process has had, in bytes.
+    pub peak_rss: Option<u64>,
 }
 
 /// A primary's process, as its parent sees it.
@@ -119,7 +122,8 @@ impl Served {
                 (url, engine.root()?, metas.len() as u64, bytes)
             }
         };
-        Ok(Primary { url: url.clone(), root, data: *data, segments, bytes, seconds })
+        let (url, data, peak_rss) = (url.clone(), *data, peak_rss());
+        Ok(Primary { url, root, data, segments, bytes, seconds, peak_rss })
     }
 
     /// Writes the records from `first` on, and puts them into a segment.

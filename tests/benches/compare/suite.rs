@@ -73,8 +73,9 @@ fn of_size(args: &Args, records: u32, dir: &Path, results: &mut Results) -> Resu
     let data = Data { records, value: args.value };
     let mut server = Server::start(Node::Stock, dir.join("primary"), data)?;
     let primary = &server.primary;
+    let peak = primary.peak_rss.map_or("-".to_owned(), |peak| format!("{} MiB", peak >> 20));
     progress(&format!(
-        "took {:.1} s: {} segments, {} bytes",
+        "took {:.1} s and {peak}: {} segments, {} bytes",
         primary.seconds, primary.segments, primary.bytes
     ));
     let (sync, replicas) = bootstrap(args, &server, dir)?;

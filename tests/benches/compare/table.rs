@@ -7,14 +7,14 @@ use crate::job::Measured;
 use crate::suite::{Results, Row, Sync};
 
 const SYNC_HEAD: &str = "\
-| records | | seconds | records/s | segments, MB/s | of raw | stock / ours | peak, MiB |
+| records | | seconds | records/s | segments, MB/s | of raw | factor | peak, MiB |
 |---|---|---:|---:|---:|---:|---:|---:|
 ";
 
 const MEBI: f64 = 1_048_576.0;
 
 const ROW_HEAD: &str = "\
-| | unit | ours | stock | ours is better by |
+| | unit | edgestore-host | stock | factor |
 |---|---|---:|---:|---:|
 ";
 
@@ -77,7 +77,7 @@ fn row_line(row: &Row) -> String {
     let stock = row.stock.map_or("-".to_owned(), show);
     let factor = row.stock.map_or("-".to_owned(), |stock| {
         let factor = if row.less_is_better { stock / ours.median } else { ours.median / stock };
-        format!("{}x", short(factor))
+        short(factor)
     });
     format!("| {} | {} | {} | {stock} | {factor} |\n", row.what, row.unit, ours.show(show))
 }
