@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
@@ -106,6 +108,9 @@ fn bootstrap(args: &Args, server: &Server, dir: &Path) -> Result<(Sync, Replicas
         let db = dir.join(format!("ours-{run}"));
         sync.ours.push(pull(Node::Ours, &db, server, dir, &new)?);
         replicas.ours.push(db);
+        if records != args.middle() {
+            replicas.remove()?;
+        }
     }
     if args.stock_at(records) {
         let db = dir.join("stock");
@@ -209,6 +214,12 @@ fn reads(
 }
 
 impl Replicas {
+    /// Makes room: nobody looks at them any more.
+    fn remove(&mut self) -> Result<()> {
+        let mut all = self.ours.drain(..).chain(self.stock.take());
+        all.try_for_each(fs::remove_dir_all).context("can't remove a database")
+    }
+
     fn each<T: serde::de::DeserializeOwned>(
         &self,
         dir: &Path,
@@ -254,5 +265,6 @@ fn writes(args: &Args, dir: &Path, rows: &mut Vec<Row>) -> Result<()> {
 }
 
 fn progress(what: &str) {
-    eprintln!("compare: {what}");
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    eprintln!("{:6.1} s: {what}", START.elapsed().as_secs_f64());
 }
