@@ -17,6 +17,7 @@
 #[cfg(unix)]
 pub mod admin;
 pub mod cli;
+mod disk;
 pub mod engine;
 mod hash;
 pub mod policy;

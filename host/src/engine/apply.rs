@@ -1,7 +1,6 @@
 //! A peer's segment becomes part of this node.
 
-use std::fs::File;
-use std::io::{BufReader, Seek as _};
+use std::io::{BufReader, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -116,8 +115,9 @@ impl Engine {
         room: Option<Room>,
     ) -> Result<Prepared, ApplyError> {
         let mut read = || -> Result<Records, Invalid> {
-            segment.file.rewind()?;
-            read_records(&segment.file, segment.len(), limit)
+            segment.rewind()?;
+            let len = segment.len();
+            read_records(&mut segment.file, len, limit)
         };
         let mut records = read().map_err(|invalid| match invalid {
             Invalid::Rejected(why) => ApplyError::Rejected { hash: segment.hash(), why },
@@ -199,6 +199,6 @@ impl Drop for Room {
 }
 
 /// The records of a whole segment file.
-pub(super) fn read_records(file: &File, len: u64, limit: u64) -> Result<Records, Invalid> {
+pub(super) fn read_records(file: impl Read, len: u64, limit: u64) -> Result<Records, Invalid> {
     Reader::new(BufReader::with_capacity(256 << 10, file), len, limit)?.read_all()
 }

@@ -1,8 +1,6 @@
 //! The memtable's records go to the record store, many at once and in key order; and come back
 //! from the segment files after a crash before that.
 
-use std::fs::File;
-
 use fjall::PersistMode;
 
 use super::apply::read_records;
@@ -16,6 +14,15 @@ use crate::Hash;
 
 /// More segments than this are not read again at a start.
 const MAX_SEGMENTS: usize = 1000;
+
+impl Drop for Engine {
+    /// A start need not read again what was applied.
+    fn drop(&mut self) {
+        if let Err(error) = self.drain(&mut self.writer()) {
+            tracing::warn!(%error, "applied segments are read again at the next start");
+        }
+    }
+}
 
 impl Engine {
     /// Drains the memtable once it is full.
@@ -84,7 +91,8 @@ impl Engine {
     ) -> Result<Result<Records, String>, EngineError> {
         let meta = &segment.meta;
         let path = self.folder.segment(&meta.hash);
-        let open = || File::open(&path).map_err(EngineError::io("open", &path));
+        let disk = self.folder.disk();
+        let open = || disk.open(&path).map_err(EngineError::io("open", &path));
         let mut hasher = blake3::Hasher::new();
         hasher.update_reader(open()?).map_err(EngineError::io("read", &path))?;
         let actual = Hash::from(hasher.finalize());
@@ -92,7 +100,7 @@ impl Engine {
             return Ok(Err(format!("its file has the bytes of {}", actual.short())));
         }
         // Bounded by what it was when it was applied.
-        Ok(match read_records(&open()?, meta.bytes, u64::MAX) {
+        Ok(match read_records(open()?, meta.bytes, u64::MAX) {
             Ok(records) if records.len() as u64 == meta.records => Ok(records),
             Ok(records) => Err(format!("it has {} records, not {}", records.len(), meta.records)),
             Err(Invalid::Rejected(why)) => Err(why),

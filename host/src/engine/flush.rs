@@ -97,7 +97,7 @@ impl Engine {
             Err(_) => {
                 // What became of the batch is known at the next start. If it is on disk after all,
                 // the file must be there; if not, the file is registered nowhere and goes.
-                let _ = staged.link_back(&path);
+                staged.link_back(&path);
             }
         }
         committed

@@ -11,11 +11,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::EngineError;
+use super::{EngineError, StagingFile};
 use crate::Hash;
+use crate::disk::{Disk, temporary};
 
 const FORMAT: &str = "edgestore-host 2\n";
 
@@ -23,6 +25,7 @@ const FORMAT: &str = "edgestore-host 2\n";
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
+    disk: Arc<dyn Disk>,
     _lock: File,
 }
 
@@ -31,15 +34,16 @@ impl Folder {
     /// `open` opens or makes a record store.
     pub(super) fn open<S>(
         path: &Path,
+        disk: Arc<dyn Disk>,
         open: impl Fn(&Path) -> Result<S, EngineError>,
     ) -> Result<(Self, S), EngineError> {
         if path.is_file() {
             let why = "it is a file. Give the host a folder".to_owned();
             return Err(EngineError::Foreign { path: path.to_owned(), why });
         }
-        fs::create_dir_all(path).map_err(EngineError::io("make", path))?;
-        let known = is_database(path)?;
-        let folder = Self { path: path.to_owned(), _lock: lock(path)? };
+        disk.make_dir(path).map_err(EngineError::io("make", path))?;
+        let known = is_database(path, &*disk)?;
+        let folder = Self { path: path.to_owned(), disk, _lock: lock(path)? };
         let records = path.join("records");
         if known {
             if !records.is_dir() {
@@ -52,6 +56,8 @@ impl Folder {
         } else {
             folder.make(&records, &open)?;
         }
+        // Of `FORMAT`: this start has made it, or one that ended before it came to this.
+        folder.disk.sync_dir(path).map_err(EngineError::io("sync", path))?;
         folder.clear_staging()?;
         let store = open(&records)?;
         Ok((folder, store))
@@ -65,7 +71,7 @@ impl Folder {
         open: impl Fn(&Path) -> Result<S, EngineError>,
     ) -> Result<(), EngineError> {
         for dir in [self.segments(), self.staging()] {
-            fs::create_dir_all(&dir).map_err(EngineError::io("make", &dir))?;
+            self.disk.make_dir(&dir).map_err(EngineError::io("make", &dir))?;
         }
         if !records.exists() {
             let half = self.path.join("records.new");
@@ -73,22 +79,50 @@ impl Folder {
                 fs::remove_dir_all(&half).map_err(EngineError::io("remove", &half))?;
             }
             drop(open(&half)?);
-            fs::rename(&half, records).map_err(EngineError::io("rename", &half))?;
+            self.disk.rename(&half, records).map_err(EngineError::io("rename", &half))?;
         }
         let format = self.path.join("FORMAT");
         let write = || -> io::Result<()> {
-            let mut file = temporary(&self.staging())?;
+            let (mut file, name) = temporary(&self.disk, &self.staging(), PREFIX, SUFFIX)?;
             file.write_all(FORMAT.as_bytes())?;
-            file.as_file().sync_all()?;
-            sync_dir(&self.path)?;
-            file.persist(&format)?;
-            sync_dir(&self.path)
+            file.sync()?;
+            self.sync_ancestors()?;
+            self.disk.sync_dir(&self.path)?;
+            name.persist(&format)
         };
         write().map_err(EngineError::io("write", &format))
     }
 
+    /// Makes the name of the folder itself durable, and those of the folders that it is in, which
+    /// may be as new.
+    fn sync_ancestors(&self) -> io::Result<()> {
+        use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+        for dir in self.path.ancestors().skip(1) {
+            let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+            match self.disk.sync_dir(dir) {
+                // Somebody else has made it.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        PermissionDenied | ReadOnlyFilesystem | InvalidInput | Unsupported
+                    ) => {}
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(super) fn disk(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
+    /// A file in `staging`, which goes when it is dropped, or at the next start.
+    pub(super) fn stage(&self) -> io::Result<StagingFile> {
+        StagingFile::create_in(&self.disk, &self.staging())
     }
 
     pub(super) fn staging(&self) -> PathBuf {
@@ -99,6 +133,10 @@ impl Folder {
         self.path.join("segments")
     }
 
+    pub(super) fn quarantine(&self) -> PathBuf {
+        self.path.join("quarantine")
+    }
+
     pub(super) fn segment(&self, hash: &Hash) -> PathBuf {
         self.segments().join(format!("{hash}.dat"))
     }
@@ -106,19 +144,18 @@ impl Folder {
     /// Makes new and vanished names in `segments` durable.
     pub(super) fn sync_segments(&self) -> Result<(), EngineError> {
         let dir = self.segments();
-        sync_dir(&dir).map_err(EngineError::io("sync", &dir))
+        self.disk.sync_dir(&dir).map_err(EngineError::io("sync", &dir))
     }
 
-    /// Removes the files that [`temporary`] made, and nothing else.
+    /// Removes the files that [`Folder::stage`] made, and nothing else.
     fn clear_staging(&self) -> Result<(), EngineError> {
         let staging = self.staging();
         let clear = || -> io::Result<()> {
-            for entry in fs::read_dir(&staging)? {
-                let entry = entry?;
-                if !is_temporary(&entry.file_name()) {
+            for name in self.disk.list(&staging)? {
+                if !is_temporary(&name) {
                     continue;
                 }
-                match fs::remove_file(entry.path()) {
+                match self.disk.remove(&staging.join(name)) {
                     // A download that was given up may be going at this moment.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     result => result?,
@@ -134,12 +171,10 @@ impl Folder {
         let dir = self.segments();
         let read = || -> io::Result<Vec<(Hash, u64)>> {
             let mut files = Vec::new();
-            for entry in fs::read_dir(&dir)? {
-                let entry = entry?;
-                let name = entry.file_name();
+            for name in self.disk.list(&dir)? {
                 let hash = name.to_str().and_then(|name| name.strip_suffix(".dat")?.parse().ok());
                 if let Some(hash) = hash {
-                    files.push((hash, entry.metadata()?.len()));
+                    files.push((hash, self.disk.len(&dir.join(name))?));
                 }
             }
             Ok(files)
@@ -170,10 +205,6 @@ fn on_disk(meta: &fs::Metadata) -> u64 {
     return meta.len();
 }
 
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
 fn lock(path: &Path) -> Result<File, EngineError> {
     let file = path.join("LOCK");
     let lock = File::options()
@@ -189,13 +220,9 @@ fn lock(path: &Path) -> Result<File, EngineError> {
     }
 }
 
-/// A file in `staging`, which goes when it is dropped, or at the next start.
-pub(super) fn temporary(staging: &Path) -> io::Result<tempfile::NamedTempFile> {
-    tempfile::Builder::new().prefix(PREFIX).suffix(SUFFIX).tempfile_in(staging)
-}
-
-const PREFIX: &str = "fetch-";
-const SUFFIX: &str = ".part";
+/// Of the names in `staging`.
+pub(super) const PREFIX: &str = "fetch-";
+pub(super) const SUFFIX: &str = ".part";
 
 fn is_temporary(name: &OsStr) -> bool {
     name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX))
@@ -203,12 +230,13 @@ fn is_temporary(name: &OsStr) -> bool {
 
 /// Whether the folder holds a database; false when it holds nothing, or what a crash left of the
 /// making of one. Anything else is somebody else's, and is not touched.
-fn is_database(path: &Path) -> Result<bool, EngineError> {
+fn is_database(path: &Path, disk: &dyn Disk) -> Result<bool, EngineError> {
     let foreign = |why: String| Err(EngineError::Foreign { path: path.to_owned(), why });
     let format = path.join("FORMAT");
-    match fs::read(&format) {
-        Ok(bytes) if bytes == FORMAT.as_bytes() => return Ok(true),
-        Ok(bytes) => {
+    let mut bytes = Vec::new();
+    match disk.open(&format).and_then(|file| file.take(100).read_to_end(&mut bytes)) {
+        Ok(_) if bytes == FORMAT.as_bytes() => return Ok(true),
+        Ok(_) => {
             let found = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned();
             return foreign(format!(
                 "its FORMAT is {:?}, and this version reads {:?}. Pull everything again into a \
@@ -221,10 +249,7 @@ fn is_database(path: &Path) -> Result<bool, EngineError> {
         Err(error) => return Err(EngineError::io("read", &format)(error)),
     }
     let names = |dir: &Path| -> Result<Vec<OsString>, EngineError> {
-        let names = fs::read_dir(dir).and_then(|entries| {
-            entries.map(|entry| entry.map(|entry| entry.file_name())).collect()
-        });
-        names.map_err(EngineError::io("read", dir))
+        disk.list(dir).map_err(EngineError::io("read", dir))
     };
     let found = names(path)?;
     let stock = |name: &OsString| {

@@ -60,6 +60,7 @@ use self::store::{Progress, Store, Writer};
 pub use self::verify::{Problem, Verified};
 pub use self::write::WriteBatch;
 use crate::Hash;
+use crate::disk::{Disk, RealDisk};
 
 /// What the engine may use and promises.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,8 +215,17 @@ impl Engine {
     /// # Errors
     /// As there.
     pub fn open_with(path: impl AsRef<Path>, options: EngineOptions) -> Result<Self, EngineError> {
+        Self::open_on(path.as_ref(), options, RealDisk::shared())
+    }
+
+    /// [`Engine::open_with`] on another disk.
+    pub(crate) fn open_on(
+        path: &Path,
+        options: EngineOptions,
+        disk: Arc<dyn Disk>,
+    ) -> Result<Self, EngineError> {
         let (folder, store) =
-            Folder::open(path.as_ref(), |records| Store::open(records, options.cache_bytes))?;
+            Folder::open(path, disk, |records| Store::open(records, options.cache_bytes))?;
         let mut writer = store.load_writer()?;
         let (index, undrained) = recover_segments(&folder, &store, &mut writer)?;
         let engine = Self {
@@ -320,7 +330,7 @@ impl Engine {
             return Ok(None);
         };
         let path = self.folder.segment(hash);
-        match File::open(&path) {
+        match fs::File::open(&path) {
             Ok(file) => Ok(Some((file, len))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(EngineError::io("open", &path)(error)),
@@ -334,7 +344,7 @@ impl Engine {
     /// so that nobody downloads what can't be applied.
     pub fn stage(&self) -> io::Result<StagingFile> {
         self.store.check().map_err(io::Error::other)?;
-        StagingFile::create_in(&self.folder.staging())
+        self.folder.stage()
     }
 
     fn writer(&self) -> MutexGuard<'_, Writer> {
@@ -409,10 +419,12 @@ fn recover_segments(
     }
     for hash in files.into_keys() {
         let path = folder.segment(&hash);
-        fs::remove_file(&path).map_err(EngineError::io("remove", &path))?;
+        folder.disk().remove(&path).map_err(EngineError::io("remove", &path))?;
     }
     Ok((index, undrained))
 }
 
+#[cfg(test)]
+mod crash_tests;
 #[cfg(test)]
 mod tests;

@@ -3,18 +3,19 @@
 //! was asked for. No other code makes one, so whatever holds a `StagedSegment`
 //! holds verified bytes, on the same file system as the segments.
 
-use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
-
-use tempfile::{NamedTempFile, TempPath};
+use std::sync::Arc;
 
 use super::apply::Prepared;
+use super::folder::{PREFIX, SUFFIX};
 use crate::Hash;
+use crate::disk::{Disk, DiskFile, TemporaryName, temporary};
 
 /// An unverified download in progress. Removed from disk when dropped.
 pub struct StagingFile {
-    file: NamedTempFile,
+    file: Box<dyn DiskFile>,
+    name: TemporaryName,
     hasher: blake3::Hasher,
     len: u64,
 }
@@ -34,15 +35,18 @@ impl StagingFile {
     ///
     /// # Errors
     /// When the file can't be created: the disk is full or read-only.
-    pub(super) fn create_in(dir: &Path) -> io::Result<Self> {
-        let file = super::folder::temporary(dir)?;
-        Ok(Self { file, hasher: blake3::Hasher::new(), len: 0 })
+    pub(super) fn create_in(disk: &Arc<dyn Disk>, dir: &Path) -> io::Result<Self> {
+        Ok(Self::new(temporary(disk, dir, PREFIX, SUFFIX)?))
+    }
+
+    fn new((file, name): (Box<dyn DiskFile>, TemporaryName)) -> Self {
+        Self { file, name, hasher: blake3::Hasher::new(), len: 0 }
     }
 
     /// One for tests that have no engine.
     #[cfg(test)]
     pub(crate) fn for_test(dir: &Path) -> Self {
-        Self::create_in(dir).unwrap()
+        Self::create_in(&crate::disk::RealDisk::shared(), dir).unwrap()
     }
 
     /// Bytes written so far.
@@ -58,8 +62,8 @@ impl StagingFile {
     /// Ends the writing of bytes that this node made itself.
     pub(super) fn finish(self) -> StagedSegment {
         let hash = Hash::from(self.hasher.finalize());
-        let (file, path) = self.file.into_parts();
-        StagedSegment { file, path, hash, len: self.len, prepared: None, synced: false }
+        let Self { file, name, len, .. } = self;
+        StagedSegment { file, name, hash, len, prepared: None, synced: Synced::No }
     }
 
     /// Ends the download.
@@ -91,13 +95,22 @@ impl Write for StagingFile {
 /// without having been applied.
 #[derive(Debug)]
 pub struct StagedSegment {
-    pub(super) file: File,
-    pub(super) path: TempPath,
+    pub(super) file: Box<dyn DiskFile>,
+    name: TemporaryName,
     hash: Hash,
     len: u64,
     /// What was done ahead: see [`Engine::prepare`](super::Engine::prepare).
     pub(super) prepared: Option<Prepared>,
-    synced: bool,
+    synced: Synced,
+}
+
+/// Whether the bytes of a file are on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Synced {
+    No,
+    Yes,
+    /// They may not be and yet count as such, as after a failed sync.
+    Never,
 }
 
 impl StagedSegment {
@@ -119,11 +132,30 @@ impl StagedSegment {
     /// Makes the bytes durable, as [`Engine::apply`](super::Engine::apply) does by itself.
     ///
     /// # Errors
-    /// When the disk fails.
+    /// When the disk fails. Then only `apply` can, which writes them to a new file.
     pub fn sync(&mut self) -> io::Result<()> {
-        if !self.synced {
-            self.file.sync_all()?;
-            self.synced = true;
+        match self.synced {
+            Synced::Yes => return Ok(()),
+            Synced::No => {}
+            Synced::Never => {
+                return Err(io::Error::other("an earlier sync of its file has failed"));
+            }
+        }
+        let synced = self.file.sync();
+        self.synced = if synced.is_ok() { Synced::Yes } else { Synced::Never };
+        synced
+    }
+
+    /// To read it from the beginning. Bytes whose sync has failed are taken for written by the
+    /// system, and no other sync writes them. So they go into a new file, if they can still be
+    /// read as they were.
+    pub(super) fn rewind(&mut self) -> io::Result<()> {
+        self.file.rewind()?;
+        if self.synced == Synced::Never {
+            let mut copy = StagingFile::new(self.name.beside(PREFIX, SUFFIX)?);
+            io::copy(&mut self.file, &mut copy)?;
+            *self = copy.verify(self.hash).map_err(io::Error::other)?;
+            self.file.rewind()?;
         }
         Ok(())
     }
@@ -131,18 +163,20 @@ impl StagedSegment {
     /// Makes the bytes durable under the name `to`, in the same file system.
     pub(super) fn move_to(&mut self, to: &Path) -> io::Result<()> {
         self.sync()?;
-        fs::rename(&self.path, to)
+        self.name.move_to(to)
     }
 
     /// After [`StagedSegment::move_to`]: the bytes are here again, and stay there.
-    pub(super) fn link_back(&self, from: &Path) -> io::Result<()> {
-        fs::hard_link(from, &self.path).or_else(|_| fs::copy(from, &self.path).map(drop))
+    pub(super) fn link_back(&mut self, from: &Path) {
+        if self.name.link_back(from).is_err() {
+            // A file system without links. The next one who wants the bytes copies them.
+            self.synced = Synced::Never;
+        }
     }
 
     /// After the file has moved for good.
     pub(super) fn release(&mut self) {
         // Of two links to one file, a rename leaves both.
-        let _ = fs::remove_file(&self.path);
-        self.path.disable_cleanup(true);
+        self.name.remove();
     }
 }

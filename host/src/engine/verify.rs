@@ -7,7 +7,6 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::fs;
 use std::io;
 use std::ops::Bound;
 use std::sync::PoisonError;
@@ -211,18 +210,19 @@ impl Engine {
         Ok(())
     }
 
-    /// From here on the segment counts as missing.
+    /// From here on the segment counts as missing. [`Engine::verify_covered`] makes that durable.
     fn quarantine(&self, segment: &Registration) -> Result<(), EngineError> {
         let mut writer = self.writer();
         let hash = segment.meta.hash;
-        let (from, dir) = (self.folder.segment(&hash), self.path().join("quarantine"));
+        let (from, dir) = (self.folder.segment(&hash), self.folder.quarantine());
         let to = dir.join(format!("{hash}.dat"));
         let quarantine = || -> io::Result<()> {
-            fs::create_dir_all(&dir)?;
-            fs::rename(&from, &to)
+            let disk = self.folder.disk();
+            disk.make_dir(&dir)?;
+            disk.sync_dir(self.path())?;
+            disk.rename(&from, &to)
         };
         quarantine().map_err(EngineError::io("move to quarantine", &from))?;
-        self.folder.sync_segments()?;
         writer.absent.insert(hash, segment.clone());
         self.index_mut().remove(&[hash].into());
         Ok(())
@@ -282,6 +282,13 @@ impl Engine {
             }
         }
         if repair && !(uncovered.is_empty() && writer.absent.is_empty()) {
+            // A file that is registered nowhere goes at the next start, and one that has moved may
+            // be in its old place alone until its new one is synced.
+            let quarantine = self.folder.quarantine();
+            if !writer.absent.is_empty() && quarantine.is_dir() {
+                let sync = self.folder.disk().sync_dir(&quarantine);
+                sync.map_err(EngineError::io("sync", &quarantine))?;
+            }
             let mut batch = self.store.batch(PersistMode::SyncAll);
             // All that was in them is somewhere else now. A peer that has them offers them.
             for segment in writer.absent.values() {

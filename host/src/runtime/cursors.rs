@@ -10,13 +10,14 @@
 //! for whoever wants to know what happened, and the policy starts from none: that costs a look at
 //! the peer's manifest.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::de::IgnoredAny;
 
 use super::PeerId;
+use crate::disk::{Disk, RealDisk, temporary};
 use crate::policy::CursorStore;
 
 /// A larger file is no cursor. In bytes.
@@ -30,6 +31,7 @@ const TEMPORARY: &str = ".cursor-";
 #[derive(Debug)]
 pub struct CursorFiles {
     dir: PathBuf,
+    disk: Arc<dyn Disk>,
 }
 
 impl CursorFiles {
@@ -38,15 +40,20 @@ impl CursorFiles {
     /// # Errors
     /// When the folder can't be made or read.
     pub fn open(db: &Path) -> io::Result<Self> {
+        Self::open_on(db, RealDisk::shared())
+    }
+
+    /// [`CursorFiles::open`] on another disk.
+    pub(crate) fn open_on(db: &Path, disk: Arc<dyn Disk>) -> io::Result<Self> {
         let dir = db.join("sync");
-        fs::create_dir_all(&dir)?;
-        for entry in fs::read_dir(&dir)? {
-            let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
-                fs::remove_file(entry.path())?;
+        disk.make_dir(&dir)?;
+        disk.sync_dir(db)?;
+        for name in disk.list(&dir)? {
+            if name.to_string_lossy().starts_with(TEMPORARY) {
+                disk.remove(&dir.join(name))?;
             }
         }
-        Ok(Self { dir })
+        Ok(Self { dir, disk })
     }
 
     /// The files that are no cursors any more, with what is wrong.
@@ -55,10 +62,10 @@ impl CursorFiles {
     /// When one can't be read.
     pub fn damaged(&self) -> io::Result<Vec<(PathBuf, &'static str)>> {
         let mut damaged = Vec::new();
-        for entry in fs::read_dir(&self.dir)? {
-            let path = entry?.path();
+        for name in self.disk.list(&self.dir)? {
+            let path = self.dir.join(name);
             if path.extension().is_some_and(|extension| extension == "cursor")
-                && let Err(why) = check(&read(File::open(&path)?)?)
+                && let Err(why) = check(&read(self.disk.open(&path)?)?)
             {
                 damaged.push((path, why));
             }
@@ -76,7 +83,7 @@ impl CursorFiles {
         let aside = |n: u32| PathBuf::from(format!("{}.corrupt-{n}", path.display()));
         let free = (1..).map(aside).find(|aside| !aside.exists());
         let aside = free.ok_or_else(|| io::Error::other("too many corrupt cursors"))?;
-        fs::rename(path, &aside)?;
+        self.disk.rename(path, &aside)?;
         tracing::warn!(
             file = %path.display(),
             aside = %aside.display(),
@@ -89,7 +96,7 @@ impl CursorFiles {
 impl CursorStore for CursorFiles {
     fn load(&self, peer: &str) -> io::Result<Option<Vec<u8>>> {
         let path = self.path(peer)?;
-        let file = match File::open(&path) {
+        let file = match self.disk.open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -109,17 +116,17 @@ impl CursorStore for CursorFiles {
 
     fn store(&self, peer: &str, value: &[u8]) -> io::Result<()> {
         let path = self.path(peer)?;
-        let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(&self.dir)?;
+        let (mut file, name) = temporary(&self.disk, &self.dir, TEMPORARY, "")?;
         file.write_all(value)?;
         file.write_all(&trailer(value))?;
-        file.as_file().sync_all()?;
-        file.persist(&path).map_err(|error| error.error)?;
-        File::open(&self.dir)?.sync_all()
+        file.sync()?;
+        name.persist(&path)?;
+        self.disk.sync_dir(&self.dir)
     }
 }
 
 /// One byte more than there may be, and so too many where there are more.
-fn read(file: File) -> io::Result<Vec<u8>> {
+fn read(file: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(MAX_CURSOR_FILE + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
@@ -156,7 +163,12 @@ fn check(bytes: &[u8]) -> Result<usize, &'static str> {
 }
 
 #[cfg(test)]
+mod crash_tests;
+
+#[cfg(test)]
 mod tests {
+    use std::fs::{self, File};
+
     use super::*;
 
     fn open(db: &tempfile::TempDir) -> CursorFiles {

@@ -51,7 +51,7 @@ pub fn raw(job: &Raw) -> Result<Measured> {
     segments.sort_by_key(|segment| segment.id);
     let mut bytes = 0;
     for segment in segments.iter().skip(job.skip) {
-        let staged = peer.fetch(segment.hash, engine.stage()?, &AtomicBool::new(false))?;
+        let mut staged = peer.fetch(segment.hash, engine.stage()?, &AtomicBool::new(false))?;
         staged.sync()?;
         bytes += staged.len();
     }

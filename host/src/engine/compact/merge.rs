@@ -1,15 +1,14 @@
 //! Several segments of this node's own become one, without what is dead in them.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::io::{BufReader, BufWriter};
+use std::io::BufWriter;
 
 use fjall::PersistMode;
 
 use super::census::resolve;
-use super::{Compacted, Halt, Pace};
+use super::{Compacted, Halt, Pace, SegmentReader};
 use crate::engine::index::Registration;
-use crate::engine::segment::{self, Entry, Reader, Records};
+use crate::engine::segment::{self, Entry, Records};
 use crate::engine::{Engine, EngineError, SegmentMeta, StagedSegment};
 
 impl Engine {
@@ -113,13 +112,13 @@ impl Engine {
 
 /// A segment that is read in key order, a block at a time.
 struct Input {
-    reader: Reader<BufReader<File>>,
+    reader: SegmentReader,
     block: Records,
     at: usize,
 }
 
 impl Input {
-    fn new(reader: Reader<BufReader<File>>) -> Result<Self, Halt> {
+    fn new(reader: SegmentReader) -> Result<Self, Halt> {
         let mut input = Self { reader, block: Records::default(), at: 0 };
         input.fill()?;
         Ok(input)

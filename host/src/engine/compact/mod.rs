@@ -24,7 +24,6 @@ mod pace;
 mod tied;
 
 use std::collections::HashSet;
-use std::fs::{self, File};
 use std::io::BufReader;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -38,6 +37,10 @@ use super::record::now;
 use super::segment::{Invalid, Reader};
 use super::{Engine, EngineError};
 use crate::Hash;
+use crate::disk::DiskFile;
+
+/// Reads a segment's file.
+type SegmentReader = Reader<BufReader<Box<dyn DiskFile>>>;
 
 /// What a compaction did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -124,7 +127,7 @@ impl Engine {
         let leaving = std::mem::take(&mut *self.leaving());
         for hash in leaving.into_keys() {
             let path = self.folder.segment(&hash);
-            fs::remove_file(&path).map_err(EngineError::io("remove", &path))?;
+            self.folder.disk().remove(&path).map_err(EngineError::io("remove", &path))?;
         }
         Ok(())
     }
@@ -174,10 +177,11 @@ impl Engine {
         &self,
         segment: &Registration,
         pace: &Pace,
-    ) -> Result<Option<Reader<BufReader<File>>>, Halt> {
+    ) -> Result<Option<SegmentReader>, Halt> {
         let meta = &segment.meta;
         let path = self.folder.segment(&meta.hash);
-        let open = || File::open(&path).map_err(EngineError::io("open", &path));
+        let disk = self.folder.disk();
+        let open = || disk.open(&path).map_err(EngineError::io("open", &path));
         let mut hasher = blake3::Hasher::new();
         hasher.update_reader(open()?).map_err(EngineError::io("read", &path))?;
         pace.spend(meta.bytes)?;

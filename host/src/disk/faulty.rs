@@ -1,0 +1,390 @@
+//! A disk that fails where it is told to, and knows what a power failure would leave.
+//!
+//! It works on a real folder, so that everything else of the engine works on it too, and keeps a
+//! [`Model`] of what is durable beside it. Operations are counted from 0; a fault is planned for
+//! one of them. After a power loss every operation fails and nothing changes any more: the model
+//! is as it was, and what is not under this disk (the record store) has been copied at that
+//! instant, within the operation that the engine waits for. No background work of the record store
+//! gets in between: its data stay far below what would be flushed.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::model::{Fate, Model};
+use super::{Disk, DiskFile, Image, NewFile, RealDisk};
+
+/// Names that are not under this disk, wherever they are: the record store and the lock.
+const FOREIGN: [&str; 3] = ["records", "records.new", "LOCK"];
+
+/// What an operation does instead of its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// EIO. A sync has lost what it was to write.
+    Io,
+    /// ENOSPC, if it needs space. A write writes half, and the rest fails.
+    Full,
+    /// EIO, as all that follow. Operations that only read are not counted for this one.
+    PowerLoss,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct FaultyDisk {
+    root: PathBuf,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    model: Model,
+    operations: u64,
+    /// Operations that change something.
+    changes: u64,
+    plan: Option<(u64, Fault)>,
+    happened: bool,
+    /// Bytes that may still be written.
+    room: Option<u64>,
+    /// This write is a short one, and what takes space after it fails.
+    short: bool,
+    no_links: bool,
+    sync_fails: bool,
+    /// Moves of a folder that is not under this disk, and whether they are durable.
+    moves: Vec<(PathBuf, PathBuf, bool)>,
+    /// Since power was lost.
+    frozen: Option<Vec<(PathBuf, Image)>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Changes nothing.
+    Look,
+    Remove,
+    /// Takes space.
+    Add,
+    /// As well.
+    Write,
+}
+
+impl FaultyDisk {
+    /// A disk whose files are those in `root` now, all durable.
+    pub(crate) fn new(root: &Path) -> Self {
+        let mut model = Model::default();
+        scan(root, Path::new(""), &mut model).unwrap();
+        let state = State { model, ..State::default() };
+        Self { root: root.to_owned(), state: Arc::new(Mutex::new(state)) }
+    }
+
+    pub(crate) fn shared(&self) -> Arc<dyn Disk> {
+        Arc::new(self.clone())
+    }
+
+    /// The `n`-th operation from now on, counted from 0, has this fault.
+    pub(crate) fn plan(&self, n: u64, fault: Fault) {
+        let mut state = self.state();
+        let done = if fault == Fault::PowerLoss { state.changes } else { state.operations };
+        (state.plan, state.happened) = (Some((done + n, fault)), false);
+    }
+
+    /// The next sync of a file fails.
+    pub(crate) fn plan_sync(&self) {
+        let mut state = self.state();
+        (state.sync_fails, state.happened) = (true, false);
+    }
+
+    /// The disk is full once this much has been written; none for never.
+    pub(crate) fn set_room(&self, bytes: Option<u64>) {
+        self.state().room = bytes;
+    }
+
+    /// From now on it has no hard links, as some file systems.
+    pub(crate) fn forbid_links(&self) {
+        self.state().no_links = true;
+    }
+
+    /// Whether the planned operation has come. If not, it never will.
+    pub(crate) fn happened(&self) -> bool {
+        let mut state = self.state();
+        state.plan = None;
+        state.happened
+    }
+
+    pub(crate) fn lost_power(&self) -> bool {
+        self.state().frozen.is_some()
+    }
+
+    /// Flips a bit of a file, as a failing disk does.
+    pub(crate) fn damage(&self, path: &Path, at: usize) {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[at] ^= 1;
+        fs::write(path, bytes).unwrap();
+        let mut state = self.state();
+        let file = state.model.file(self.relative(path)).unwrap();
+        state.model.damage(file, at);
+    }
+
+    /// Makes at `to` the folder as a power failure leaves it: the one that was, or one now, while
+    /// nothing is written. Seed 0 loses all that is not durable, 1 keeps it, others choose.
+    pub(crate) fn crash(&self, seed: u64, to: &Path) {
+        let state = self.state();
+        let foreign = match state.frozen.clone() {
+            Some(foreign) => foreign,
+            None => self.foreign(&state).unwrap(),
+        };
+        let mut fate = Fate::new(seed);
+        let dirs = state.model.crash(&mut fate, to).unwrap();
+        for (path, image) in &foreign {
+            let moved = state.moves.iter().find(|(_, to, _)| to == path);
+            let path = match moved {
+                Some((from, _, false)) if !fate.flip() => from,
+                _ => path,
+            };
+            if dirs.iter().any(|dir| Some(&**dir) == path.parent()) {
+                image.write(&to.join(path)).unwrap();
+            }
+        }
+    }
+
+    /// What is not under this disk, as it is now.
+    fn foreign(&self, state: &State) -> io::Result<Vec<(PathBuf, Image)>> {
+        let mut found = Vec::new();
+        let mut dirs = vec![PathBuf::new()];
+        while let Some(dir) = dirs.pop() {
+            for entry in fs::read_dir(self.root.join(&dir))? {
+                let entry = entry?;
+                let path = dir.join(entry.file_name());
+                if is_foreign(&path) {
+                    found.push((path, Image::read(&entry.path())?));
+                } else if state.model.has_dir(&path) {
+                    dirs.push(path);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn relative<'a>(&self, path: &'a Path) -> &'a Path {
+        path.strip_prefix(&self.root).expect("a path on this disk")
+    }
+
+    /// Counts an operation. An error is what it fails with.
+    fn begin(&self, kind: Kind) -> io::Result<MutexGuard<'_, State>> {
+        let mut state = self.state();
+        if state.frozen.is_some() {
+            return Err(eio());
+        }
+        let (operation, change) = (state.operations, state.changes);
+        state.operations += 1;
+        state.changes += u64::from(kind != Kind::Look);
+        let adds = matches!(kind, Kind::Add | Kind::Write);
+        if adds && std::mem::take(&mut state.short) {
+            return Err(full());
+        }
+        match state.plan {
+            Some((n, Fault::PowerLoss)) if n == change && kind != Kind::Look => {
+                state.happened = true;
+                state.frozen = Some(self.foreign(&state)?);
+                Err(eio())
+            }
+            Some((n, Fault::Io)) if n == operation => {
+                state.happened = true;
+                Err(eio())
+            }
+            Some((n, Fault::Full)) if n == operation => {
+                state.happened = true;
+                state.short = kind == Kind::Write;
+                if kind == Kind::Add { Err(full()) } else { Ok(state) }
+            }
+            _ if adds && state.room == Some(0) => Err(full()),
+            _ => Ok(state),
+        }
+    }
+
+    fn look(&self) -> io::Result<()> {
+        self.begin(Kind::Look).map(drop)
+    }
+}
+
+impl Disk for FaultyDisk {
+    fn create(&self, dir: &Path, prefix: &str, suffix: &str) -> io::Result<NewFile> {
+        let mut state = self.begin(Kind::Add)?;
+        let file = tempfile::Builder::new().prefix(prefix).suffix(suffix).tempfile_in(dir)?;
+        let (file, path) = file.into_parts();
+        let path = path.keep()?;
+        let id = state.model.create(self.relative(&path));
+        Ok((Box::new(FaultyFile { file, id: Some(id), disk: self.clone() }), path))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let state = self.begin(Kind::Look)?;
+        let id = state.model.file(self.relative(path));
+        Ok(Box::new(FaultyFile { file: File::open(path)?, id, disk: self.clone() }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.begin(Kind::Add)?;
+        RealDisk.rename(from, to)?;
+        let (from, to) = (self.relative(from), self.relative(to));
+        if is_foreign(from) {
+            state.moves.push((from.to_owned(), to.to_owned(), false));
+        } else {
+            state.model.rename(from, to);
+        }
+        Ok(())
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.begin(Kind::Add)?;
+        if state.no_links {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        RealDisk.hard_link(from, to)?;
+        state.model.link(self.relative(from), self.relative(to));
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.begin(Kind::Remove)?;
+        RealDisk.remove(path)?;
+        state.model.remove(self.relative(path));
+        Ok(())
+    }
+
+    fn make_dir(&self, dir: &Path) -> io::Result<()> {
+        let missing: Vec<_> = dir.ancestors().take_while(|dir| !dir.exists()).collect();
+        if missing.is_empty() {
+            self.look()?;
+        }
+        for dir in missing.into_iter().rev() {
+            let mut state = self.begin(Kind::Add)?;
+            fs::create_dir(dir)?;
+            state.model.make_dir(self.relative(dir));
+        }
+        Ok(())
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        self.look()?;
+        RealDisk.list(dir)
+    }
+
+    fn len(&self, path: &Path) -> io::Result<u64> {
+        self.look()?;
+        RealDisk.len(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        // What is outside is none of a test's business.
+        let Ok(dir) = dir.strip_prefix(&self.root) else { return Ok(()) };
+        let mut state = self.begin(Kind::Add)?;
+        state.model.sync_dir(dir);
+        for (_, to, durable) in &mut state.moves {
+            *durable |= to.parent() == Some(dir);
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct FaultyFile {
+    file: File,
+    /// In the model.
+    id: Option<usize>,
+    disk: FaultyDisk,
+}
+
+impl DiskFile for FaultyFile {
+    fn sync(&self) -> io::Result<()> {
+        let (result, mut state) = match self.disk.begin(Kind::Add) {
+            Ok(mut state) if state.sync_fails => {
+                (state.sync_fails, state.happened) = (false, true);
+                (Err(eio()), state)
+            }
+            Ok(state) => (Ok(()), state),
+            Err(error) => (Err(error), self.disk.state()),
+        };
+        if let Some(id) = self.id
+            && state.frozen.is_none()
+        {
+            match result {
+                Ok(()) => state.model.sync(id),
+                Err(_) => state.model.sync_failed(id),
+            }
+        }
+        result
+    }
+}
+
+impl Read for FaultyFile {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.disk.look()?;
+        self.file.read(buf)
+    }
+}
+
+impl Write for FaultyFile {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let mut state = self.disk.begin(Kind::Write)?;
+        let mut n = if state.short { buf.len().div_ceil(2) } else { buf.len() };
+        if let Some(room) = &mut state.room {
+            n = n.min(*room as usize);
+            *room -= n as u64;
+        }
+        let at = self.file.stream_position()?;
+        self.file.write_all(&buf[..n])?;
+        if let Some(id) = self.id {
+            state.model.write(id, at as usize, &buf[..n]);
+        }
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Seek for FaultyFile {
+    fn seek(&mut self, pos: SeekFrom) -> io::Result<u64> {
+        self.file.seek(pos)
+    }
+}
+
+/// A folder for a test, in memory where there is a place for that. A real sync of it is of no use:
+/// what is durable is for the model to say.
+pub(crate) fn test_folder() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+}
+
+fn is_foreign(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| FOREIGN.iter().any(|foreign| name == *foreign))
+}
+
+fn scan(root: &Path, dir: &Path, model: &mut Model) -> io::Result<()> {
+    model.add_dir(dir);
+    for entry in fs::read_dir(root.join(dir))? {
+        let entry = entry?;
+        let path = dir.join(entry.file_name());
+        if is_foreign(&path) {
+            continue;
+        } else if entry.file_type()?.is_dir() {
+            scan(root, &path, model)?;
+        } else {
+            model.add_file(&path, fs::read(entry.path())?);
+        }
+    }
+    Ok(())
+}
+
+fn eio() -> io::Error {
+    io::Error::from_raw_os_error(5)
+}
+
+fn full() -> io::Error {
+    io::ErrorKind::StorageFull.into()
+}

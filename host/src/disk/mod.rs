@@ -1,0 +1,186 @@
+//! The disk beneath the files of this crate: segments, staging, `FORMAT` and cursors.
+//!
+//! Whatever is to survive a power failure is written through a [`Disk`], which has no more
+//! operations than that takes. There is one real disk, [`RealDisk`]. Tests have another, which
+//! fails at any operation that they choose and can say what a power failure would have left. The
+//! record store (fjall) does its own I/O.
+//!
+//! What is durable when: the bytes of a file once [`DiskFile::sync`] has returned, and a name in a
+//! folder, whether new, gone or moved, once [`Disk::sync_dir`] of the folder has. That holds for
+//! the names of folders too. A sync of a file that has failed is never made good by another one:
+//! Linux takes the bytes that it could not write for written, and reports the error once. A folder
+//! is different: its names are in the journal of the file system, which writes them or nothing
+//! more at all.
+
+#[cfg(test)]
+mod faulty;
+#[cfg(test)]
+mod image;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::fmt::Debug;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+#[cfg(test)]
+pub(crate) use self::faulty::{Fault, FaultyDisk, test_folder};
+#[cfg(test)]
+pub(crate) use self::image::Image;
+
+/// All that is done to files and folders. Errors are those of the system.
+pub(crate) trait Disk: Debug + Send + Sync {
+    /// Makes an empty file under a free name with this beginning and end, for reads and writes.
+    fn create(&self, dir: &Path, prefix: &str, suffix: &str) -> io::Result<NewFile>;
+    /// Opens a file for reads.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+    /// Moves a file or a folder, over a file that may be there.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives a file a further name.
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes the name of a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes a folder and those that it is in, if they are missing.
+    fn make_dir(&self, dir: &Path) -> io::Result<()>;
+    /// The names in a folder.
+    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>>;
+    /// The size of a file.
+    fn len(&self, path: &Path) -> io::Result<u64>;
+    /// Makes the names in a folder durable as they are now.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+}
+
+/// A new file and its path.
+pub(crate) type NewFile = (Box<dyn DiskFile>, PathBuf);
+
+/// An open file.
+pub(crate) trait DiskFile: Read + Write + Seek + Debug + Send + Sync {
+    /// Makes the bytes durable. After an error they never will be: see the module.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// The disk of this machine.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RealDisk;
+
+impl RealDisk {
+    /// One to share.
+    pub(crate) fn shared() -> Arc<dyn Disk> {
+        Arc::new(Self)
+    }
+}
+
+impl Disk for RealDisk {
+    fn create(&self, dir: &Path, prefix: &str, suffix: &str) -> io::Result<NewFile> {
+        let file = tempfile::Builder::new().prefix(prefix).suffix(suffix).tempfile_in(dir)?;
+        let (file, path) = file.into_parts();
+        Ok((Box::new(file), path.keep()?))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(File::open(path)?))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn make_dir(&self, dir: &Path) -> io::Result<()> {
+        fs::create_dir_all(dir)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name())).collect()
+    }
+
+    fn len(&self, path: &Path) -> io::Result<u64> {
+        Ok(fs::symlink_metadata(path)?.len())
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+}
+
+impl DiskFile for File {
+    fn sync(&self) -> io::Result<()> {
+        self.sync_all()
+    }
+}
+
+/// The name of a file in the making. It goes when this is dropped.
+#[derive(Debug)]
+pub(crate) struct TemporaryName {
+    disk: Arc<dyn Disk>,
+    /// None once it has gone.
+    path: Option<PathBuf>,
+}
+
+/// [`Disk::create`], with a name that goes by itself.
+pub(crate) fn temporary(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    prefix: &str,
+    suffix: &str,
+) -> io::Result<(Box<dyn DiskFile>, TemporaryName)> {
+    let (file, path) = disk.create(dir, prefix, suffix)?;
+    Ok((file, TemporaryName { disk: Arc::clone(disk), path: Some(path) }))
+}
+
+impl TemporaryName {
+    /// Gives the file its final name in place of this one.
+    pub(crate) fn persist(mut self, to: &Path) -> io::Result<()> {
+        self.move_to(to)?;
+        self.path = None;
+        Ok(())
+    }
+
+    /// As [`TemporaryName::persist`], and [`TemporaryName::link_back`] may follow.
+    pub(crate) fn move_to(&self, to: &Path) -> io::Result<()> {
+        self.with(|path| self.disk.rename(path, to))
+    }
+
+    /// Gives the file of that name this one again, too.
+    pub(crate) fn link_back(&self, from: &Path) -> io::Result<()> {
+        self.with(|path| self.disk.hard_link(from, path))
+    }
+
+    /// A new file beside it.
+    pub(crate) fn beside(
+        &self,
+        prefix: &str,
+        suffix: &str,
+    ) -> io::Result<(Box<dyn DiskFile>, Self)> {
+        self.with(|path| temporary(&self.disk, path.parent().unwrap_or(path), prefix, suffix))
+    }
+
+    /// Removes the name now, if it is there.
+    pub(crate) fn remove(&mut self) {
+        if let Some(path) = self.path.take() {
+            let _ = self.disk.remove(&path);
+        }
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+        self.path.as_deref().map_or_else(|| Err(io::ErrorKind::NotFound.into()), act)
+    }
+}
+
+impl Drop for TemporaryName {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
