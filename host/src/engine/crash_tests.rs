@@ -30,6 +30,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => proptest::collection::vec(entry(), 1..6).prop_map(Step::Apply),
         1 => any::<prop::sample::Index>().prop_map(Step::Damage),
         1 => Just(Step::Repair),
+        2 => Just(Step::Compact),
     ];
     proptest::collection::vec(step, 1..7)
 }
@@ -119,7 +120,22 @@ fn program() -> Vec<Step> {
         put(0, 4),
         Step::Apply(vec![entry(3, 5)]),
         Step::Flush,
+        put(2, 5),
+        Step::Flush,
+        Step::Compact,
+        put(2, 6),
     ]
+}
+
+/// Segments that are superseded, and others that are merged, twice.
+fn compactions() -> Vec<Step> {
+    let put = |k, byte: u8| Step::Write(vec![(k, Some(vec![byte; 500]))]);
+    let rounds = (0..2_u8).flat_map(|round| {
+        let segments = (0..6).flat_map(move |k| [put(k % 5, 10 * round + k), Step::Flush]);
+        segments.chain([Step::Compact])
+    });
+    // The files of what was retired go.
+    rounds.chain([Step::Compact]).collect()
 }
 
 fn first_steps() -> [Step; 2] {
@@ -142,6 +158,20 @@ fn power_may_be_lost_at_any_instant_of_the_making_of_a_database() {
 fn power_may_be_lost_at_any_instant_of_everything_that_an_engine_does() {
     let operations = lose_power_everywhere(true, &program(), 10);
     assert!(operations > 30, "{operations}");
+}
+
+#[test]
+fn power_may_be_lost_at_any_instant_of_a_compaction() {
+    let operations = lose_power_everywhere(true, &compactions(), 4);
+    assert!(operations > 80, "{operations}");
+}
+
+#[test]
+fn a_compaction_may_fail_anywhere_and_be_tried_again() {
+    for fault in [Fault::Io, Fault::Full] {
+        let operations = fail_everywhere(fault, true, true, &compactions());
+        assert!(operations > 80, "{operations}");
+    }
 }
 
 #[test]
