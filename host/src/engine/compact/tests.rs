@@ -15,7 +15,7 @@ fn open(path: &Path, grace: Duration) -> Engine {
     let options = EngineOptions {
         sync_writes: false,
         cache_bytes: 1 << 20,
-        filter_bytes: 1 << 10,
+        filter_bytes: 64 << 10,
         tombstone_grace: grace,
         ..EngineOptions::default()
     };

@@ -21,6 +21,11 @@ fn fast() -> EngineOptions {
     EngineOptions {
         sync_writes: false,
         cache_bytes: 1 << 20,
+        filter_bytes: 64 << 10,
+        // Little, for drains to happen now and then.
+        memtable_bytes: 100 << 10,
+        // What peers bring is very old here.
+        tombstone_grace: Duration::MAX,
         max_clock_ahead: Duration::MAX,
         ..EngineOptions::default()
     }

@@ -169,6 +169,13 @@ impl World {
             let verified = engine.verify(false, |_, _| {}).unwrap();
             prop_assert_eq!(verified.count, 0, "{:?}", verified);
         }
+        for node in 0..self.nodes.len() {
+            self.engine(node).compact(&Pace::unbounded()).unwrap();
+            self.reopen(node)?;
+            self.check_namespaces(node)?;
+            let verified = self.engine(node).verify(false, |_, _| {}).unwrap();
+            prop_assert_eq!(verified.count, 0, "{:?}", verified);
+        }
         Ok(self.ops)
     }
 }
