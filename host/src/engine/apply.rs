@@ -1,7 +1,8 @@
 //! A peer's segment becomes part of this node.
 
+use std::cmp::Ordering;
 use std::io::{BufReader, Read};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{self, AtomicU64};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use fjall::PersistMode;
 use super::index::Registration;
 use super::memtable::{Cursors, Run};
 use super::record::now;
-use super::segment::{Invalid, Reader, Records};
-use super::store::{POSITION, Writer};
+use super::segment::{Entry, Invalid, Reader, Records};
+use super::store::POSITION;
 use super::{Applied, ApplyError, Engine, EngineError, SegmentMeta, StagedSegment};
 use crate::Hash;
 
@@ -52,32 +53,35 @@ impl Engine {
         let overtaken: Vec<_> = overtaken.map(<[u8]>::to_vec).collect();
         // They do not wait for a flush any more.
         overtaken.iter().for_each(|key| batch.remove(&self.store.pending, key.as_slice()));
+        let mut position = writer.position;
+        position.stamp = position.stamp.max(latest);
+        let id = position.take_id();
         let known = writer.absent.get(&hash);
-        let id = known.map_or(writer.next_id, |known| known.meta.id);
+        if let Some(known) = known {
+            batch.remove(&self.store.segments, known.meta.id.to_be_bytes());
+        }
+        batch.remove(&self.store.lost, *hash.as_bytes());
+        let waits = written > 0 || tied.in_memtable;
         let registration = Registration {
             meta: SegmentMeta { id, hash, bytes: segment.len(), records: count },
             own: known.is_some_and(|known| known.own),
-            tied: tied > 0,
-            drained: written == 0,
+            tied: tied.any,
+            drained: !waits,
         };
-        let mut position = writer.position;
-        position.stamp = position.stamp.max(latest);
         batch.insert(&self.store.state, POSITION, position.encode());
         self.commit_with(batch, segment, &registration)?;
 
         overtaken.iter().for_each(|key| writer.forget_pending(key));
         writer.position = position;
-        let Writer { next_id, absent, .. } = &mut *writer;
-        absent.remove(&hash);
-        *next_id = (*next_id).max(id + 1);
-        if written > 0 {
+        writer.absent.remove(&hash);
+        if waits {
             // What was written locally meanwhile is not the latest any more.
             if !writer.overwritten.is_empty() {
                 for entry in records.iter() {
                     writer.overwritten.remove(entry.key);
                 }
             }
-            self.set_memtable(self.memtable().with(Run::new(id, records)));
+            self.set_memtable(self.memtable().with(id, Run::new(id, records)));
         }
         self.publish(&writer);
         self.register(registration);
@@ -131,30 +135,34 @@ impl Engine {
         Ok(Prepared { records, count, _room: room })
     }
 
-    /// Of a segment's records, in key order, leaves those that win over what is here. Returns how many of the
-    /// others are here already.
-    pub(super) fn keep_winners(&self, records: &mut Records) -> Result<u64, EngineError> {
-        let Some(last) = records.len().checked_sub(1) else { return Ok(0) };
+    /// Of a segment's records, in key order, leaves those that win over what is here.
+    pub(super) fn keep_winners(&self, records: &mut Records) -> Result<Tied, EngineError> {
+        let mut tied = Tied::default();
+        let Some(last) = records.len().checked_sub(1) else { return Ok(tied) };
         let memtable = self.memtable();
         let mut cursors = Cursors::new(memtable.runs());
         let range = records.key(0)..=records.key(last);
         let stored = self.store.records.range(range).next().is_some();
-        let (mut winners, mut tied) = (Vec::with_capacity(records.len()), 0);
+        let mut winners = Vec::with_capacity(records.len());
         for i in 0..records.len() {
-            let entry = records.get(i);
-            let mut there = cursors.get(entry.key).map(|there| entry.version.cmp(&there.version));
-            if stored
-                && there.is_none_or(std::cmp::Ordering::is_gt)
-                && self.filter.may_contain(entry.key)
-            {
-                there = self.store.version(entry.key, |stored| {
-                    stored.map(|stored| entry.version.cmp(&stored.version)).or(there)
-                })?;
+            let Entry { key, version, .. } = records.get(i);
+            let mut there = cursors.get(key).map(|there| version.cmp(&there.version));
+            tied.in_memtable |= there == Some(Ordering::Equal);
+            if stored && there.is_none_or(Ordering::is_gt) && self.filter.may_contain(key) {
+                let order = self.store.version(key, |stored| {
+                    stored.map(|stored| version.cmp(&stored.version)).or(there)
+                });
+                there = match order {
+                    Ok(order) => order,
+                    // What can't be read can't win.
+                    Err(EngineError::Corrupt(_)) => there,
+                    Err(error) => return Err(error),
+                };
             }
             match there {
-                None | Some(std::cmp::Ordering::Greater) => winners.push(i),
-                Some(std::cmp::Ordering::Equal) => tied += 1,
-                Some(std::cmp::Ordering::Less) => {}
+                None | Some(Ordering::Greater) => winners.push(i),
+                Some(Ordering::Equal) => tied.any = true,
+                Some(Ordering::Less) => {}
             }
         }
         if winners.len() < records.len() {
@@ -162,6 +170,13 @@ impl Engine {
         }
         Ok(tied)
     }
+}
+
+/// Whether records are here already.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tied {
+    any: bool,
+    in_memtable: bool,
 }
 
 /// Most bytes of memory for segments that wait to be applied.
@@ -187,14 +202,15 @@ struct Room {
 impl Room {
     fn take(all: &Arc<AtomicU64>, bytes: u64, bound: u64) -> Option<Self> {
         let more = |taken: u64| taken.checked_add(bytes).filter(|&sum| sum <= bound);
-        all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        let relaxed = atomic::Ordering::Relaxed;
+        all.fetch_update(relaxed, relaxed, more).ok()?;
         Some(Self { all: Arc::clone(all), bytes })
     }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
-        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.all.fetch_sub(self.bytes, atomic::Ordering::Relaxed);
     }
 }
 

@@ -12,7 +12,7 @@ use self::node::{Node, Step, key, live, options, stage};
 use super::record::Version;
 use super::segment::Entry;
 use super::*;
-use crate::disk::Fault;
+use crate::disk::{Fault, FaultyDisk};
 
 fn entry() -> impl Strategy<Value = Entry> {
     let value = proptest::option::of(proptest::collection::vec(any::<u8>(), 0..2000));
@@ -164,6 +164,37 @@ fn power_may_be_lost_at_any_instant_of_everything_that_an_engine_does() {
 fn power_may_be_lost_at_any_instant_of_a_compaction() {
     let operations = lose_power_everywhere(true, &compactions(), 4);
     assert!(operations > 80, "{operations}");
+}
+
+/// What waits in memory is read again from the segment files, and that may fail, too.
+#[test]
+fn the_start_after_a_crash_may_fail_anywhere_and_be_tried_again() {
+    let node = Node::new(true);
+    let engine = node.open().unwrap();
+    for byte in 0..3 {
+        let version = Version { timestamp: 1, deleted: false, value: vec![byte; 9000], ttl: 0 };
+        let entries = [Entry { key: key(byte), version, lsn: 1 }];
+        engine.apply(&mut stage(&engine, &entries).unwrap()).unwrap();
+    }
+    let expected = (live(&engine), engine.manifest());
+    for fault in [Fault::Io, Fault::Full] {
+        for n in 0.. {
+            let to = node.dir.path().join(format!("{fault:?}-{n}"));
+            node.disk.crash(0, &to);
+            let (disk, db) = (FaultyDisk::new(&to), to.join("in/db"));
+            disk.plan(n, fault);
+            // It may start without what it could not read, and must not believe to have it.
+            let partial = Engine::open_on(&db, options(), disk.shared());
+            drop(partial);
+            let whole = Engine::open_with(&db, options()).unwrap();
+            assert_eq!((live(&whole), whole.manifest()), expected, "{fault:?} at {n}");
+            assert_eq!(whole.verify(false, |_, _| {}).unwrap().count, 0);
+            if !disk.happened() {
+                assert!(n > 5, "{n}");
+                break;
+            }
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The memtable's records go to the record store, many at once and in key order; and come back
 //! from the segment files after a crash before that.
 
+use std::collections::HashSet;
+
 use fjall::PersistMode;
 
 use super::apply::read_records;
@@ -29,7 +31,7 @@ impl Engine {
     pub(super) fn make_room(&self, writer: &mut Writer) -> Result<(), EngineError> {
         let memtable = self.memtable();
         let full = memtable.weight() as u64 >= self.options.memtable_bytes
-            || memtable.segments() >= MAX_SEGMENTS;
+            || memtable.segments().len() >= MAX_SEGMENTS;
         if full { self.drain(writer) } else { Ok(()) }
     }
 
@@ -37,7 +39,7 @@ impl Engine {
     /// meanwhile.
     pub(super) fn drain(&self, writer: &mut Writer) -> Result<(), EngineError> {
         let memtable = self.memtable();
-        if memtable.segments() == 0 {
+        if memtable.segments().is_empty() {
             return Ok(());
         }
         let records = merge(memtable.runs()).filter(|(key, _)| !writer.overwritten.contains(*key));
@@ -47,12 +49,13 @@ impl Engine {
         }))?;
 
         let mut batch = self.store.batch(PersistMode::SyncAll);
-        for segment in self.index().all().iter().filter(|segment| !segment.drained) {
+        let ids: HashSet<u64> = memtable.segments().iter().copied().collect();
+        for segment in self.index().all().iter().filter(|one| ids.contains(&one.meta.id)) {
             let (key, value) = Registration { drained: true, ..segment.clone() }.encode();
             batch.insert(&self.store.segments, key, value);
         }
         self.store.commit(batch)?;
-        self.index_mut().all_drained();
+        self.index_mut().drained(&ids);
         self.set_memtable(Memtable::default());
         writer.overwritten.clear();
         Ok(())
@@ -63,11 +66,13 @@ impl Engine {
         let mut writer = self.writer();
         for segment in undrained {
             let hash = segment.meta.hash;
-            match self.read_whole(&segment)? {
+            // What can't be read now may be at the next start.
+            match self.read_whole(&segment).unwrap_or_else(|error| Err(error.to_string())) {
                 Ok(mut records) => {
                     records.normalize();
                     self.keep_winners(&mut records)?;
-                    self.set_memtable(self.memtable().with(Run::new(segment.meta.id, records)));
+                    let id = segment.meta.id;
+                    self.set_memtable(self.memtable().with(id, Run::new(id, records)));
                     self.make_room(&mut writer)?;
                 }
                 Err(why) => {

@@ -49,7 +49,7 @@ impl Engine {
         let segment = Registration { meta, own: true, tied: false, drained: true };
         let mut position = writer.position;
         position.confirmed_lsn = position.lsn;
-        position.flush_id = writer.next_id;
+        position.flush_id = position.take_id();
 
         let mut batch = self.store.batch(PersistMode::SyncAll);
         for key in writer.pending.keys() {
@@ -58,7 +58,6 @@ impl Engine {
         batch.insert(&self.store.state, POSITION, position.encode());
         self.commit_with(batch, &mut staged, &segment)?;
 
-        writer.next_id += 1;
         writer.position = position;
         writer.pending.clear();
         writer.pending_bytes = 0;

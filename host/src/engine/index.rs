@@ -87,9 +87,16 @@ impl Index {
         &self.segments
     }
 
-    /// Notes that nothing is in the memtable any more.
-    pub(super) fn all_drained(&mut self) {
-        self.segments.iter_mut().for_each(|segment| segment.drained = true);
+    /// Notes that these are not in the memtable any more.
+    pub(super) fn drained(&mut self, ids: &HashSet<u64>) {
+        let drained = self.segments.iter_mut().filter(|segment| ids.contains(&segment.meta.id));
+        drained.for_each(|segment| segment.drained = true);
+    }
+
+    /// Notes that these own all that wins of what they hold.
+    pub(super) fn untied(&mut self, ids: &HashSet<u64>) {
+        let untied = self.segments.iter_mut().filter(|segment| ids.contains(&segment.meta.id));
+        untied.for_each(|segment| segment.tied = false);
     }
 
     /// How many segments were retired.

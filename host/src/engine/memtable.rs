@@ -110,15 +110,18 @@ impl Run {
 pub(super) struct Memtable {
     /// Long ones first.
     runs: Vec<Arc<Run>>,
-    /// How many segments are in them.
-    segments: usize,
+    /// The ids of the segments that are in them, and of those that brought what is in them already.
+    segments: Vec<u64>,
 }
 
 impl Memtable {
     /// One with another segment's run.
-    pub(super) fn with(&self, run: Run) -> Self {
+    pub(super) fn with(&self, id: u64, run: Run) -> Self {
         let mut memtable = self.clone();
-        memtable.segments += 1;
+        memtable.segments.push(id);
+        if run.len() == 0 {
+            return memtable;
+        }
         let mut last = Arc::new(run);
         while let Some(before) = memtable.runs.pop_if(|before| before.len() < 2 * last.len()) {
             last = Arc::new(Run::merge(&before, &last));
@@ -131,8 +134,8 @@ impl Memtable {
         &self.runs
     }
 
-    pub(super) fn segments(&self) -> usize {
-        self.segments
+    pub(super) fn segments(&self) -> &[u64] {
+        &self.segments
     }
 
     /// Bytes of memory.

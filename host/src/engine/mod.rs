@@ -72,7 +72,7 @@ pub struct EngineOptions {
     /// Writes are flushed to a segment by themselves when they take this many bytes, at most
     /// [`MAX_BATCH`]. Default: 8 MiB.
     pub flush_bytes: u64,
-    /// Block cache of the record store, in bytes. Default: 64 MiB.
+    /// Cache of the record store, for blocks, indexes and filters, in bytes. Default: 32 MiB.
     pub cache_bytes: u64,
     /// Memory for a filter that knows which keys are not in the record store, in bytes: ten bits a
     /// key are plenty. Default: 16 MiB.
@@ -98,7 +98,7 @@ impl Default for EngineOptions {
         Self {
             sync_writes: true,
             flush_bytes: 8 << 20,
-            cache_bytes: 64 << 20,
+            cache_bytes: 32 << 20,
             filter_bytes: 16 << 20,
             memtable_bytes: 32 << 20,
             max_segment_inflated_bytes: 512 << 20,
@@ -396,8 +396,7 @@ fn recover_segments(
     let mut undrained = Vec::new();
     index.retire(&store.load_retired()?);
     for segment in store.load_segments()? {
-        let SegmentMeta { id, hash, bytes, .. } = segment.meta;
-        writer.next_id = writer.next_id.max(id + 1);
+        let SegmentMeta { hash, bytes, .. } = segment.meta;
         match files.remove(&hash) {
             Some(len) if len == bytes => {
                 if !segment.drained {

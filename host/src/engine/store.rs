@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use fjall::config::PinningPolicy;
 use fjall::{
     Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable as _,
 };
@@ -17,6 +18,12 @@ use crate::Hash;
 
 /// How long a commit waits for the disk.
 const STALL: Duration = Duration::from_secs(60);
+
+/// The store begins another journal where one is longer than this, in bytes.
+const MAX_JOURNAL: u64 = 64 << 20;
+
+/// Tables that are not sorted into the others yet.
+const MAX_TABLES: usize = 16;
 
 /// Of the keyspaces besides the records. They take few bytes a write, and the journal goes on as
 /// long as one of them has not been written out.
@@ -34,8 +41,10 @@ pub(super) struct Store {
     pub(super) pending: Keyspace,
     /// Segments by id, to [`Registration`].
     pub(super) segments: Keyspace,
-    /// Hashes of segments that are not needed any more, to when they went (Unix seconds).
+    /// Hashes of segments that are not needed any more, to when they went (Unix nanoseconds).
     pub(super) retired: Keyspace,
+    /// Hashes of segments that a repair gave up, because their files were gone, to when.
+    pub(super) lost: Keyspace,
     /// Ids of segments to those of the segments that took over all that they owned.
     pub(super) heirs: Keyspace,
     pub(super) state: Keyspace,
@@ -44,7 +53,7 @@ pub(super) struct Store {
 }
 
 /// How far the writer is. On disk in the same batch as what it speaks of.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Position {
     /// Of the last local write.
     pub(super) lsn: u64,
@@ -55,6 +64,8 @@ pub(super) struct Position {
     pub(super) stamp: i64,
     /// The id that the segment of the next flush will have, and owner of what is pending.
     pub(super) flush_id: u64,
+    /// No segment had this id, nor a higher one.
+    pub(super) next_id: u64,
 }
 
 /// A local write that is in no segment.
@@ -73,7 +84,6 @@ pub(super) struct Writer {
     pub(super) pending_bytes: u64,
     /// Keys of the memtable that were written since, and so are later in the store.
     pub(super) overwritten: HashSet<Vec<u8>>,
-    pub(super) next_id: u64,
     /// Registered segments whose files are gone.
     pub(super) absent: HashMap<Hash, Registration>,
 }
@@ -97,10 +107,17 @@ impl Store {
         let small = || KeyspaceCreateOptions::default().max_memtable_size(SMALL_MEMTABLE);
         let open = |name| db.keyspace(name, small);
         Ok(Self {
-            records: db.keyspace("records", KeyspaceCreateOptions::default)?,
+            records: db.keyspace("records", || {
+                // Their indexes and filters are in the cache, like their blocks, and so bounded.
+                let pinned = PinningPolicy::all(false);
+                KeyspaceCreateOptions::default()
+                    .index_block_pinning_policy(pinned.clone())
+                    .filter_block_pinning_policy(pinned)
+            })?,
             pending: open("pending")?,
             segments: open("segments")?,
             retired: open("retired")?,
+            lost: open("lost")?,
             heirs: open("heirs")?,
             state: open("state")?,
             db,
@@ -127,17 +144,24 @@ impl Store {
         self.check()?;
         // The store's own commit waits for four of them to get to disk, and for ever when the disk
         // is full.
+        self.wait_while(|| {
+            self.records.sealed_memtable_count() > 2 || self.pending.sealed_memtable_count() > 2
+        })?;
+        batch.commit().map_err(|error| {
+            self.poisoned.store(true, Ordering::Relaxed);
+            error.into()
+        })
+    }
+
+    fn wait_while(&self, busy: impl Fn() -> bool) -> Result<(), EngineError> {
         let start = Instant::now();
-        while self.records.sealed_memtable_count() > 2 || self.pending.sealed_memtable_count() > 2 {
+        while busy() {
             if start.elapsed() > STALL {
                 return Err(EngineError::Stalled(STALL));
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        batch.commit().map_err(|error| {
-            self.poisoned.store(true, Ordering::Relaxed);
-            error.into()
-        })
+        Ok(())
     }
 
     pub(super) fn batch(&self, mode: PersistMode) -> OwnedWriteBatch {
@@ -179,7 +203,15 @@ impl Store {
         records: impl IntoIterator<Item = (K, Vec<u8>)>,
     ) -> Result<(), EngineError> {
         self.check()?;
+        // Each time makes a table or two that reads look into, until they have been compacted.
+        self.wait_while(|| self.records.l0_table_count() > MAX_TABLES)?;
         let ingest = || -> fjall::Result<()> {
+            // What is before it in the store's memtable becomes durable with it, and its journal
+            // must be, too. The store rotates its journal only when it rotates a memtable.
+            self.db.persist(PersistMode::SyncAll)?;
+            if self.db.journal_disk_space()? > MAX_JOURNAL {
+                self.records.rotate_memtable()?;
+            }
             let mut ingestion = self.records.start_ingestion()?;
             for (key, value) in records {
                 ingestion.write(key.as_ref(), value)?;
@@ -197,7 +229,6 @@ impl Store {
         if let Some(bytes) = self.state.get(POSITION)? {
             writer.position = Position::decode(&bytes)?;
         }
-        writer.next_id = writer.position.flush_id + 1;
         for guard in self.pending.iter() {
             let (key, value) = guard.into_inner()?;
             writer.note_pending(key.to_vec(), Pending::decode(&value)?);
@@ -270,23 +301,36 @@ impl Writer {
     }
 }
 
+impl Default for Position {
+    fn default() -> Self {
+        Self { lsn: 0, confirmed_lsn: 0, write_token: 0, stamp: 0, flush_id: 0, next_id: 1 }
+    }
+}
+
 impl Position {
+    /// An id for another segment.
+    pub(super) fn take_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id - 1
+    }
+
     /// All fields, little-endian, in their order.
     pub(super) fn encode(&self) -> Vec<u8> {
-        let Self { lsn, confirmed_lsn, write_token, stamp, flush_id } = *self;
+        let Self { lsn, confirmed_lsn, write_token, stamp, flush_id, next_id } = *self;
         [
             lsn.to_le_bytes(),
             confirmed_lsn.to_le_bytes(),
             write_token.to_le_bytes(),
             stamp.to_le_bytes(),
             flush_id.to_le_bytes(),
+            next_id.to_le_bytes(),
         ]
         .concat()
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, EngineError> {
         let (words, []) = bytes.as_chunks::<8>() else { return corrupt("the writer's position") };
-        let &[lsn, confirmed_lsn, write_token, stamp, flush_id] = words else {
+        let &[lsn, confirmed_lsn, write_token, stamp, flush_id, next_id] = words else {
             return corrupt("the writer's position");
         };
         Ok(Self {
@@ -295,6 +339,7 @@ impl Position {
             write_token: u64::from_le_bytes(write_token),
             stamp: i64::from_le_bytes(stamp),
             flush_id: u64::from_le_bytes(flush_id),
+            next_id: u64::from_le_bytes(next_id),
         })
     }
 }

@@ -110,7 +110,7 @@ impl Engine {
     /// Checks everything, and with `repair` mends what can be mended: damaged segment files go to
     /// `quarantine/`, segments without a file are forgotten, unreadable records are taken from the
     /// segments, and what no peer could pull is put into the next segment. `progress` is told how many segments
-    /// are done, and of how many. Writes wait meanwhile.
+    /// are done, and of how many. Reads and writes go on.
     ///
     /// Needs memory for a hash of each record.
     ///
@@ -154,13 +154,22 @@ impl Engine {
         }
         if repair && !unreadable.is_empty() {
             let mut writer = self.writer();
+            // What has been written since can be read.
+            let still = |key: &Vec<u8>| {
+                let stored = self.store.version(key, |_| ());
+                split(key).is_none() || matches!(stored, Err(EngineError::Corrupt(_)))
+            };
+            unreadable.retain(still);
             let mut batch = self.store.batch(PersistMode::SyncAll);
             for key in &unreadable {
                 batch.remove(&self.store.records, key.as_slice());
                 batch.remove(&self.store.pending, key.as_slice());
             }
             self.store.commit(batch)?;
-            unreadable.iter().for_each(|key| writer.forget_pending(key));
+            for key in &unreadable {
+                writer.forget_pending(key);
+                writer.overwritten.remove(key);
+            }
             self.publish(&writer);
         }
         Ok(())
@@ -176,7 +185,10 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let hash = segment.meta.hash;
         let records = match self.read_whole(segment)? {
-            Ok(records) => records,
+            Ok(mut records) => {
+                records.normalize();
+                records
+            }
             Err(why) => {
                 found.note(Problem::Damaged(hash, why));
                 return if repair { self.quarantine(segment) } else { Ok(()) };
@@ -236,6 +248,7 @@ impl Engine {
         let mut merged = Vec::new();
         for Entry { key, version, .. } in entries {
             if self.version(key, |there| there.is_none_or(|there| there < *version))? {
+                self.filter.insert(key);
                 batch.insert(
                     &self.store.records,
                     *key,
@@ -291,8 +304,10 @@ impl Engine {
             }
             let mut batch = self.store.batch(PersistMode::SyncAll);
             // All that was in them is somewhere else now. A peer that has them offers them.
+            let time = now().to_le_bytes();
             for segment in writer.absent.values() {
                 batch.remove(&self.store.segments, segment.meta.id.to_be_bytes());
+                batch.insert(&self.store.lost, *segment.meta.hash.as_bytes(), time);
             }
             for (key, stored, pending) in &uncovered {
                 self.filter.insert(key);

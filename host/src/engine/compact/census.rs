@@ -26,6 +26,8 @@ pub(super) struct Census {
     heirs: HashMap<u64, u64>,
     /// What is not on disk yet of `heirs`; none for those that are not needed any more.
     changed_heirs: Vec<(u64, Option<u64>)>,
+    /// Segments that own all that wins of what they hold.
+    pub(super) untied: HashSet<u64>,
     /// Owner of what waits for the next flush.
     pub(super) flush_id: u64,
     /// What may be forgotten: store keys and stored versions.
@@ -57,6 +59,11 @@ impl Census {
     /// Who owns a version now.
     pub(super) fn owner(&self, stored: &Stored<&[u8]>) -> u64 {
         resolve(&self.heirs, stored.owner)
+    }
+
+    /// Whether all that a segment owned went to another one.
+    pub(super) fn is_given(&self, id: u64) -> bool {
+        self.heirs.contains_key(&id)
     }
 
     /// Gives all that one segment owns to another.
@@ -108,8 +115,12 @@ impl Census {
 
 /// Follows a segment to the one that has taken over what it owned.
 pub(super) fn resolve(heirs: &HashMap<u64, u64>, mut id: u64) -> u64 {
-    while let Some(&heir) = heirs.get(&id) {
-        id = heir;
+    // There are no circles.
+    for _ in 0..heirs.len() {
+        match heirs.get(&id) {
+            Some(&heir) => id = heir,
+            None => break,
+        }
     }
     id
 }
@@ -130,6 +141,7 @@ impl Engine {
             needed: HashSet::new(),
             heirs,
             changed_heirs: Vec::new(),
+            untied: HashSet::new(),
             flush_id,
             past: BTreeMap::new(),
         };

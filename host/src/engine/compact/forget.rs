@@ -12,7 +12,7 @@ use super::census::Census;
 use super::{Compacted, Halt, Pace};
 use crate::engine::Engine;
 use crate::engine::index::Registration;
-use crate::engine::record::Stored;
+use crate::engine::record::{Stored, now};
 use crate::engine::segment::Records;
 
 /// Records that are removed while writes wait.
@@ -28,7 +28,7 @@ impl Engine {
         pace: &Pace,
         done: &mut Compacted,
     ) -> Result<(), Halt> {
-        if census.past.is_empty() {
+        if census.past.is_empty() || self.may_come_back()? {
             return Ok(());
         }
         let dead = |segment: &&Registration| census.owned(segment.meta.id) < segment.meta.records;
@@ -59,6 +59,19 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Whether a segment that a repair gave up may be pulled again, with older versions in it. Once
+    /// it is here, or was gone for the grace period, it is like any other.
+    fn may_come_back(&self) -> Result<bool, Halt> {
+        let grace = i64::try_from(self.options.tombstone_grace.as_nanos()).unwrap_or(i64::MAX);
+        for guard in self.store.lost.iter() {
+            let time = <[u8; 8]>::try_from(&*guard.value()?).map_or(0, i64::from_le_bytes);
+            if now() < time.saturating_add(grace) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Takes off the list what `segment` has an older version of. False when it can't be read.

@@ -9,6 +9,7 @@ use super::census::resolve;
 use super::{Compacted, Halt, Pace, SegmentReader};
 use crate::engine::index::Registration;
 use crate::engine::segment::{self, Entry, Records};
+use crate::engine::store::POSITION;
 use crate::engine::{Engine, EngineError, SegmentMeta, StagedSegment};
 
 impl Engine {
@@ -37,7 +38,8 @@ impl Engine {
             return Ok(());
         }
         // It may be one of them: there was nothing to leave out, and nothing to add.
-        let id = same.as_ref().map_or(writer.next_id, |same| same.meta.id);
+        let mut position = writer.position;
+        let id = same.as_ref().map_or_else(|| position.take_id(), |same| same.meta.id);
         let retired: Vec<_> =
             group.iter().filter(|segment| segment.meta.id != id).cloned().collect();
         let mut batch = self.store.batch(PersistMode::SyncAll);
@@ -54,8 +56,9 @@ impl Engine {
         match &made {
             Some(made) => {
                 batch.remove(&self.store.retired, *hash.as_bytes());
+                batch.insert(&self.store.state, POSITION, position.encode());
                 self.commit_with(batch, &mut staged, made)?;
-                writer.next_id = writer.next_id.max(id + 1);
+                writer.position = position;
                 done.made += 1;
                 done.made_bytes += staged.len();
             }

@@ -24,7 +24,7 @@ mod pace;
 mod tied;
 
 use std::collections::HashSet;
-use std::io::BufReader;
+use std::io::{self, BufReader};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -108,7 +108,7 @@ impl Engine {
 
     fn compact_with(&self, pace: &Pace, done: &mut Compacted) -> Result<(), Halt> {
         self.store.check()?;
-        self.registered.store(0, Ordering::Relaxed);
+        let registered = self.registered.load(Ordering::Relaxed);
         self.remove_leaving()?;
         let mut census = self.take_census(pace)?;
         for segment in census.segments.clone().iter().filter(|segment| segment.tied) {
@@ -116,18 +116,27 @@ impl Engine {
         }
         self.retire_unneeded(&mut census, done)?;
         self.forget_past(&mut census, pace, done)?;
-        for group in group::choose(&census, self.options.max_merged_bytes) {
+        let groups = group::choose(&census, self.options.max_merged_bytes);
+        // The record store keeps what its snapshots see.
+        drop(census);
+        for group in groups {
             self.merge_segments(&group, pace, done)?;
         }
+        self.registered.fetch_sub(registered, Ordering::Relaxed);
         Ok(())
     }
 
     /// Removes the files of what was retired by the compaction before.
     fn remove_leaving(&self) -> Result<(), EngineError> {
-        let leaving = std::mem::take(&mut *self.leaving());
-        for hash in leaving.into_keys() {
+        let leaving: Vec<Hash> = self.leaving().keys().copied().collect();
+        for hash in leaving {
             let path = self.folder.segment(&hash);
-            self.folder.disk().remove(&path).map_err(EngineError::io("remove", &path))?;
+            match self.folder.disk().remove(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(EngineError::io("remove", &path)(error));
+                }
+                _ => drop(self.leaving().remove(&hash)),
+            }
         }
         Ok(())
     }
@@ -142,7 +151,12 @@ impl Engine {
         let mut batch = self.store.batch(PersistMode::SyncAll);
         census.write_heirs(&mut batch, &self.store);
         self.retire_in(&mut batch, &retired);
+        for segment in census.segments.iter().filter(|one| census.untied.contains(&one.meta.id)) {
+            let (key, value) = Registration { tied: false, ..segment.clone() }.encode();
+            batch.insert(&self.store.segments, key, value);
+        }
         self.store.commit(batch)?;
+        self.index_mut().untied(&census.untied);
         self.leave(&retired, None);
         drop(writer);
         done.retired += retired.len() as u64;

@@ -20,12 +20,28 @@ impl Engine {
         census: &mut Census,
         pace: &Pace,
     ) -> Result<(), Halt> {
-        let Some(mut reader) = self.open_checked(segment, pace)? else { return Ok(()) };
         let id = segment.meta.id;
+        if census.is_given(id) {
+            // What it would get now would go to where the rest went, and may not be there.
+            census.keep(id);
+            return Ok(());
+        }
+        let Some(mut reader) = self.open_checked(segment, pace)? else {
+            census.keep(id);
+            return Ok(());
+        };
         let mut tied: HashMap<u64, u64> = HashMap::new();
         let mut block = Records::default();
+        let mut last = Vec::new();
         while reader.next_block(&mut block)? {
             for entry in block.iter() {
+                if *entry.key <= *last {
+                    // No known writer makes such a one. A key that came twice would count twice.
+                    census.keep(id);
+                    return Ok(());
+                }
+                last.clear();
+                last.extend_from_slice(entry.key);
                 pace.spend((entry.key.len() + entry.version.value.len()) as u64)?;
                 let Some(value) = census.snapshot.get(&self.store.records, entry.key)? else {
                     continue;
@@ -38,9 +54,11 @@ impl Engine {
             }
             block.clear();
         }
+        let mut left = tied.len();
         for gone in census.unowned(&tied) {
             if tied.get(&gone) == Some(&census.owned(gone)) {
                 census.give(gone, id);
+                left -= 1;
             } else {
                 census.keep(id);
             }
@@ -54,7 +72,11 @@ impl Engine {
             // Of two that hold the same, every node keeps the same one.
             if all && (useful > owned || segment.meta.hash < other.meta.hash) {
                 census.give(other.meta.id, id);
+                left -= 1;
             }
+        }
+        if left == 0 {
+            census.untied.insert(id);
         }
         Ok(())
     }
