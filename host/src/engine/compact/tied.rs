@@ -69,14 +69,21 @@ impl Engine {
         for other in census.segments.clone() {
             let owned = census.owned(other.meta.id);
             let all = owned > 0 && tied.get(&other.meta.id) == Some(&owned);
-            // Of two that hold the same, every node keeps the same one.
-            if all && (useful > owned || segment.meta.hash < other.meta.hash) {
+            // Of two that hold the same, nodes keep the same one, if they come to it at all: a merged
+            // one rather than what it was made of.
+            let rank = |one: &Registration| (one.meta.records, std::cmp::Reverse(one.meta.hash));
+            if all && (useful > owned || rank(segment) > rank(&other)) {
                 census.give(other.meta.id, id);
                 left -= 1;
             }
         }
         if left == 0 {
             census.untied.insert(id);
+        }
+        // Where no single segment holds all of it, it depends on the order in which they came who
+        // could go, and nodes would keep different ones. So it stays.
+        if census.owned(id) == 0 && left > 1 {
+            census.keep(id);
         }
         Ok(())
     }
