@@ -1,7 +1,7 @@
 //! What the server answers from: a running host, or something like it in a test.
 
 use super::{Op, SegmentInfo};
-use crate::engine::{EngineError, Record, WriteBatch};
+use crate::engine::{Compacted, EngineError, Record, WriteBatch};
 use crate::runtime::{Host, HostStatus};
 
 /// Live records in key order.
@@ -22,6 +22,8 @@ pub trait Backend: Send + Sync + 'static {
     fn write(&self, ops: &[Op]) -> Result<u64, EngineError>;
     /// Makes a segment of the pending writes; none when there are none.
     fn flush(&self) -> Result<Option<SegmentInfo>, EngineError>;
+    /// Compacts now, at most at this pace, and returns when that is through or is stopped.
+    fn compact(&self, bytes_per_sec: Option<u64>) -> Result<Compacted, EngineError>;
     /// Ticks a peer now, or all. False when there is no such peer.
     fn wake(&self, peer: Option<&str>) -> bool;
 }
@@ -54,6 +56,10 @@ impl Backend for Host {
 
     fn flush(&self) -> Result<Option<SegmentInfo>, EngineError> {
         Ok(self.engine().flush()?.map(SegmentInfo::from))
+    }
+
+    fn compact(&self, bytes_per_sec: Option<u64>) -> Result<Compacted, EngineError> {
+        self.compact(bytes_per_sec)
     }
 
     fn wake(&self, peer: Option<&str>) -> bool {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::wire::{self, Hello, Request, Response, VERSION, Welcome, WireRecord};
 use super::{Op, SegmentInfo, socket};
-use crate::engine::Record;
+use crate::engine::{Compacted, Record};
 use crate::runtime::HostStatus;
 
 /// Until a host that is busy with a large flush is given up.
@@ -139,6 +139,21 @@ impl AdminClient {
     pub fn flush(&mut self) -> Result<Option<SegmentInfo>, AdminError> {
         match self.ask(&Request::Flush)? {
             Response::Flushed(segment) => Ok(segment),
+            _ => Err(AdminError::Unexpected),
+        }
+    }
+
+    /// Compacts now, at most at this pace, and returns what was done when it is through, however
+    /// long that takes.
+    ///
+    /// # Errors
+    /// [`AdminError`], as for every request.
+    pub fn compact(&mut self, bytes_per_sec: Option<u64>) -> Result<Compacted, AdminError> {
+        self.stream.set_read_timeout(None).map_err(AdminError::Io)?;
+        let answer = self.ask(&Request::Compact { bytes_per_sec });
+        self.stream.set_read_timeout(Some(ANSWER_TIME)).map_err(AdminError::Io)?;
+        match answer? {
+            Response::Compacted(done) => Ok(done),
             _ => Err(AdminError::Unexpected),
         }
     }

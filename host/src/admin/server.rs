@@ -243,6 +243,9 @@ fn answer(backend: &dyn Backend, request: Request) -> Response {
         }
         Request::Write(ops) => backend.write(&ops).map(Response::Written),
         Request::Flush => backend.flush().map(Response::Flushed),
+        Request::Compact { bytes_per_sec } => {
+            backend.compact(bytes_per_sec).map(Response::Compacted)
+        }
         Request::Wake(peer) => Ok(Response::Woken(backend.wake(peer.as_deref()))),
     };
     result.unwrap_or_else(|error| Response::Error(error.to_string()))

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::wire::{self, Hello, Welcome};
 use super::*;
 use crate::Hash;
-use crate::engine::{EngineError, EngineStats, Record};
+use crate::engine::{Compacted, EngineError, EngineStats, Record};
 use crate::runtime::{HostStatus, PeerStatus};
 
 type Key = (Vec<u8>, Vec<u8>);
@@ -33,6 +33,7 @@ impl Backend for Fake {
             peers: vec![PeerStatus { id: "a".into(), ..PeerStatus::default() }],
             engine: EngineStats { segments: 7, ..EngineStats::default() },
             root: String::new(),
+            compaction: None,
         }
     }
 
@@ -88,6 +89,10 @@ impl Backend for Fake {
         Ok(None)
     }
 
+    fn compact(&self, bytes_per_sec: Option<u64>) -> Result<Compacted, EngineError> {
+        Ok(Compacted { retired: bytes_per_sec.unwrap_or(1), ..Compacted::default() })
+    }
+
     fn wake(&self, peer: Option<&str>) -> bool {
         peer.is_none_or(|peer| peer == "a")
     }
@@ -114,6 +119,7 @@ fn every_request_is_answered() {
     client.write(vec![Op { value: None, ..put("n", "a", "") }]).unwrap();
     assert_eq!(client.get(b"n", b"a").unwrap(), None);
     assert_eq!(client.flush().unwrap(), None);
+    assert_eq!(client.compact(Some(9)).unwrap().retired, 9);
     assert!(client.wake(None).unwrap() && client.wake(Some("a")).unwrap());
     assert!(!client.wake(Some("b")).unwrap());
     let error = client.write(vec![put("full", "a", "")]).unwrap_err();

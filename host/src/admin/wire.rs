@@ -7,11 +7,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::Hash;
-use crate::engine::{Record, SegmentMeta};
+use crate::engine::{Compacted, Record, SegmentMeta};
 use crate::runtime::HostStatus;
 
 /// Of the protocol. Both ends must have the same.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Bytes of the largest frame, without its length.
 pub const MAX_FRAME: usize = 16 << 20;
@@ -100,6 +100,10 @@ pub(super) enum Request {
     Flush,
     /// One peer, or all.
     Wake(Option<String>),
+    /// Answered when it is through.
+    Compact {
+        bytes_per_sec: Option<u64>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -114,6 +118,7 @@ pub(super) enum Response {
     Flushed(Option<SegmentInfo>),
     /// Whether there is such a peer.
     Woken(bool),
+    Compacted(Compacted),
     /// What failed, and what to do; the connection can go on.
     Error(String),
 }
@@ -233,6 +238,8 @@ mod tests {
             Request::Flush,
             Request::Wake(None),
             Request::Wake(Some("a".into())),
+            Request::Compact { bytes_per_sec: None },
+            Request::Compact { bytes_per_sec: Some(u64::MAX) },
         ];
         for request in requests {
             assert_eq!(round_trip(&request), request);
@@ -244,6 +251,7 @@ mod tests {
             Response::Value(Some(vec![])),
             Response::Page(page),
             Response::Flushed(None),
+            Response::Compacted(Compacted { retired: 3, stopped: true, ..Compacted::default() }),
             Response::Error("no".into()),
         ] {
             assert_eq!(round_trip(&response), response);

@@ -101,6 +101,27 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A value, or the word `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OrOff<T>(pub(super) Option<T>);
+
+fn or_off<T>(text: &str, parse: fn(&str) -> Result<T, String>) -> Result<OrOff<T>, String> {
+    match text.trim() {
+        "off" | "none" => Ok(OrOff(None)),
+        text => parse(text).map(|value| OrOff(Some(value))).map_err(|why| format!("{why}; or off")),
+    }
+}
+
+/// [`duration`], or `off`.
+pub(super) fn duration_or_off(text: &str) -> Result<OrOff<Duration>, String> {
+    or_off(text, duration)
+}
+
+/// [`size`], or `off`.
+pub(super) fn size_or_off(text: &str) -> Result<OrOff<u64>, String> {
+    or_off(text, size)
+}
+
 /// As [`duration`], of whole seconds.
 pub(super) fn ttl(text: &str) -> Result<Duration, String> {
     let ttl = duration(text)?;
@@ -202,6 +223,21 @@ mod tests {
         assert!(duration("0s").is_err() && duration("-1s").is_err() && duration("").is_err());
         assert!(ttl("1500ms").is_err() && ttl("200years").is_err());
         assert_eq!(ttl("1h"), Ok(Duration::from_secs(3600)));
+    }
+
+    #[test]
+    fn what_can_be_off_is_off_or_a_value() {
+        assert_eq!(duration_or_off("20ms"), Ok(OrOff(Some(Duration::from_millis(20)))));
+        assert_eq!(size_or_off("8MiB"), Ok(OrOff(Some(8 << 20))));
+        for off in ["off", "none"] {
+            assert_eq!(
+                (duration_or_off(off), size_or_off(off)),
+                (Ok(OrOff(None)), Ok(OrOff(None)))
+            );
+        }
+        assert!(duration_or_off("60").unwrap_err().contains("unit is missing"));
+        assert!(duration_or_off("no").unwrap_err().ends_with("or off"));
+        assert!(size_or_off("0").unwrap_err().ends_with("or off"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::admin::{AdminClient, AdminError, Op, SegmentInfo, batch};
-use crate::engine::{Engine, EngineError, EngineOptions, EngineStats, Record};
+use crate::engine::{Compacted, Engine, EngineError, EngineOptions, EngineStats, Pace, Record};
 use crate::runtime::HostStatus;
 
 /// How long to wait for a program that has the database and is no host (yet): one that writes a
@@ -41,7 +41,8 @@ impl Database {
         Self::open_with(dir, missing, &EngineOptions::default())
     }
 
-    fn open_with(dir: &Path, missing: Missing, options: &EngineOptions) -> Result<Self> {
+    /// [`Database::open`], with options for when it is opened directly.
+    pub(super) fn open_with(dir: &Path, missing: Missing, options: &EngineOptions) -> Result<Self> {
         // The engine makes this file together with a database.
         if missing == Missing::Fail && !dir.join("FORMAT").is_file() {
             bail!("there is no database at {}: is --db right?", dir.display());
@@ -121,6 +122,14 @@ impl Database {
         Ok(match self {
             Self::Direct(engine) => engine.flush()?.map(SegmentInfo::from),
             Self::Remote(client) => client.flush()?,
+        })
+    }
+
+    /// Compacts, at most at this pace.
+    pub(super) fn compact(&mut self, bytes_per_sec: Option<u64>) -> Result<Compacted> {
+        Ok(match self {
+            Self::Direct(engine) => engine.compact(&Pace::new(bytes_per_sec))?,
+            Self::Remote(client) => client.compact(bytes_per_sec)?,
         })
     }
 

@@ -4,6 +4,7 @@
 //! went well, 1 when something failed, 2 when the arguments are wrong.
 
 mod args;
+mod compact;
 mod database;
 mod delete;
 mod demo;
@@ -77,6 +78,8 @@ enum Command {
     Scan(scan::ScanArgs),
     /// Makes a segment of the pending writes, so that peers can pull them
     Flush,
+    /// Merges small segments and drops what nobody needs any more; a running host does so by itself
+    Compact(compact::CompactArgs),
     /// Shows the database, and what the host that runs on it is doing
     Status(status::StatusArgs),
     /// Lists the segments
@@ -111,6 +114,7 @@ pub fn main() -> ExitCode {
         Command::Delete(args) => delete::run(db, args),
         Command::Scan(args) => scan::run(db, args),
         Command::Flush => flush::run(db),
+        Command::Compact(args) => compact::run(db, args),
         Command::Status(args) => status::run(db, args),
         Command::Segments(args) => segments::run(db, args),
         Command::Import(args) => import::run(db, args),

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::args::{self, DEFAULT_PORT, Listen, PeerSpec};
+use super::args::{self, DEFAULT_PORT, Listen, OrOff, PeerSpec};
 use super::database::Database;
 use super::output;
 use super::status::yes_no;
@@ -57,6 +57,16 @@ pub(super) struct RunArgs {
     /// Segments with records from further in the future wait until they are not
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = args::duration)]
     max_clock_ahead: Duration,
+    /// How often to look whether segments should be merged or dropped, or off
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = args::duration_or_off)]
+    compact_interval: OrOff<Duration>,
+    /// Most bytes that this reads and writes a second, or off for no bound
+    #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = args::size_or_off)]
+    compact_rate: OrOff<u64>,
+    /// Deletes and expired records are forgotten after this. A node that was away for longer may
+    /// bring back what was deleted: let it start from an empty folder
+    #[arg(long, value_name = "DURATION", default_value = "10d", value_parser = args::duration)]
+    tombstone_grace: Duration,
 }
 
 pub(super) fn run(db: &Path, args: &RunArgs) -> Result<ExitCode> {
@@ -80,6 +90,8 @@ pub(super) fn run(db: &Path, args: &RunArgs) -> Result<ExitCode> {
     // An error means that no more signals can come; then there is nothing left to wait for.
     let signal = stop.recv().context("signals can't be received")?;
     tracing::info!(signal, "stopping; a second signal exits at once");
+    // Somebody may wait for one at the admin socket.
+    host.stop_compacting();
     admin.shutdown();
     match Arc::try_unwrap(host) {
         Ok(host) => host.shutdown(),
@@ -92,7 +104,11 @@ pub(super) fn run(db: &Path, args: &RunArgs) -> Result<ExitCode> {
 
 impl RunArgs {
     fn engine(&self) -> EngineOptions {
-        EngineOptions { max_clock_ahead: self.max_clock_ahead, ..EngineOptions::default() }
+        EngineOptions {
+            max_clock_ahead: self.max_clock_ahead,
+            tombstone_grace: self.tombstone_grace,
+            ..EngineOptions::default()
+        }
     }
 
     fn builder(&self, engine: Arc<Engine>) -> HostBuilder {
@@ -101,7 +117,11 @@ impl RunArgs {
             memory_bytes: self.memory_limit,
             ..Limits::default()
         };
-        let mut builder = Host::builder(engine).interval(self.interval).limits(limits);
+        let mut builder = Host::builder(engine)
+            .interval(self.interval)
+            .limits(limits)
+            .compact_interval(self.compact_interval.0)
+            .compact_rate(self.compact_rate.0);
         for PeerSpec { id, url } in &self.peers {
             builder = builder.peer(id, url);
         }

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use super::database::{Database, Missing, Status};
-use super::output;
+use super::{compact, output};
 use crate::engine::EngineStats;
-use crate::runtime::{HostStatus, PeerStatus};
+use crate::runtime::{HostStatus, LastCompaction, PeerStatus};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct StatusArgs {
@@ -51,6 +51,7 @@ fn text(status: &Status, now: u64) -> String {
         Status::Running(host) => {
             text += &host_rows(host);
             text += &engine_rows(&host.engine, &host.root);
+            text += &compaction_row(host.compaction.as_ref(), now);
             if !host.peers.is_empty() {
                 let _ = write!(text, "\n{}", peer_rows(&host.peers, now));
             }
@@ -71,14 +72,26 @@ fn host_rows(host: &HostStatus) -> String {
 
 fn engine_rows(stats: &EngineStats, root: &str) -> String {
     format!(
-        "segments  {} ({}, {})\npending   {}, {}\ndisk      {}\nroot      {root}\n",
+        "segments  {} ({}, {}), {} retired\npending   {}, {}\ndisk      {}\nroot      {root}\n",
         stats.segments,
         output::records(stats.segment_records),
         output::size(stats.segment_bytes),
+        stats.retired_segments,
         output::records(stats.pending_records),
         output::size(stats.pending_bytes),
         output::size(stats.disk_bytes),
     )
+}
+
+fn compaction_row(last: Option<&LastCompaction>, now: u64) -> String {
+    let Some(last) = last else { return "compacted not yet\n".to_owned() };
+    let ago = seconds(now.saturating_sub(last.ended_secs));
+    let what = match &last.error {
+        Some(error) => format!("failed: {error}"),
+        None if last.done.stopped => format!("stopped: {}", compact::words(&last.done)),
+        None => compact::words(&last.done),
+    };
+    format!("compacted {ago} ago: {what}\n")
 }
 
 fn peer_rows(peers: &[PeerStatus], now: u64) -> String {
@@ -128,6 +141,7 @@ fn now() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Compacted;
 
     fn host() -> HostStatus {
         HostStatus {
@@ -144,8 +158,13 @@ mod tests {
                 next_tick_in_secs: Some(18),
                 ..PeerStatus::default()
             }],
-            engine: EngineStats { segments: 4, ..EngineStats::default() },
+            engine: EngineStats { segments: 4, retired_segments: 8, ..EngineStats::default() },
             root: "00".repeat(32),
+            compaction: Some(LastCompaction {
+                ended_secs: 40,
+                done: Compacted { retired: 8, ..Compacted::default() },
+                error: None,
+            }),
         }
     }
 
@@ -156,6 +175,8 @@ mod tests {
             "policy    sync 1.0 (abababab)",
             "http://127.0.0.1:8900",
             "10s ago",
+            "4 (0 records, 0 B), 8 retired",
+            "compacted 1m ago: retired 8 segments",
             "in 18s",
             "a: failed 2 times in a row: no route",
         ] {
@@ -170,6 +191,7 @@ mod tests {
         assert_eq!(running["running"], true);
         assert_eq!(running["peers"][0]["in_sync"], false);
         assert_eq!(running["engine"]["segments"], 4);
+        assert_eq!(running["compaction"]["done"]["retired"], 8);
         let idle = Status::Idle { engine: EngineStats::default(), root: String::new() };
         assert!(json(&idle).unwrap().contains("\"running\": false"));
         assert!(text(&idle, 0).contains("no host is running"));

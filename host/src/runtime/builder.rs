@@ -9,6 +9,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use super::maintenance::{Maintenance, Plan};
 use super::peer_loop::{PeerLoop, Shared};
 use super::{CursorFiles, FolderArchive, Host, InvalidPeerId, PeerId, PeerStatus};
 use crate::engine::Engine;
@@ -35,8 +36,8 @@ pub enum HostError {
         /// What is wrong with its address.
         source: InvalidUrl,
     },
-    /// The interval is zero.
-    #[error("the interval must be longer than zero")]
+    /// An interval is zero.
+    #[error("an interval must be longer than zero")]
     Interval,
     /// The policy can't be used.
     #[error(transparent)]
@@ -60,6 +61,7 @@ pub struct HostBuilder {
     plugin: Option<PathBuf>,
     interval: Duration,
     flush_interval: Option<Duration>,
+    compaction: Plan,
     listen: Option<SocketAddr>,
     archive: Option<PathBuf>,
     settings: Vec<(String, String)>,
@@ -82,6 +84,7 @@ impl HostBuilder {
             plugin: None,
             interval: Duration::from_secs(30),
             flush_interval: None,
+            compaction: Plan::default(),
             listen: None,
             archive: None,
             settings: Vec::new(),
@@ -120,6 +123,20 @@ impl HostBuilder {
     /// Default: the interval.
     pub fn flush_interval(mut self, interval: Duration) -> Self {
         self.flush_interval = Some(interval);
+        self
+    }
+
+    /// How often to look whether a compaction is worth its while; none leaves it to
+    /// [`Host::compact`] and [`Host::wake_compaction`]. Default: 1 min.
+    pub fn compact_interval(mut self, interval: Option<Duration>) -> Self {
+        self.compaction.interval = interval;
+        self
+    }
+
+    /// How many bytes a second those compactions read and write together; none is for no bound.
+    /// Default: 8 MiB.
+    pub fn compact_rate(mut self, bytes_per_sec: Option<u64>) -> Self {
+        self.compaction.bytes_per_sec = bytes_per_sec;
         self
     }
 
@@ -169,6 +186,7 @@ impl HostBuilder {
     pub fn start(self) -> Result<Host, HostError> {
         let flush_interval = self.flush_interval.unwrap_or(self.interval);
         let (listen, server_limits) = (self.listen, self.server_limits.clone());
+        let plan = self.compaction;
         let (shared, urls) = self.prepare()?;
         let engine = Arc::clone(&shared.engine);
         let server = match listen {
@@ -184,11 +202,13 @@ impl HostBuilder {
         let mut host = Host {
             flusher: Some(Flusher::start(&engine, flush_interval).map_err(no_thread)?),
             policy: shared.policy.clone(),
+            maintenance: Maintenance::new(&engine, plan),
             engine,
             server,
             peers,
             threads: Vec::new(),
         };
+        host.threads.push(host.maintenance.spawn().map_err(no_thread)?);
         for peer in &host.peers {
             host.threads.push(peer.spawn().map_err(no_thread)?);
         }
@@ -196,7 +216,7 @@ impl HostBuilder {
     }
 
     /// Checks everything, ticks each peer until its policy asks for no further tick at once, and
-    /// returns how that went. Serves nobody. Peers are ticked side by side.
+    /// returns how that went. Serves nobody, and does not compact. Peers are ticked side by side.
     ///
     /// # Errors
     /// [`HostError`]; a tick that fails is none, but stands in the status.
@@ -220,7 +240,8 @@ impl HostBuilder {
 
     /// Checks all that can be checked without running anything. The URLs are those of the peers.
     fn prepare(self) -> Result<(Arc<Shared>, Vec<String>), HostError> {
-        if self.interval.is_zero() || self.flush_interval.is_some_and(|d| d.is_zero()) {
+        let intervals = [Some(self.interval), self.flush_interval, self.compaction.interval];
+        if intervals.into_iter().flatten().any(|interval| interval.is_zero()) {
             return Err(HostError::Interval);
         }
         let mut ids = HashSet::new();

@@ -4,10 +4,13 @@
 //! next one is. So a policy that waits holds up nobody else, and a tick never meets another tick
 //! of the same peer. Whatever a tick needs it gets anew each time, and what it leaves behind is in
 //! the engine and the cursor: a failed tick, a restart and the next tick are the same to it.
+//!
+//! Two more threads keep the database in order: one flushes, one compacts.
 
 mod archive;
 mod builder;
 mod cursors;
+mod maintenance;
 mod peer_id;
 mod peer_loop;
 mod schedule;
@@ -21,10 +24,11 @@ pub use self::archive::FolderArchive;
 pub use self::builder::{HostBuilder, HostError};
 pub use self::cursors::{CursorFiles, MAX_CURSOR_FILE};
 pub use self::peer_id::{InvalidPeerId, PeerId};
-pub use self::status::{HostStatus, PeerStatus};
-use crate::engine::Engine;
+pub use self::status::{HostStatus, LastCompaction, PeerStatus};
+use crate::engine::{Compacted, Engine, EngineError};
 use crate::policy::Policy;
 use crate::protocol::Server;
+use maintenance::Maintenance;
 use peer_loop::PeerLoop;
 
 /// A running host. Stops when dropped, as by [`Host::shutdown`].
@@ -63,6 +67,7 @@ pub struct Host {
     peers: Vec<Arc<PeerLoop>>,
     threads: Vec<JoinHandle<()>>,
     flusher: Option<builder::Flusher>,
+    maintenance: Arc<Maintenance>,
 }
 
 impl Host {
@@ -75,6 +80,26 @@ impl Host {
     pub fn wake(&self, id: Option<&str>) -> bool {
         let chosen = self.peers.iter().filter(|peer| id.is_none_or(|id| peer.id() == id));
         chosen.map(|peer| peer.wake()).count() > 0
+    }
+
+    /// Compacts now, and returns what was done. Takes the place of a compaction that runs, which
+    /// ends. At most `bytes_per_sec` are read and written together; none is for no bound.
+    ///
+    /// # Errors
+    /// As [`Engine::compact`].
+    pub fn compact(&self, bytes_per_sec: Option<u64>) -> Result<Compacted, EngineError> {
+        self.maintenance.compact(bytes_per_sec, true)
+    }
+
+    /// Has the host compact soon, at its own pace, and does not wait for it.
+    pub fn wake_compaction(&self) {
+        self.maintenance.wake();
+    }
+
+    /// Ends a running compaction, and no other begins: the first step of a shutdown, for those who
+    /// wait in [`Host::compact`].
+    pub fn stop_compacting(&self) {
+        self.maintenance.stop();
     }
 
     /// Where peers reach this node; none when it does not serve.
@@ -96,6 +121,7 @@ impl Host {
             peers: self.peers.iter().map(|peer| peer.status()).collect(),
             engine: self.engine.stats(),
             root: self.engine.root().to_string(),
+            compaction: self.maintenance.last(),
         }
     }
 
@@ -106,6 +132,7 @@ impl Host {
     }
 
     fn stop(&mut self) {
+        self.maintenance.stop();
         for peer in &self.peers {
             peer.stop();
         }
@@ -115,7 +142,7 @@ impl Host {
         }
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
-                tracing::error!("a tick thread panicked");
+                tracing::error!("a thread of the host panicked");
             }
         }
     }

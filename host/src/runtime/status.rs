@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::EngineStats;
+use crate::engine::{Compacted, EngineStats};
 use crate::policy::TickReport;
 
 /// A host at one moment.
@@ -22,6 +22,19 @@ pub struct HostStatus {
     pub engine: EngineStats,
     /// The root over the local segments, 64 hex digits.
     pub root: String,
+    /// The last compaction since the start of the host.
+    pub compaction: Option<LastCompaction>,
+}
+
+/// How the last compaction went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastCompaction {
+    /// When it ended, in Unix seconds.
+    pub ended_secs: u64,
+    /// What it did. Of one that failed it is not told.
+    pub done: Compacted,
+    /// Why it failed, if it did.
+    pub error: Option<String>,
 }
 
 /// One peer at one moment. Totals are since the start of the host.
