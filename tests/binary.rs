@@ -1,54 +1,15 @@
 //! The program `edgestore-host`, end to end: what a user types, and what comes of it.
 #![allow(clippy::unwrap_used)]
 
-use std::io::{BufRead as _, BufReader, Write as _};
+mod program;
+
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
 
 use edgestore_host_tests::component::policy;
 use edgestore_host_tests::{StockNode, wait_until};
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_edgestore-host-under-test");
-
-fn edgestore(args: &[&str]) -> Command {
-    let mut command = Command::new(PROGRAM);
-    command.args(args);
-    command
-}
-
-#[derive(Debug)]
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Ran {
-    #[track_caller]
-    fn ok(self) -> String {
-        assert_eq!(self.code, Some(0), "{self:?}");
-        self.out
-    }
-
-    /// Failed with a message that has all these words.
-    #[track_caller]
-    fn fails(self, words: &[&str]) {
-        assert!(matches!(self.code, Some(1 | 2)), "{self:?}");
-        for word in words {
-            assert!(self.err.contains(word), "the error does not say {word:?}: {self:?}");
-        }
-    }
-}
-
-fn ran(output: Output) -> Ran {
-    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    Ran { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
-}
-
-fn run(args: &[&str]) -> Ran {
-    ran(edgestore(args).stdin(Stdio::null()).output().unwrap())
-}
+use program::{Folder, Ran, Running, edgestore, ran, run};
 
 fn run_with(args: &[&str], stdin: &str) -> Ran {
     let mut child = edgestore(args)
@@ -60,74 +21,6 @@ fn run_with(args: &[&str], stdin: &str) -> Ran {
     // The program may fail before it has read all of it.
     let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
     ran(child.wait_with_output().unwrap())
-}
-
-/// A running host. Killed when dropped.
-struct Running {
-    child: Child,
-    db: String,
-}
-
-impl Running {
-    fn start(db: &str, args: &[&str]) -> Self {
-        let mut command = edgestore(&["run", "--db", db]);
-        let child = command.args(args).stderr(Stdio::piped()).stdout(Stdio::null()).spawn();
-        let mut child = child.unwrap();
-        // Whoever writes to a pipe that nobody reads stops.
-        let log = BufReader::new(child.stderr.take().unwrap());
-        std::thread::spawn(move || {
-            log.lines().map_while(Result::ok).for_each(|l| eprintln!("{l}"))
-        });
-        let socket = Path::new(db).join("admin.sock");
-        wait_until("the host runs", || socket.exists());
-        Self { child, db: db.to_owned() }
-    }
-
-    /// Its status, as JSON.
-    fn status(&self) -> serde_json::Value {
-        serde_json::from_str(&run(&["status", "--json", "--db", &self.db]).ok()).unwrap()
-    }
-
-    /// Sends a signal and waits for the end.
-    fn stop(&mut self, signal: &str) -> Option<i32> {
-        let pid = self.child.id().to_string();
-        // `kill` is built into the shell, and not every system has it as a program.
-        let kill = Command::new("sh").args(["-c", "kill $0 $1", signal, &pid]).status();
-        assert!(kill.unwrap().success());
-        let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(20) {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        panic!("the host does not stop");
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A folder for a test, with paths in it as arguments.
-struct Folder(tempfile::TempDir);
-
-impl Folder {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.path().join(name).display().to_string()
-    }
-
-    fn write(&self, name: &str, bytes: &[u8]) -> String {
-        std::fs::write(self.0.path().join(name), bytes).unwrap();
-        self.path(name)
-    }
 }
 
 fn default_policy() -> PathBuf {
@@ -367,12 +260,17 @@ fn mistakes_are_told_before_anything_happens() {
     run(&["--db", &db, "--peer", peer, "--set", "window", "--once"]).fails(&["KEY=VALUE"]);
     run(&["--db", &db, "--peer", peer, "--set", "windw=1", "--once"]).fails(&["windw", "window"]);
     run(&["--db", &db, "--listen", "nowhere"]).fails(&["listen"]);
+    run(&["--db", &db, "--compact-interval", "5"]).fails(&["compact-interval", "unit", "or off"]);
+    run(&["--db", &db, "--compact-rate", "fast"]).fails(&["compact-rate", "256MiB", "or off"]);
+    run(&["--db", &db, "--tombstone-grace", "0s"]).fails(&["tombstone-grace", "longer than zero"]);
     run(&["--db", &db, "--once"]).fails(&["--peer"]);
     run(&["put", "ns", "", "v", "--db", &db]).fails(&["key"]);
     run(&["put", "ns", "k", "v", "--ttl", "0s", "--db", &db]).fails(&["--ttl", "zero"]);
     run(&["put", "ns", "k", "v", "--db", &db]).ok();
     run(&["wake", "--db", &db]).fails(&["no host runs"]);
-    for command in [&["get", "ns", "k"][..], &["scan", "ns"], &["status"], &["segments"]] {
+    for command in
+        [&["get", "ns", "k"][..], &["scan", "ns"], &["status"], &["segments"], &["compact"]]
+    {
         let none = dir.path("no-database");
         run(&[command, &["--db", &none]].concat()).fails(&["no-database"]);
         assert!(!Path::new(&none).exists(), "{command:?} makes a database");

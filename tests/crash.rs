@@ -1,22 +1,25 @@
 //! A node that is killed (SIGKILL) at random instants, again and again on the same database, while
-//! it takes writes, flushes, pulls, applies and notes its cursor. After each kill:
+//! it takes writes and deletes, flushes, pulls, applies, notes its cursor and compacts all the time:
+//! it merges its own segments, retires those that its primary has merged or written over, and
+//! forgets tombstones that are a twentieth of a second old. After each kill:
 //!
-//! - every acknowledged write is there;
+//! - every acknowledged write and delete is there, and nothing that was deleted has come back;
 //! - the database verifies whole: no half segment, no record that no peer could get;
-//! - the cursor is not ahead of the data: what it notes as synced is here.
+//! - the cursor is not ahead of the data: the segments that it notes as synced are here, or were and
+//!   are not needed any more, and so is each record that they held, or a later one.
 //!
 //! `EDGESTORE_CRASH_ROUNDS` sets how many kills there are.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use edgestore_host::admin::{AdminClient, Op};
-use edgestore_host::engine::Engine;
+use edgestore_host::engine::{Engine, EngineOptions, Pace, WriteBatch};
 use edgestore_host::{Hash, Host};
 use edgestore_host_tests::{localhost, open};
 use edgestore_repl::PeerCursor;
@@ -27,6 +30,8 @@ const ROUNDS: u32 = 200;
 const LANES: u32 = 2;
 /// Kills of one database.
 const KILLS: u32 = 25;
+/// Tombstones are forgotten after this.
+const GRACE: Duration = Duration::from_millis(50);
 
 #[test]
 fn a_killed_node_has_lost_nothing() {
@@ -50,13 +55,34 @@ fn a_killed_node_has_lost_nothing() {
             });
         }
     });
+    let [known, unknown] =
+        [&primary.known, &primary.unknown].map(|count| count.load(Ordering::Relaxed));
+    eprintln!("cursors: {known} at roots that are known, {unknown} at others");
+    assert!(unknown <= known, "cursors note roots that the primary had for an instant: {unknown}");
 }
 
-/// A node that makes a segment every now and then.
+/// A primary at a root.
+#[derive(Clone, Default)]
+struct Noted {
+    segments: Vec<Hash>,
+    /// Its last write.
+    n: u64,
+}
+
+/// Keys that the primary writes, in turn.
+const KEYS: u64 = 5000;
+
+/// Flushes of the primary between two of its compactions.
+const FLUSHES: u64 = 15;
+
+/// A node that makes a segment every now and then, and merges them.
 struct Primary {
     url: String,
-    /// What it had at each root.
-    history: Arc<Mutex<HashMap<Hash, Vec<Hash>>>>,
+    /// What it had at each root, but for those in the midst of a compaction.
+    history: Arc<Mutex<HashMap<Hash, Noted>>>,
+    /// Cursors that noted such a root, and others.
+    known: AtomicU32,
+    unknown: AtomicU32,
     stop: Arc<AtomicBool>,
     writer: Option<std::thread::JoinHandle<()>>,
     _host: Host,
@@ -67,33 +93,48 @@ impl Primary {
     fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let engine = open(dir.path());
-        let host = Host::builder(Arc::clone(&engine)).listen(localhost()).start().unwrap();
+        let builder = Host::builder(Arc::clone(&engine)).listen(localhost());
+        let host = builder.compact_interval(None).start().unwrap();
         let url = format!("http://{}", host.local_addr().unwrap());
-        let history = Arc::new(Mutex::new(HashMap::from([(Hash::ZERO, Vec::new())])));
+        let history = Arc::new(Mutex::new(HashMap::from([(Hash::ZERO, Noted::default())])));
         let stop = Arc::new(AtomicBool::new(false));
         let (history_of, stopped) = (Arc::clone(&history), Arc::clone(&stop));
         let writer = std::thread::spawn(move || {
             let mut n = 0_u64;
             while !stopped.load(Ordering::Relaxed) {
-                let mut batch = edgestore_host::engine::WriteBatch::new();
+                let mut batch = WriteBatch::new();
                 for _ in 0..200 {
                     n += 1;
-                    let key = (n % 5000).to_be_bytes();
+                    let key = (n % KEYS).to_be_bytes();
                     batch.put(b"theirs", &key, format!("{n:0100}").as_bytes(), None);
                 }
                 engine.write(batch).unwrap();
                 // The root is known before any peer can have seen it.
                 let mut history = history_of.lock().unwrap();
+                let mut note = || {
+                    let segments = engine.manifest().iter().map(|segment| segment.hash).collect();
+                    history.insert(engine.root(), Noted { segments, n });
+                };
                 engine.flush().unwrap();
-                let hashes = engine.manifest().iter().map(|segment| segment.hash).collect();
-                history.insert(engine.root(), hashes);
+                note();
+                if (n / 200).is_multiple_of(FLUSHES) {
+                    engine.compact(&Pace::unbounded()).unwrap();
+                    note();
+                }
                 drop(history);
-                // A long list makes long ticks, of which each is cut by a kill.
-                let pause = if engine.manifest().len() < 60 { 40 } else { 1000 };
-                std::thread::sleep(Duration::from_millis(pause));
+                std::thread::sleep(Duration::from_millis(40));
             }
         });
-        Self { url, history, stop, writer: Some(writer), _host: host, _dir: dir }
+        Self {
+            url,
+            history,
+            known: AtomicU32::default(),
+            unknown: AtomicU32::default(),
+            stop,
+            writer: Some(writer),
+            _host: host,
+            _dir: dir,
+        }
     }
 }
 
@@ -106,12 +147,20 @@ impl Drop for Primary {
 
 fn start(db: &Path, primary: &Primary) -> Child {
     Command::new(PROGRAM)
-        .args(["run", "--listen", "none", "--interval", "30ms", "--flush-interval", "20ms"])
+        .args(["run", "--listen", "none", "--interval", "30ms", "--flush-interval", "10ms"])
+        .args(["--compact-interval", "10ms", "--compact-rate", "off"])
+        .args(["--tombstone-grace", &humantime::format_duration(GRACE).to_string()])
         .args(["-q", "--peer", &format!("primary={}", primary.url), "--db"])
         .arg(db)
         .stderr(Stdio::inherit())
         .spawn()
         .unwrap()
+}
+
+/// The killed node's database, with the options that it had.
+fn reopen(db: &Path) -> Engine {
+    let options = EngineOptions { tombstone_grace: GRACE, ..EngineOptions::default() };
+    Engine::open_with(db, options).unwrap()
 }
 
 fn connect(db: &Path, child: &mut Child) -> AdminClient {
@@ -128,12 +177,14 @@ fn connect(db: &Path, child: &mut Child) -> AdminClient {
     }
 }
 
+/// What was done last to each key; none is a delete.
+type Writes = BTreeMap<u8, Option<u64>>;
+
 fn kill_again_and_again(primary: &Primary, kills: u32, seed: u64) {
     let mut rng = fastrand::Rng::with_seed(seed);
     let dir = tempfile::tempdir().unwrap();
     let db = dir.path().join("db");
-    // The last acknowledged value of each key, and values that were sent and not acknowledged.
-    let mut acknowledged: BTreeMap<u8, u64> = BTreeMap::new();
+    let mut acknowledged = Writes::new();
     let mut n = 0;
     for kill in 0..kills {
         let mut child = start(&db, primary);
@@ -144,58 +195,81 @@ fn kill_again_and_again(primary: &Primary, kills: u32, seed: u64) {
             child.kill().unwrap();
             child.wait().unwrap();
         });
-        let mut sent: Vec<(u8, u64)> = Vec::new();
+        let mut sent = Writes::new();
         loop {
             sent.clear();
+            // Deletes are of other keys than puts, of which there is one at least.
+            let odd = rng.u8(..2);
             let ops: Vec<Op> = (0..rng.usize(1..20))
-                .map(|_| {
+                .map(|i| {
                     n += 1;
-                    let key = rng.u8(..);
-                    sent.push((key, n));
-                    let value = Some(n.to_be_bytes().to_vec());
+                    let delete = i > 0 && rng.u8(..4) == 0;
+                    let key = rng.u8(..) & !1 | (odd ^ u8::from(delete));
+                    let value = (!delete).then_some(n);
+                    sent.insert(key, value);
+                    let value = value.map(|n: u64| n.to_be_bytes().to_vec());
                     Op { ns: b"own".to_vec(), key: vec![key], value, ttl: None }
                 })
                 .collect();
             if client.write(ops).is_err() {
                 break;
             }
-            acknowledged.extend(sent.iter().copied());
+            acknowledged.extend(sent.iter().map(|(key, value)| (*key, *value)));
         }
         killer.join().unwrap();
         let context = format!("seed {seed}, kill {kill}");
-        check(&db, primary, &mut acknowledged, &sent, &context);
+        let engine = reopen(&db);
+        check_writes(&engine, &mut acknowledged, &sent, &context);
+        check_cursor(&db, &engine, primary, &context);
     }
+    // What the kills left can be compacted as well.
+    let engine = reopen(&db);
+    engine.compact(&Pace::unbounded()).unwrap();
+    check_writes(&engine, &mut acknowledged, &Writes::new(), &format!("seed {seed}, the end"));
+    let stats = engine.stats();
+    let some = u64::from(kills) / 2;
+    assert!(stats.retired_segments >= some, "seed {seed}: it has hardly compacted: {stats:?}");
 }
 
-fn check(
-    db: &Path,
-    primary: &Primary,
-    acknowledged: &mut BTreeMap<u8, u64>,
-    sent: &[(u8, u64)],
-    context: &str,
-) {
-    let engine = Engine::open(db).unwrap();
+fn check_writes(engine: &Engine, acknowledged: &mut Writes, sent: &Writes, context: &str) {
+    let found = engine.verify(false, |_, _| {}).unwrap();
+    assert_eq!(found.count, 0, "{context}: {:?}", found.problems);
     // A batch that was sent and not acknowledged is there as a whole or not at all.
-    let last: BTreeMap<u8, u64> = sent.iter().copied().collect();
     let value = |key: u8| {
         let value = engine.get(b"own", &[key]).unwrap();
         value.map(|value| u64::from_be_bytes(value.try_into().unwrap()))
     };
-    let arrived = last.iter().filter(|(key, n)| value(**key) == Some(**n)).count();
-    assert!(arrived == 0 || arrived == last.len(), "{context}: half a batch");
+    let puts = || sent.iter().filter(|(_, n)| n.is_some());
+    let arrived = puts().filter(|(key, n)| value(**key) == **n).count();
+    assert!(arrived == 0 || arrived == puts().count(), "{context}: half a batch");
     if arrived > 0 {
-        acknowledged.extend(last);
+        acknowledged.extend(sent);
     }
     for (key, n) in acknowledged.iter() {
-        assert_eq!(value(*key), Some(*n), "{context}: an acknowledged write is gone");
+        assert_eq!(value(*key), *n, "{context}: an acknowledged write is gone");
     }
-    let found = engine.verify(false, |_, _| {}).unwrap();
-    assert_eq!(found.count, 0, "{context}: {:?}", found.problems);
+}
 
+fn check_cursor(db: &Path, engine: &Engine, primary: &Primary, context: &str) {
     let Ok(cursor) = std::fs::File::open(db.join("sync/primary.cursor")) else { return };
     let cursor: PeerCursor = rmp_serde::from_read(cursor).unwrap();
     let Ok(root) = Hash::try_from(&cursor.last_known_merkle_root[..]) else { return };
-    let history = primary.history.lock().unwrap();
-    let noted: HashSet<Hash> = history.get(&root).expect("a root it had").iter().copied().collect();
-    assert!(noted.iter().all(|hash| engine.has(hash)), "{context}: the cursor is ahead");
+    let noted = primary.history.lock().unwrap().get(&root).cloned();
+    let Some(Noted { segments, n }) = noted else {
+        primary.unknown.fetch_add(1, Ordering::Relaxed);
+        return;
+    };
+    primary.known.fetch_add(1, Ordering::Relaxed);
+    assert!(segments.iter().all(|hash| engine.has(hash)), "{context}: the cursor is ahead");
+    let mut count = 0;
+    for record in engine.range(b"theirs", b"", None).unwrap() {
+        let record = record.unwrap();
+        let key = u64::from_be_bytes(record.key.try_into().unwrap());
+        let here: u64 = String::from_utf8(record.value).unwrap().parse().unwrap();
+        // The last write of this key up to then.
+        let then = n - (n - key.min(n)) % KEYS;
+        assert!(here >= then, "{context}: key {key} is {here} and was {then}");
+        count += 1;
+    }
+    assert!(count >= n.min(KEYS), "{context}: {count} records of {}", n.min(KEYS));
 }

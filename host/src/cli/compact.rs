@@ -16,7 +16,7 @@ pub(super) struct CompactArgs {
     /// Most bytes to read and write a second, or off for no bound
     #[arg(long, value_name = "SIZE", default_value = "off", value_parser = args::size_or_off)]
     rate: OrOff<u64>,
-    /// As of `run`, and for when no host runs: one that runs has its own [default: 10d]
+    /// As of `run`, where no host runs: one that runs has its own [default: 10d]
     #[arg(long, value_name = "DURATION", value_parser = args::duration)]
     tombstone_grace: Option<Duration>,
     /// Prints a JSON object

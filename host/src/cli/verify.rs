@@ -2,13 +2,15 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::args;
 use super::database::{Database, Missing};
 use super::output;
-use crate::engine::Verified;
+use crate::engine::{EngineOptions, Verified};
 use crate::runtime::CursorFiles;
 
 #[derive(Debug, clap::Args)]
@@ -16,10 +18,15 @@ pub(super) struct VerifyArgs {
     /// Mends what can be mended
     #[arg(long)]
     repair: bool,
+    /// As of `run`: what had to be kept for this long may not be missing
+    #[arg(long, value_name = "DURATION", default_value = "10d", value_parser = args::duration)]
+    tombstone_grace: Duration,
 }
 
 pub(super) fn run(db: &Path, args: &VerifyArgs) -> Result<ExitCode> {
-    let Database::Direct(engine) = Database::open(db, Missing::Fail)? else {
+    let options =
+        EngineOptions { tombstone_grace: args.tombstone_grace, ..EngineOptions::default() };
+    let Database::Direct(engine) = Database::open_with(db, Missing::Fail, &options)? else {
         bail!("a host runs on {}: stop it first, so that nothing changes meanwhile", db.display());
     };
     let style = ProgressStyle::with_template("{bar:32} {pos}/{len} segments");

@@ -158,6 +158,7 @@ impl Maintenance {
         state.running = Some(Arc::clone(&pace));
         drop(state);
 
+        tracing::debug!(asked, "compaction begins");
         let start = Instant::now();
         // A mistake in the engine may cost a compaction, and not the thread.
         let compact = AssertUnwindSafe(|| self.engine.compact(&pace));
