@@ -89,7 +89,7 @@ impl Served {
                 let engine = Arc::new(open_ours_with(&job.db, options)?);
                 let day = std::time::Duration::from_secs(86_400);
                 let host = Host::builder(Arc::clone(&engine)).listen(localhost()).interval(day);
-                let host = host.start()?;
+                let host = host.compact_interval(None).start()?;
                 let addr = host.local_addr().context("it does not serve")?;
                 Ok(Self::Ours { engine, url: format!("http://{addr}"), _host: host })
             }
