@@ -78,7 +78,7 @@ pub struct EngineOptions {
     /// key are plenty. Default: 16 MiB.
     pub filter_bytes: usize,
     /// Records of applied segments are gathered in memory until they take this many bytes, and then
-    /// put into the record store together. Default: 32 MiB.
+    /// put into the record store together. Default: 16 MiB.
     pub memtable_bytes: u64,
     /// A segment that takes more than this many bytes in memory, 128 for each record included, is
     /// rejected. Default: 512 MiB.
@@ -100,7 +100,7 @@ impl Default for EngineOptions {
             flush_bytes: 8 << 20,
             cache_bytes: 32 << 20,
             filter_bytes: 16 << 20,
-            memtable_bytes: 32 << 20,
+            memtable_bytes: 16 << 20,
             max_segment_inflated_bytes: 512 << 20,
             max_merged_bytes: 32 << 20,
             tombstone_grace: Duration::from_secs(10 * 24 * 60 * 60),

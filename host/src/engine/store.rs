@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use fjall::compaction::Leveled;
 use fjall::config::PinningPolicy;
 use fjall::{
     Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable as _,
@@ -110,7 +112,10 @@ impl Store {
             records: db.keyspace("records", || {
                 // Their indexes and filters are in the cache, like their blocks, and so bounded.
                 let pinned = PinningPolicy::all(false);
+                // A compaction takes memory for each of its tables' filters.
+                let strategy = Leveled::default().with_table_target_size(16 << 20);
                 KeyspaceCreateOptions::default()
+                    .compaction_strategy(Arc::new(strategy))
                     .index_block_pinning_policy(pinned.clone())
                     .filter_block_pinning_policy(pinned)
             })?,

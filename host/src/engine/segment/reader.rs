@@ -32,6 +32,9 @@ fn reject<T>(why: impl Into<String>) -> Result<T, Invalid> {
     Err(Invalid::Rejected(why.into()))
 }
 
+/// No more is reserved before it is there, in bytes.
+const MAX_RESERVED: u64 = 64 << 20;
+
 /// Reads a segment block by block.
 pub(in crate::engine) struct Reader<R> {
     input: R,
@@ -73,8 +76,12 @@ impl<R: Read> Reader<R> {
 
     /// All records, in the order of the file.
     pub(in crate::engine) fn read_all(mut self) -> Result<Records, Invalid> {
-        let mut records = Records::default();
+        // Grown step by step, many of them at once would leave holes in the heap. What is reserved
+        // and not used costs nothing.
+        let expected = self.left.saturating_mul(2).min(self.limit).min(MAX_RESERVED);
+        let mut records = Records::with_capacity(expected as usize);
         while self.next_block(&mut records)? {}
+        records.shrink();
         Ok(records)
     }
 

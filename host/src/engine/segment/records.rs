@@ -42,6 +42,17 @@ pub(in crate::engine) struct Records {
 }
 
 impl Records {
+    /// With room for records of so many bytes.
+    pub(super) fn with_capacity(bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), slots: Vec::with_capacity(bytes / 100) }
+    }
+
+    /// Gives up the room that is not used.
+    pub(super) fn shrink(&mut self) {
+        self.bytes.shrink_to_fit();
+        self.slots.shrink_to_fit();
+    }
+
     /// How many records.
     pub(in crate::engine) fn len(&self) -> usize {
         self.slots.len()
@@ -94,7 +105,6 @@ impl Records {
         }
         self.slots.truncate(positions.len());
         self.slots.shrink_to_fit();
-        self.bytes.shrink_to_fit();
     }
 
     #[inline]
