@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use edgestore_host::admin::{AdminClient, Op};
-use edgestore_host::engine::{Engine, EngineOptions, Pace, WriteBatch};
+use edgestore_host::engine::{Engine, EngineError, EngineOptions, Pace, WriteBatch};
 use edgestore_host::{Hash, Host};
 use edgestore_host_tests::{localhost, open};
 use edgestore_repl::PeerCursor;
@@ -160,7 +160,17 @@ fn start(db: &Path, primary: &Primary) -> Child {
 /// The killed node's database, with the options that it had.
 fn reopen(db: &Path) -> Engine {
     let options = EngineOptions { tombstone_grace: GRACE, ..EngineOptions::default() };
-    Engine::open_with(db, options).unwrap()
+    let start = Instant::now();
+    loop {
+        match Engine::open_with(db, options.clone()) {
+            // A process that another lane is starting holds what this one has open, until it has
+            // become the program.
+            Err(EngineError::Locked { .. }) if start.elapsed() < Duration::from_secs(10) => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 fn connect(db: &Path, child: &mut Child) -> AdminClient {

@@ -39,6 +39,10 @@ impl Engine {
         let latest = records.iter().map(|entry| entry.version.timestamp).max();
         let latest = latest.unwrap_or(i64::MIN);
         self.check_clock(hash, latest)?;
+        if self.is_full() {
+            // Local writes need not wait for that.
+            self.store.wait_for_tables()?;
+        }
         let mut writer = self.writer();
         if self.has(&hash) {
             return Ok(Applied { duplicate: true, ..Applied::default() });
@@ -61,7 +65,7 @@ impl Engine {
             batch.remove(&self.store.segments, known.meta.id.to_be_bytes());
         }
         batch.remove(&self.store.lost, *hash.as_bytes());
-        let waits = written > 0 || tied.in_memtable;
+        let waits = written > 0 || tied.beside_memtable;
         let registration = Registration {
             meta: SegmentMeta { id, hash, bytes: segment.len(), records: count },
             own: known.is_some_and(|known| known.own),
@@ -147,15 +151,15 @@ impl Engine {
         for i in 0..records.len() {
             let Entry { key, version, .. } = records.get(i);
             let mut there = cursors.get(key).map(|there| version.cmp(&there.version));
-            tied.in_memtable |= there == Some(Ordering::Equal);
+            tied.beside_memtable |= there.is_some();
             if stored && there.is_none_or(Ordering::is_gt) && self.filter.may_contain(key) {
                 let order = self.store.version(key, |stored| {
                     stored.map(|stored| version.cmp(&stored.version)).or(there)
                 });
                 there = match order {
                     Ok(order) => order,
-                    // What can't be read can't win.
-                    Err(EngineError::Corrupt(_)) => there,
+                    // It may be later. A repair takes the latest of all segments.
+                    Err(EngineError::Corrupt(_)) => Some(Ordering::Less),
                     Err(error) => return Err(error),
                 };
             }
@@ -176,7 +180,8 @@ impl Engine {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Tied {
     any: bool,
-    in_memtable: bool,
+    /// Some of their keys are in the memtable, and so in files alone.
+    beside_memtable: bool,
 }
 
 /// Most bytes of memory for segments that wait to be applied.

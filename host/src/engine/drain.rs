@@ -2,6 +2,7 @@
 //! from the segment files after a crash before that.
 
 use std::collections::HashSet;
+use std::io;
 
 use fjall::PersistMode;
 
@@ -27,12 +28,15 @@ impl Drop for Engine {
 }
 
 impl Engine {
+    pub(super) fn is_full(&self) -> bool {
+        let memtable = self.memtable();
+        memtable.weight() as u64 >= self.options.memtable_bytes
+            || memtable.segments().len() >= MAX_SEGMENTS
+    }
+
     /// Drains the memtable once it is full.
     pub(super) fn make_room(&self, writer: &mut Writer) -> Result<(), EngineError> {
-        let memtable = self.memtable();
-        let full = memtable.weight() as u64 >= self.options.memtable_bytes
-            || memtable.segments().len() >= MAX_SEGMENTS;
-        if full { self.drain(writer) } else { Ok(()) }
+        if self.is_full() { self.drain(writer) } else { Ok(()) }
     }
 
     /// Puts all records of the memtable into the record store. Reads find them in either
@@ -98,6 +102,9 @@ impl Engine {
         let path = self.folder.segment(&meta.hash);
         let disk = self.folder.disk();
         let open = || disk.open(&path).map_err(EngineError::io("open", &path));
+        if disk.len(&path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            return Ok(Err("its file is gone".to_owned()));
+        }
         let mut hasher = blake3::Hasher::new();
         hasher.update_reader(open()?).map_err(EngineError::io("read", &path))?;
         let actual = Hash::from(hasher.finalize());

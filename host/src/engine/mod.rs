@@ -3,14 +3,18 @@
 //! A local write goes into the record store at once and is marked as pending. [`Engine::flush`]
 //! puts all pending records into one segment, an immutable file named by its BLAKE3 hash, which
 //! peers can pull. A segment of a peer is merged record by record ([`Engine::apply`]): the later
-//! write wins, and every node decides alike. What a read returns comes from the record store
-//! alone; segment files are there for peers.
+//! write wins, and every node decides alike. What won waits in memory, and goes to the record store
+//! with that of other segments, in key order. Reads look into both; segment files are there for
+//! peers, and to fill the memory again after a crash.
 //!
 //! A step is either on disk as a whole or not there: segment files are fsynced and renamed into
-//! place first, then one atomic batch of the record store (fjall) changes records, pending marks
-//! and the registration of the segment. After a crash, files that are registered nowhere are
+//! place first, then one atomic batch of the record store (fjall) changes local records, pending
+//! marks and the registration of the segment. After a crash, files that are registered nowhere are
 //! removed, and a registered segment whose file is gone counts as missing, so that it is pulled
 //! again.
+//!
+//! Each version of a record has one owner among the segments that hold it. [`Engine::compact`]
+//! retires the segments that own nothing, and merges small ones.
 //!
 //! Local writes are stamped by a hybrid logical clock (Kulkarni et al., "Logical Physical Clocks",
 //! 2014): the wall clock, or one more than the latest stamp that this node has given or seen,
@@ -112,7 +116,7 @@ impl Default for EngineOptions {
 /// One registered segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentMeta {
-    /// Local number, ascending in order of registration.
+    /// Local number. Never used again; that of a flush is taken at the flush before.
     pub id: u64,
     /// BLAKE3 of the file, and its name on every node.
     pub hash: Hash,
@@ -294,7 +298,7 @@ impl Engine {
         hashes.iter().filter(|hash| !index.knows(hash)).copied().collect()
     }
 
-    /// All segments, in the order in which they were registered.
+    /// All segments, by id.
     pub fn manifest(&self) -> Vec<SegmentMeta> {
         self.index().all().iter().map(|segment| segment.meta.clone()).collect()
     }

@@ -21,6 +21,9 @@ use crate::Hash;
 /// How long a commit waits for the disk.
 const STALL: Duration = Duration::from_secs(60);
 
+/// Just before the store would let writes wait for ever.
+const HALT_TABLES: usize = 28;
+
 /// The store begins another journal where one is longer than this, in bytes.
 const MAX_JOURNAL: u64 = 64 << 20;
 
@@ -45,6 +48,9 @@ pub(super) struct Store {
     pub(super) segments: Keyspace,
     /// Hashes of segments that are not needed any more, to when they went (Unix nanoseconds).
     pub(super) retired: Keyspace,
+    /// Store keys of which a retired segment had an older version, beneath what may be forgotten one
+    /// day, to when it went (Unix nanoseconds).
+    pub(super) hidden: Keyspace,
     /// Hashes of segments that a repair gave up, because their files were gone, to when.
     pub(super) lost: Keyspace,
     /// Ids of segments to those of the segments that took over all that they owned.
@@ -122,6 +128,7 @@ impl Store {
             pending: open("pending")?,
             segments: open("segments")?,
             retired: open("retired")?,
+            hidden: open("hidden")?,
             lost: open("lost")?,
             heirs: open("heirs")?,
             state: open("state")?,
@@ -147,15 +154,27 @@ impl Store {
     /// the batch is known at the next start.
     pub(super) fn commit(&self, batch: OwnedWriteBatch) -> Result<(), EngineError> {
         self.check()?;
-        // The store's own commit waits for four of them to get to disk, and for ever when the disk
-        // is full.
+        // The store's own commit waits for four memtables to get to disk, or while it has 30 tables
+        // to compact, and for ever when the disk is full.
         self.wait_while(|| {
-            self.records.sealed_memtable_count() > 2 || self.pending.sealed_memtable_count() > 2
+            self.records.sealed_memtable_count() > 2
+                || self.pending.sealed_memtable_count() > 2
+                || self.records.l0_table_count() > HALT_TABLES
         })?;
         batch.commit().map_err(|error| {
             self.poisoned.store(true, Ordering::Relaxed);
             error.into()
         })
+    }
+
+    /// Each ingestion makes a table or two that reads look into, until they have been compacted.
+    /// Waits until there are not too many of them.
+    pub(super) fn wait_for_tables(&self) -> Result<(), EngineError> {
+        self.wait_while(|| self.has_many_tables())
+    }
+
+    pub(super) fn has_many_tables(&self) -> bool {
+        self.records.l0_table_count() > MAX_TABLES
     }
 
     fn wait_while(&self, busy: impl Fn() -> bool) -> Result<(), EngineError> {
@@ -208,8 +227,6 @@ impl Store {
         records: impl IntoIterator<Item = (K, Vec<u8>)>,
     ) -> Result<(), EngineError> {
         self.check()?;
-        // Each time makes a table or two that reads look into, until they have been compacted.
-        self.wait_while(|| self.records.l0_table_count() > MAX_TABLES)?;
         let ingest = || -> fjall::Result<()> {
             // What is before it in the store's memtable becomes durable with it, and its journal
             // must be, too. The store rotates its journal only when it rotates a memtable.

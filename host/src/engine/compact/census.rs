@@ -1,6 +1,7 @@
 //! What each segment owns, counted in one pass over the records.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
 use fjall::{OwnedWriteBatch, Readable as _};
 
@@ -127,6 +128,10 @@ pub(super) fn resolve(heirs: &HashMap<u64, u64>, mut id: u64) -> u64 {
 
 impl Engine {
     pub(super) fn take_census(&self, pace: &Pace) -> Result<Census, Halt> {
+        while self.store.has_many_tables() {
+            pace.spend(0)?;
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let mut writer = self.writer();
         self.drain(&mut writer)?;
         let snapshot = self.store.snapshot();

@@ -2,18 +2,22 @@
 //!
 //! A tombstone is needed as long as a segment holds an older version of its key: a peer that pulls
 //! that segment must get the tombstone, too, and so must this node if it ever reads the segment
-//! again. So all segments that hold something dead are read before a tombstone goes.
+//! again. So all segments that hold something dead are read before a tombstone goes. And a peer may
+//! have pulled such a segment shortly before it was retired, and not yet the tombstone's: what a
+//! retired segment held beneath a tombstone is noted, and the tombstone stays for another grace
+//! period.
 
 use std::collections::HashSet;
 
-use fjall::PersistMode;
+use fjall::{OwnedWriteBatch, PersistMode};
 
 use super::census::Census;
 use super::{Compacted, Halt, Pace};
+use crate::Hash;
 use crate::engine::Engine;
 use crate::engine::index::Registration;
 use crate::engine::record::{Stored, now};
-use crate::engine::segment::Records;
+use crate::engine::segment::{Entry, Records};
 
 /// Records that are removed while writes wait.
 const CHUNK: usize = 10_000;
@@ -21,13 +25,73 @@ const CHUNK: usize = 10_000;
 /// How often segments that came meanwhile are looked at, too.
 const ROUNDS: usize = 10;
 
+/// What segments that are about to be retired hold beneath tombstones and what may expire.
+#[derive(Debug, Default)]
+pub(super) struct Hidden {
+    keys: Vec<Vec<u8>>,
+    /// Segments that can't be read: nobody knows what they hold.
+    unknown: Vec<Hash>,
+}
+
+impl Hidden {
+    /// Notes a key if the segment's version of it is beneath such a one.
+    pub(super) fn note(&mut self, entry: &Entry<&[u8]>, stored: &Stored<&[u8]>) {
+        let passes = stored.version.deleted || stored.version.ttl > 0;
+        if passes && stored.version > entry.version {
+            self.keys.push(entry.key.to_vec());
+        }
+    }
+}
+
 impl Engine {
+    pub(super) fn note_hidden(
+        &self,
+        segment: &Registration,
+        hidden: &mut Hidden,
+        pace: &Pace,
+    ) -> Result<(), Halt> {
+        let Some(mut reader) = self.open_checked(segment, pace)? else {
+            hidden.unknown.push(segment.meta.hash);
+            return Ok(());
+        };
+        let mut block = Records::default();
+        while reader.next_block(&mut block)? {
+            pace.spend(block.weight() as u64)?;
+            for entry in block.iter() {
+                self.stored(entry.key, |stored| {
+                    stored.iter().for_each(|stored| hidden.note(&entry, stored));
+                })?;
+            }
+            block.clear();
+        }
+        Ok(())
+    }
+
+    /// Adds what was noted to a batch.
+    pub(super) fn hide_in(&self, batch: &mut OwnedWriteBatch, hidden: &Hidden) {
+        let time = now().to_le_bytes();
+        for key in &hidden.keys {
+            batch.insert(&self.store.hidden, key.as_slice(), time);
+        }
+        for hash in &hidden.unknown {
+            batch.insert(&self.store.lost, *hash.as_bytes(), time);
+        }
+    }
+
+    /// Whether less than the grace period has passed since a noted time.
+    fn is_recent(&self, time: &[u8]) -> bool {
+        let grace = i64::try_from(self.options.tombstone_grace.as_nanos()).unwrap_or(i64::MAX);
+        let time = <[u8; 8]>::try_from(time).map_or(0, i64::from_le_bytes);
+        now() < time.saturating_add(grace)
+    }
+
     pub(super) fn forget_past(
         &self,
         census: &mut Census,
         pace: &Pace,
         done: &mut Compacted,
     ) -> Result<(), Halt> {
+        self.forget_hidden()?;
         if census.past.is_empty() || self.may_come_back()? {
             return Ok(());
         }
@@ -61,13 +125,23 @@ impl Engine {
         Ok(())
     }
 
+    /// Drops the notes that are older than the grace period.
+    fn forget_hidden(&self) -> Result<(), Halt> {
+        let mut batch = self.store.batch(PersistMode::Buffer);
+        for guard in self.store.hidden.iter() {
+            let (key, time) = guard.into_inner()?;
+            if !self.is_recent(&time) {
+                batch.remove(&self.store.hidden, key);
+            }
+        }
+        Ok(self.store.commit(batch)?)
+    }
+
     /// Whether a segment that a repair gave up may be pulled again, with older versions in it. Once
     /// it is here, or was gone for the grace period, it is like any other.
     fn may_come_back(&self) -> Result<bool, Halt> {
-        let grace = i64::try_from(self.options.tombstone_grace.as_nanos()).unwrap_or(i64::MAX);
         for guard in self.store.lost.iter() {
-            let time = <[u8; 8]>::try_from(&*guard.value()?).map_or(0, i64::from_le_bytes);
-            if now() < time.saturating_add(grace) {
+            if self.is_recent(&guard.value()?) {
                 return Ok(true);
             }
         }
@@ -114,7 +188,9 @@ impl Engine {
         }
         for (key, past) in &some {
             let same = self.store.records.get(key)?.is_some_and(|value| *value == **past);
-            if same && memtable.get(key).is_none() {
+            let hidden = self.store.hidden.get(key)?;
+            let recent = hidden.as_deref().is_some_and(|time| self.is_recent(time));
+            if same && !recent && memtable.get(key).is_none() {
                 batch.remove(&self.store.records, key.as_slice());
                 census.forget(&Stored::decode(past)?);
                 forgotten += 1;

@@ -6,6 +6,7 @@ use std::io::BufWriter;
 use fjall::PersistMode;
 
 use super::census::resolve;
+use super::forget::Hidden;
 use super::{Compacted, Halt, Pace, SegmentReader};
 use crate::engine::index::Registration;
 use crate::engine::segment::{self, Entry, Records};
@@ -28,7 +29,9 @@ impl Engine {
         }
         let ids: HashSet<u64> = group.iter().map(|segment| segment.meta.id).collect();
         let heirs = self.store.load_heirs()?;
-        let (mut staged, records) = self.write_live(inputs, &ids, &heirs, pace)?;
+        let mut hidden = Hidden::default();
+        let live = Live { ids: &ids, heirs: &heirs, hidden: &mut hidden };
+        let (mut staged, records) = self.write_live(inputs, live, pace)?;
 
         let mut writer = self.writer();
         let hash = staged.hash();
@@ -44,6 +47,7 @@ impl Engine {
             group.iter().filter(|segment| segment.meta.id != id).cloned().collect();
         let mut batch = self.store.batch(PersistMode::SyncAll);
         self.retire_in(&mut batch, &retired);
+        self.hide_in(&mut batch, &hidden);
         if records > 0 {
             for segment in &retired {
                 batch.insert(&self.store.heirs, segment.meta.id.to_be_bytes(), id.to_be_bytes());
@@ -70,12 +74,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Writes what the segments `ids` own, in key order.
+    /// Writes what the segments own, in key order.
     fn write_live(
         &self,
         mut inputs: Vec<Input>,
-        ids: &HashSet<u64>,
-        heirs: &HashMap<u64, u64>,
+        Live { ids, heirs, hidden }: Live<'_>,
         pace: &Pace,
     ) -> Result<(StagedSegment, u64), Halt> {
         // Of a version that several of them hold, one is enough.
@@ -89,6 +92,7 @@ impl Engine {
                 let bytes = (entry.key.len() + entry.version.value.len()) as u64;
                 let wanted = self.stored(&entry.key, |stored| {
                     stored.is_some_and(|stored| {
+                        hidden.note(&entry.as_ref(), &stored);
                         stored.version == entry.version.as_ref()
                             && ids.contains(&resolve(heirs, stored.owner))
                     })
@@ -111,6 +115,14 @@ impl Engine {
         let file = out.into_inner().map_err(|error| io()(error.into_error()))?;
         Ok((file.finish(), records))
     }
+}
+
+/// Of which segments what is live is written.
+struct Live<'a> {
+    ids: &'a HashSet<u64>,
+    heirs: &'a HashMap<u64, u64>,
+    /// Gets what is not live, and beneath what may be forgotten.
+    hidden: &'a mut Hidden,
 }
 
 /// A segment that is read in key order, a block at a time.

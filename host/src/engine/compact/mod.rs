@@ -3,11 +3,12 @@
 //! Each stored version has one owner, a segment that holds it. A compaction counts what each
 //! segment owns, in one pass over the records, and then
 //!
-//! - retires the segments that own nothing: all they hold is superseded, or held by others, too;
+//! - retires the segments that own nothing: all they hold is superseded, or held by others, too
+//!   (but for one that stands in for another whose file is gone);
 //! - gives what a segment owns to another one that holds all of it, if there is such a one, so that
 //!   it can go: that is how a replica drops what a peer has merged;
-//! - forgets what was deleted or has expired for longer than a grace period, unless a segment still
-//!   holds an older version that would come back;
+//! - forgets what was deleted or has expired for longer than a grace period, unless a segment
+//!   holds an older version that would come back, or did within that time;
 //! - merges small segments of this node's own, and rewrites those that are mostly dead. Others'
 //!   segments are theirs to merge, so no two nodes merge the same ones in different ways.
 //!
@@ -31,6 +32,7 @@ use std::sync::atomic::Ordering;
 use fjall::PersistMode;
 
 use self::census::Census;
+use self::forget::Hidden;
 pub use self::pace::Pace;
 use super::index::Registration;
 use super::record::now;
@@ -109,12 +111,12 @@ impl Engine {
     fn compact_with(&self, pace: &Pace, done: &mut Compacted) -> Result<(), Halt> {
         self.store.check()?;
         let registered = self.registered.load(Ordering::Relaxed);
-        self.remove_leaving()?;
+        self.remove_leaving();
         let mut census = self.take_census(pace)?;
         for segment in census.segments.clone().iter().filter(|segment| segment.tied) {
             self.give_up_tied(segment, &mut census, pace)?;
         }
-        self.retire_unneeded(&mut census, done)?;
+        self.retire_unneeded(&mut census, pace, done)?;
         self.forget_past(&mut census, pace, done)?;
         let groups = group::choose(&census, self.options.max_merged_bytes);
         // The record store keeps what its snapshots see.
@@ -127,30 +129,40 @@ impl Engine {
     }
 
     /// Removes the files of what was retired by the compaction before.
-    fn remove_leaving(&self) -> Result<(), EngineError> {
+    fn remove_leaving(&self) {
         let leaving: Vec<Hash> = self.leaving().keys().copied().collect();
         for hash in leaving {
             let path = self.folder.segment(&hash);
             match self.folder.disk().remove(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(EngineError::io("remove", &path)(error));
+                    let error = EngineError::io("remove", &path)(error);
+                    tracing::warn!(%error, "a retired segment stays until the next compaction");
                 }
                 _ => drop(self.leaving().remove(&hash)),
             }
         }
-        Ok(())
     }
 
     /// Retires what owns nothing.
-    fn retire_unneeded(&self, census: &mut Census, done: &mut Compacted) -> Result<(), Halt> {
+    fn retire_unneeded(
+        &self,
+        census: &mut Census,
+        pace: &Pace,
+        done: &mut Compacted,
+    ) -> Result<(), Halt> {
         let segments = std::mem::take(&mut census.segments);
         let unneeded = |segment: &Registration| census.is_unneeded(segment.meta.id);
         let (retired, kept): (Vec<_>, _) = segments.into_iter().partition(unneeded);
         census.segments = kept;
+        let mut hidden = Hidden::default();
+        for segment in &retired {
+            self.note_hidden(segment, &mut hidden, pace)?;
+        }
         let writer = self.writer();
         let mut batch = self.store.batch(PersistMode::SyncAll);
         census.write_heirs(&mut batch, &self.store);
         self.retire_in(&mut batch, &retired);
+        self.hide_in(&mut batch, &hidden);
         for segment in census.segments.iter().filter(|one| census.untied.contains(&one.meta.id)) {
             let (key, value) = Registration { tied: false, ..segment.clone() }.encode();
             batch.insert(&self.store.segments, key, value);
@@ -196,12 +208,16 @@ impl Engine {
         let path = self.folder.segment(&meta.hash);
         let disk = self.folder.disk();
         let open = || disk.open(&path).map_err(EngineError::io("open", &path));
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(open()?).map_err(EngineError::io("read", &path))?;
-        pace.spend(meta.bytes)?;
         let damaged = |why: &str| {
             tracing::warn!(hash = %meta.hash, why, "a segment is damaged: run verify --repair");
         };
+        if disk.len(&path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            damaged("its file is gone");
+            return Ok(None);
+        }
+        pace.spend(meta.bytes)?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(open()?).map_err(EngineError::io("read", &path))?;
         if Hash::from(hasher.finalize()) != meta.hash {
             damaged("its bytes are not those of its hash");
             return Ok(None);

@@ -241,6 +241,28 @@ fn a_segment_that_stands_in_for_a_lost_one_stays() {
     check(&engine);
 }
 
+/// A peer has pulled a segment that is then retired, and not yet the tombstone for what is in it.
+#[test]
+fn a_tombstone_stays_for_peers_that_have_pulled_what_it_deletes() {
+    let dir = test_folder();
+    let grace = Duration::from_secs(2);
+    let (engine, peer) = (open(&dir.path().join("a"), grace), open(&dir.path().join("b"), LONG));
+    put_many(&engine, 0..2, 1);
+    engine.flush().unwrap();
+    pull(&peer, &engine);
+    engine.delete(b"ns", &0_u32.to_be_bytes()).unwrap();
+    put_many(&engine, 1..3, 2);
+    engine.flush().unwrap();
+    std::thread::sleep(grace);
+    let first = compact(&engine);
+    assert_eq!((first.retired, first.forgotten, compact(&engine).forgotten), (1, 0, 0));
+    pull(&peer, &engine);
+    assert_eq!(dump(&peer), dump(&engine));
+    check(&engine);
+    std::thread::sleep(grace);
+    assert_eq!(compact(&engine).forgotten, 1);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Put(usize, u8, u8),

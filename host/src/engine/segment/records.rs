@@ -21,6 +21,12 @@ impl Entry<&[u8]> {
     }
 }
 
+impl Entry {
+    pub(in crate::engine) fn as_ref(&self) -> Entry<&[u8]> {
+        Entry { key: &self.key, version: self.version.as_ref(), lsn: self.lsn }
+    }
+}
+
 /// Where a record is, and what of it has a fixed size.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
