@@ -32,6 +32,7 @@ mod flush;
 mod folder;
 mod index;
 mod memtable;
+mod options;
 mod read;
 mod record;
 mod scan;
@@ -47,7 +48,6 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Duration;
 
 use fjall::PersistMode;
 
@@ -57,6 +57,7 @@ use self::filter::Filter;
 use self::folder::Folder;
 use self::index::{Index, Registration};
 use self::memtable::Memtable;
+pub use self::options::EngineOptions;
 pub(crate) use self::read::prefix_end;
 pub use self::record::{MAX_BATCH, MAX_KEY, MAX_RECORD, Record};
 pub use self::staging::{HashMismatch, StagedSegment, StagingFile};
@@ -65,53 +66,6 @@ pub use self::verify::{Problem, Verified};
 pub use self::write::WriteBatch;
 use crate::Hash;
 use crate::disk::{Disk, RealDisk};
-
-/// What the engine may use and promises.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EngineOptions {
-    /// Whether a write is on disk (fsynced) when it returns. Without it, a write survives the
-    /// death of the process and may be lost with the machine. Segments are always fsynced.
-    /// Default: true.
-    pub sync_writes: bool,
-    /// Writes are flushed to a segment by themselves when they take this many bytes, at most
-    /// [`MAX_BATCH`]. Default: 8 MiB.
-    pub flush_bytes: u64,
-    /// Cache of the record store, for blocks, indexes and filters, in bytes. Default: 32 MiB.
-    pub cache_bytes: u64,
-    /// Memory for a filter that knows which keys are not in the record store, in bytes: ten bits a
-    /// key are plenty. Default: 16 MiB.
-    pub filter_bytes: usize,
-    /// Records of applied segments are gathered in memory until they take this many bytes, and then
-    /// put into the record store together. Default: 16 MiB.
-    pub memtable_bytes: u64,
-    /// A segment that takes more than this many bytes in memory, 128 for each record included, is
-    /// rejected. Default: 512 MiB.
-    pub max_segment_inflated_bytes: u64,
-    /// A compaction makes segments of at most this many bytes, roughly. Default: 32 MiB.
-    pub max_merged_bytes: u64,
-    /// What was deleted, or has expired, for longer than this may be forgotten. A peer that was away
-    /// for longer may bring back what was deleted meanwhile. Default: 10 days.
-    pub tombstone_grace: Duration,
-    /// A segment with a record that is stamped further than this in the future is not applied.
-    /// Default: 5 min.
-    pub max_clock_ahead: Duration,
-}
-
-impl Default for EngineOptions {
-    fn default() -> Self {
-        Self {
-            sync_writes: true,
-            flush_bytes: 8 << 20,
-            cache_bytes: 32 << 20,
-            filter_bytes: 16 << 20,
-            memtable_bytes: 16 << 20,
-            max_segment_inflated_bytes: 512 << 20,
-            max_merged_bytes: 32 << 20,
-            tombstone_grace: Duration::from_secs(10 * 24 * 60 * 60),
-            max_clock_ahead: Duration::from_secs(5 * 60),
-        }
-    }
-}
 
 /// One registered segment.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use fjall::compaction::Leveled;
-use fjall::config::PinningPolicy;
+use fjall::config::{PartitioningPolicy, PinningPolicy};
 use fjall::{
     Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable as _,
 };
@@ -116,14 +116,17 @@ impl Store {
         let open = |name| db.keyspace(name, small);
         Ok(Self {
             records: db.keyspace("records", || {
-                // Their indexes and filters are in the cache, like their blocks, and so bounded.
-                let pinned = PinningPolicy::all(false);
+                // Their indexes and filters are in the cache, like their blocks, and so bounded; in
+                // parts, for what does not fit into it is read again for each look.
+                let (pinned, parts) = (PinningPolicy::all(false), PartitioningPolicy::all(true));
                 // A compaction takes memory for each of its tables' filters.
                 let strategy = Leveled::default().with_table_target_size(16 << 20);
                 KeyspaceCreateOptions::default()
                     .compaction_strategy(Arc::new(strategy))
                     .index_block_pinning_policy(pinned.clone())
                     .filter_block_pinning_policy(pinned)
+                    .index_block_partitioning_policy(parts.clone())
+                    .filter_block_partitioning_policy(parts)
             })?,
             pending: open("pending")?,
             segments: open("segments")?,

@@ -41,10 +41,10 @@ impl Census {
         self.owned.get(&id).copied().unwrap_or(0)
     }
 
-    /// Those of the owners that are no segments here.
-    pub(super) fn unowned(&self, tied: &HashMap<u64, u64>) -> Vec<u64> {
-        let here: HashSet<u64> = self.segments.iter().map(|segment| segment.meta.id).collect();
-        tied.keys().filter(|id| !here.contains(id)).copied().collect()
+    /// The segment of an id, until some are retired.
+    pub(super) fn segment(&self, id: u64) -> Option<&Registration> {
+        let at = self.segments.binary_search_by_key(&id, |segment| segment.meta.id);
+        at.ok().map(|at| &self.segments[at])
     }
 
     /// Keeps a segment, whatever it owns.

@@ -55,24 +55,25 @@ impl Engine {
             block.clear();
         }
         let mut left = tied.len();
-        for gone in census.unowned(&tied) {
-            if tied.get(&gone) == Some(&census.owned(gone)) {
-                census.give(gone, id);
-                left -= 1;
-            } else {
-                census.keep(id);
+        let mut here = Vec::new();
+        for (owner, n) in tied {
+            match census.segment(owner) {
+                Some(other) => here.push((other.clone(), n)),
+                None if n == census.owned(owner) => {
+                    census.give(owner, id);
+                    left -= 1;
+                }
+                None => census.keep(id),
             }
         }
-        let here = |other: &&Registration| tied.contains_key(&other.meta.id);
-        let others = census.segments.iter().filter(here).map(|other| tied[&other.meta.id]);
-        let useful = census.owned(id) + others.sum::<u64>();
-        for other in census.segments.clone() {
+        let useful = census.owned(id) + here.iter().map(|(_, n)| n).sum::<u64>();
+        here.sort_by_key(|(other, _)| other.meta.id);
+        for (other, n) in here {
             let owned = census.owned(other.meta.id);
-            let all = owned > 0 && tied.get(&other.meta.id) == Some(&owned);
             // Of two that hold the same, nodes keep the same one, if they come to it at all: a merged
             // one rather than what it was made of.
             let rank = |one: &Registration| (one.meta.records, std::cmp::Reverse(one.meta.hash));
-            if all && (useful > owned || rank(segment) > rank(&other)) {
+            if n == owned && (useful > owned || rank(segment) > rank(&other)) {
                 census.give(other.meta.id, id);
                 left -= 1;
             }
