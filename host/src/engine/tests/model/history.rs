@@ -376,7 +376,7 @@ fn check(world: &mut World, history: &History) -> Check<u64> {
 
 #[test]
 fn nodes_agree_with_the_model_after_every_step_and_with_each_other_in_the_end() {
-    let kind = Kind { name: "history", percent: 2, chunk: 2000, some: 60 };
+    let kind = Kind { name: "history", permille: 5, chunk: 2000, some: 60 };
     kind.run(
         history,
         || World::new(2),

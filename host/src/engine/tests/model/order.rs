@@ -75,6 +75,6 @@ fn check(Case { records, groups, order }: &Case) -> Check {
 
 #[test]
 fn merging_records_is_commutative_associative_and_idempotent() {
-    let kind = run::Kind { name: "order", percent: 70, chunk: 200_000, some: 2000 };
+    let kind = run::Kind { name: "order", permille: 900, chunk: 200_000, some: 2000 };
     kind.run(|_| case(), || (), |(), case| check(&case).map(|()| 1), |()| Ok(run::Ops::default()));
 }

@@ -153,7 +153,7 @@ fn check(world: &mut World, group: &Group) -> Check<u64> {
 
 #[test]
 fn segments_in_any_order_grouping_and_repetition_end_in_the_same_records() {
-    let kind = Kind { name: "replicas", percent: 28, chunk: 200, some: 24 };
+    let kind = Kind { name: "replicas", permille: 95, chunk: 200, some: 24 };
     kind.run(
         group,
         || World::new(REPLICAS),

@@ -45,7 +45,7 @@ impl std::ops::AddAssign for Ops {
 pub(super) struct Kind {
     pub(super) name: &'static str,
     /// Its share of the cases of a run by command.
-    pub(super) percent: u64,
+    pub(super) permille: u64,
     /// Inputs that share engines; an input may be several cases.
     pub(super) chunk: u32,
     /// Inputs with the tests.
@@ -76,7 +76,7 @@ impl Kind {
         check: impl Fn(&mut W, S::Value) -> Check<u64> + Sync,
         finish: impl Fn(W) -> Check<Ops> + Sync,
     ) {
-        let wanted = setting("EDGESTORE_PROPERTY_CASES").map(|cases| cases * self.percent / 100);
+        let wanted = setting("EDGESTORE_PROPERTY_CASES").map(|cases| cases * self.permille / 1000);
         let _alone = wanted.map(|_| ALONE.lock().unwrap_or_else(PoisonError::into_inner));
         let seed = setting("EDGESTORE_PROPERTY_SEED").unwrap_or_else(|| fastrand::u64(..1 << 48));
         let (chunk, threads) = match wanted {
