@@ -1,7 +1,7 @@
 //! A peer's segment becomes part of this node.
 
 use std::cmp::Ordering;
-use std::io::{BufReader, Read};
+use std::io::BufReader;
 use std::sync::atomic::{self, AtomicU64};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -125,7 +125,8 @@ impl Engine {
         let mut read = || -> Result<Records, Invalid> {
             segment.rewind()?;
             let len = segment.len();
-            read_records(&mut segment.file, len, limit)
+            let file = BufReader::with_capacity(256 << 10, &mut segment.file);
+            Reader::new(file, len, limit)?.read_all()
         };
         let mut records = read().map_err(|invalid| match invalid {
             Invalid::Rejected(why) => ApplyError::Rejected { hash: segment.hash(), why },
@@ -217,9 +218,4 @@ impl Drop for Room {
     fn drop(&mut self) {
         self.all.fetch_sub(self.bytes, atomic::Ordering::Relaxed);
     }
-}
-
-/// The records of a whole segment file.
-pub(super) fn read_records(file: impl Read, len: u64, limit: u64) -> Result<Records, Invalid> {
-    Reader::new(BufReader::with_capacity(256 << 10, file), len, limit)?.read_all()
 }

@@ -2,21 +2,24 @@
 //! from the segment files after a crash before that.
 
 use std::collections::HashSet;
-use std::io;
+use std::io::{self, BufReader};
 
 use fjall::PersistMode;
 
-use super::apply::read_records;
 use super::index::Registration;
 use super::memtable::{Memtable, Run};
 use super::scan::merge;
-use super::segment::{Invalid, Records};
+use super::segment::{Invalid, Reader, Records};
 use super::store::Writer;
 use super::{Engine, EngineError};
 use crate::Hash;
+use crate::disk::DiskFile;
 
 /// More segments than this are not read again at a start.
 const MAX_SEGMENTS: usize = 1000;
+
+/// Reads a segment's file.
+pub(super) type SegmentReader = Reader<BufReader<Box<dyn DiskFile>>>;
 
 impl Drop for Engine {
     /// A start need not read again what was applied.
@@ -99,6 +102,27 @@ impl Engine {
         segment: &Registration,
     ) -> Result<Result<Records, String>, EngineError> {
         let meta = &segment.meta;
+        let reader = match self.open_checked(segment)? {
+            Ok(reader) => reader,
+            Err(why) => return Ok(Err(why)),
+        };
+        Ok(match reader.read_all() {
+            Ok(records) if records.len() as u64 == meta.records => Ok(records),
+            Ok(records) => Err(format!("it has {} records, not {}", records.len(), meta.records)),
+            Err(Invalid::Rejected(why)) => Err(why),
+            Err(Invalid::Io(source)) => {
+                return Err(EngineError::io("read", &self.folder.segment(&meta.hash))(source));
+            }
+        })
+    }
+
+    /// Opens a registered segment after a look at all of its bytes, or says what is wrong with
+    /// them.
+    pub(super) fn open_checked(
+        &self,
+        segment: &Registration,
+    ) -> Result<Result<SegmentReader, String>, EngineError> {
+        let meta = &segment.meta;
         let path = self.folder.segment(&meta.hash);
         let disk = self.folder.disk();
         let open = || disk.open(&path).map_err(EngineError::io("open", &path));
@@ -111,12 +135,12 @@ impl Engine {
         if actual != meta.hash {
             return Ok(Err(format!("its file has the bytes of {}", actual.short())));
         }
+        let file = BufReader::with_capacity(256 << 10, open()?);
         // Bounded by what it was when it was applied.
-        Ok(match read_records(open()?, meta.bytes, u64::MAX) {
-            Ok(records) if records.len() as u64 == meta.records => Ok(records),
-            Ok(records) => Err(format!("it has {} records, not {}", records.len(), meta.records)),
-            Err(Invalid::Rejected(why)) => Err(why),
-            Err(Invalid::Io(source)) => return Err(EngineError::io("read", &path)(source)),
-        })
+        match Reader::new(file, meta.bytes, u64::MAX) {
+            Ok(reader) => Ok(Ok(reader)),
+            Err(Invalid::Rejected(why)) => Ok(Err(why)),
+            Err(Invalid::Io(source)) => Err(EngineError::io("read", &path)(source)),
+        }
     }
 }

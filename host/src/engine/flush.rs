@@ -1,11 +1,10 @@
 //! Pending writes become a segment.
 
-use std::io::BufWriter;
+use std::io::{self, BufWriter};
 
 use fjall::PersistMode;
 
 use super::index::Registration;
-use super::record::Version;
 use super::segment::{self, Entry};
 use super::store::{POSITION, Writer};
 use super::{Engine, EngineError, SegmentMeta, StagedSegment};
@@ -33,17 +32,13 @@ impl Engine {
         self.store.check()?;
         let entries = writer.pending.iter().map(|(key, pending)| {
             // What the memtable has of the key is older.
-            let version = self.store.version(key, |stored| {
-                stored.map(|stored| {
-                    let Version { timestamp, deleted, value, ttl } = stored.version;
-                    Version { timestamp, deleted, value: value.to_vec(), ttl }
-                })
-            })?;
+            let version =
+                self.store.version(key, |stored| stored.map(|stored| stored.version.to_owned()))?;
             let missing = || EngineError::Corrupt("a pending write has no record".to_owned());
             let version = version.ok_or_else(missing)?;
             Ok(Entry { key: key.clone(), version, lsn: pending.lsn })
         });
-        let (mut staged, records) = self.write_segment(entries)?;
+        let (mut staged, records) = self.write_segment::<EngineError>(entries)?;
         let id = writer.position.flush_id;
         let meta = SegmentMeta { id, hash: staged.hash(), bytes: staged.len(), records };
         let segment = Registration { meta, own: true, tied: false, drained: true };
@@ -66,10 +61,11 @@ impl Engine {
         Ok(Some(meta))
     }
 
-    pub(super) fn write_segment(
+    /// Writes entries, which must be in key order, to a staged file, and says how many.
+    pub(super) fn write_segment<E: From<io::Error> + From<EngineError>>(
         &self,
-        entries: impl Iterator<Item = Result<Entry, EngineError>>,
-    ) -> Result<(StagedSegment, u64), EngineError> {
+        entries: impl Iterator<Item = Result<Entry, E>>,
+    ) -> Result<(StagedSegment, u64), E> {
         let staging = self.folder.staging();
         let io = || EngineError::io("write a segment in", &staging);
         let mut out = BufWriter::with_capacity(256 << 10, self.stage().map_err(io())?);
@@ -103,8 +99,8 @@ impl Engine {
     }
 }
 
-impl From<std::io::Error> for EngineError {
-    fn from(source: std::io::Error) -> Self {
+impl From<io::Error> for EngineError {
+    fn from(source: io::Error) -> Self {
         Self::Io { context: "can't write a segment".to_owned(), source }
     }
 }

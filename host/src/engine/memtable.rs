@@ -163,10 +163,7 @@ impl<'a> Cursors<'a> {
         for (run, at) in &mut self.0 {
             *at = run.seek(key, *at);
             if *at < run.len() && run.key(*at) == key {
-                let found = run.get(*at).1;
-                if greatest.is_none_or(|greatest| greatest.version < found.version) {
-                    greatest = Some(found);
-                }
+                greatest = Stored::greater(greatest, Some(run.get(*at).1));
             }
         }
         greatest

@@ -115,12 +115,7 @@ impl Engine {
         // First the memtable: what goes from there is in the store before.
         let memtable = self.memtable();
         let applied = memtable.get(key);
-        self.store.committed_version(key, |stored| {
-            read(match (applied, stored) {
-                (Some(applied), Some(stored)) if applied.version > stored.version => Some(applied),
-                (applied, stored) => stored.or(applied),
-            })
-        })
+        self.store.committed_version(key, |stored| read(Stored::greater(stored, applied)))
     }
 
     /// All versions in a range of store keys, as they are now.

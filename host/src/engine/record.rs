@@ -76,6 +76,13 @@ impl Version<Vec<u8>> {
     }
 }
 
+impl Version<&[u8]> {
+    pub(super) fn to_owned(self) -> Version<Vec<u8>> {
+        let Self { timestamp, deleted, value, ttl } = self;
+        Version { timestamp, deleted, value: value.to_vec(), ttl }
+    }
+}
+
 /// A version in the store, with the segment that has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stored<V> {
@@ -101,6 +108,14 @@ impl<V: AsRef<[u8]>> Stored<V> {
 }
 
 impl<'a> Stored<&'a [u8]> {
+    /// The one that wins; the first, if they are the same version.
+    pub(super) fn greater(first: Option<Self>, second: Option<Self>) -> Option<Self> {
+        match (first, second) {
+            (Some(first), Some(second)) if second.version > first.version => Some(second),
+            (first, second) => first.or(second),
+        }
+    }
+
     pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, EngineError> {
         let parts = bytes.split_first_chunk::<8>().and_then(|(owner, rest)| {
             let (timestamp, rest) = rest.split_first_chunk::<8>()?;

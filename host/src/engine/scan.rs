@@ -77,11 +77,8 @@ impl Scan {
         };
         for (run, at, end) in &mut self.runs {
             if at < end && run.key(*at) == &*key {
-                let found = run.get(*at).1;
+                greatest = Stored::greater(greatest, Some(run.get(*at).1));
                 *at += 1;
-                if greatest.is_none_or(|greatest| greatest.version < found.version) {
-                    greatest = Some(found);
-                }
             }
         }
         // One of the runs has the key.
@@ -112,11 +109,8 @@ pub(super) fn merge(runs: &[Arc<Run>]) -> impl Iterator<Item = (&[u8], Stored<&[
         let mut greatest: Option<Stored<&[u8]>> = None;
         for (run, at) in &mut heads {
             if *at < run.len() && run.key(*at) == key {
-                let found = run.get(*at).1;
+                greatest = Stored::greater(greatest, Some(run.get(*at).1));
                 *at += 1;
-                if greatest.is_none_or(|greatest| greatest.version < found.version) {
-                    greatest = Some(found);
-                }
             }
         }
         greatest.map(|greatest| (key, greatest))

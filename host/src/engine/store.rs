@@ -14,6 +14,7 @@ use fjall::{
 };
 
 use super::index::Registration;
+use super::memtable::Memtable;
 use super::record::Stored;
 use super::{EngineError, Watermark};
 use crate::Hash;
@@ -307,6 +308,13 @@ impl Writer {
         self.pending_bytes += pending.bytes;
         if let Some(old) = self.pending.insert(key, pending) {
             self.pending_bytes -= old.bytes;
+        }
+    }
+
+    /// To be told of what the store has of a key later than the memtable.
+    pub(super) fn note_overwritten(&mut self, memtable: &Memtable, key: &[u8]) {
+        if memtable.get(key).is_some() {
+            self.overwritten.insert(key.to_vec());
         }
     }
 

@@ -109,9 +109,9 @@ impl Verified {
 impl Engine {
     /// Checks everything, and with `repair` mends what can be mended: damaged segment files go to
     /// `quarantine/`, segments without a file are forgotten, unreadable records are taken from the
-    /// segments, and what no peer could pull is put into the next segment. `progress` is told how many segments
-    /// are done, and of how many. For a database that
-    /// nobody writes to: what comes meanwhile may look like a problem.
+    /// segments, and what no peer could pull is put into the next segment. `progress` is told how
+    /// many segments are done, and of how many. For a database that nobody writes to: what comes
+    /// meanwhile may look like a problem.
     ///
     /// Needs memory for a hash of each record.
     ///
@@ -266,9 +266,7 @@ impl Engine {
         self.store.commit(batch)?;
         for key in merged {
             writer.forget_pending(key);
-            if memtable.get(key).is_some() {
-                writer.overwritten.insert(key.to_vec());
-            }
+            writer.note_overwritten(&memtable, key);
         }
         self.publish(&writer);
         Ok(())
@@ -325,9 +323,7 @@ impl Engine {
             writer.absent.clear();
             let memtable = self.memtable();
             for (key, _, pending) in uncovered {
-                if memtable.get(&key).is_some() {
-                    writer.overwritten.insert(key.clone());
-                }
+                writer.note_overwritten(&memtable, &key);
                 writer.note_pending(key, pending);
             }
             self.publish(&writer);

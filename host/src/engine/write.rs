@@ -151,9 +151,7 @@ impl Engine {
         writer.position = position;
         let memtable = self.memtable();
         for (key, (_, pending)) in winners {
-            if memtable.get(&key).is_some() {
-                writer.overwritten.insert(key.clone());
-            }
+            writer.note_overwritten(&memtable, &key);
             writer.note_pending(key, pending);
         }
         if writer.pending_bytes >= self.options.flush_bytes.min(MAX_BATCH as u64)

@@ -50,7 +50,7 @@ impl Engine {
         hidden: &mut Hidden,
         pace: &Pace,
     ) -> Result<(), Halt> {
-        let Some(mut reader) = self.open_checked(segment, pace)? else {
+        let Some(mut reader) = self.open_paced(segment, pace)? else {
             hidden.unknown.push(segment.meta.hash);
             return Ok(());
         };
@@ -105,7 +105,7 @@ impl Engine {
                     return Ok(());
                 }
             }
-            let mut writer = self.writer();
+            let writer = self.writer();
             if !writer.absent.is_empty() {
                 // Nobody knows what is in them.
                 return Ok(());
@@ -115,8 +115,7 @@ impl Engine {
             if next.is_empty() {
                 // Few at a time; what comes between two of these holds no older versions, or is
                 // looked at when the rest is forgotten.
-                let forgotten = self.forget_some(&mut writer, census)?;
-                done.forgotten += forgotten;
+                done.forgotten += self.forget_some(census)?;
                 if census.past.is_empty() {
                     return Ok(());
                 }
@@ -155,7 +154,7 @@ impl Engine {
         census: &mut Census,
         pace: &Pace,
     ) -> Result<bool, Halt> {
-        let Some(mut reader) = self.open_checked(segment, pace)? else { return Ok(false) };
+        let Some(mut reader) = self.open_paced(segment, pace)? else { return Ok(false) };
         let mut block = Records::default();
         while reader.next_block(&mut block)? {
             pace.spend(block.weight() as u64)?;
@@ -171,12 +170,8 @@ impl Engine {
     }
 
     /// Forgets some of what is on the list, and takes it off. The returned count is that of the
-    /// forgotten ones; what has changed since is not among them.
-    fn forget_some(
-        &self,
-        _writer: &mut crate::engine::store::Writer,
-        census: &mut Census,
-    ) -> Result<u64, Halt> {
+    /// forgotten ones; what has changed since is not among them. Nobody may write meanwhile.
+    fn forget_some(&self, census: &mut Census) -> Result<u64, Halt> {
         let memtable = self.memtable();
         let mut batch = self.store.batch(PersistMode::SyncAll);
         let mut forgotten = 0;

@@ -1,7 +1,6 @@
 //! Several segments of this node's own become one, without what is dead in them.
 
 use std::collections::{HashMap, HashSet};
-use std::io::BufWriter;
 
 use fjall::PersistMode;
 
@@ -9,9 +8,9 @@ use super::census::resolve;
 use super::forget::Hidden;
 use super::{Compacted, Halt, Pace, SegmentReader};
 use crate::engine::index::Registration;
-use crate::engine::segment::{self, Entry, Records};
+use crate::engine::segment::{Entry, Records};
 use crate::engine::store::POSITION;
-use crate::engine::{Engine, EngineError, SegmentMeta, StagedSegment};
+use crate::engine::{Engine, SegmentMeta, StagedSegment};
 
 impl Engine {
     pub(super) fn merge_segments(
@@ -22,7 +21,7 @@ impl Engine {
     ) -> Result<(), Halt> {
         let mut inputs = Vec::new();
         for segment in group {
-            match self.open_checked(segment, pace)? {
+            match self.open_paced(segment, pace)? {
                 Some(reader) => inputs.push(Input::new(reader)?),
                 None => return Ok(()),
             }
@@ -108,12 +107,7 @@ impl Engine {
                 }
             }
         });
-        let staging = self.folder.staging();
-        let io = || EngineError::io("write a segment in", &staging);
-        let mut out = BufWriter::with_capacity(256 << 10, self.stage().map_err(io())?);
-        let records = segment::write(&mut out, live)?;
-        let file = out.into_inner().map_err(|error| io()(error.into_error()))?;
-        Ok((file.finish(), records))
+        self.write_segment(live)
     }
 }
 

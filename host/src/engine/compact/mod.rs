@@ -25,7 +25,7 @@ mod pace;
 mod tied;
 
 use std::collections::HashSet;
-use std::io::{self, BufReader};
+use std::io;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -34,15 +34,12 @@ use fjall::PersistMode;
 use self::census::Census;
 use self::forget::Hidden;
 pub use self::pace::Pace;
+use super::drain::SegmentReader;
 use super::index::Registration;
 use super::record::now;
-use super::segment::{Invalid, Reader};
+use super::segment::Invalid;
 use super::{Engine, EngineError};
 use crate::Hash;
-use crate::disk::DiskFile;
-
-/// Reads a segment's file.
-type SegmentReader = Reader<BufReader<Box<dyn DiskFile>>>;
 
 /// What a compaction did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -199,38 +196,19 @@ impl Engine {
 
     /// Opens a segment to read all of it; none, with a warning, when its bytes are not what its
     /// hash says.
-    fn open_checked(
+    fn open_paced(
         &self,
         segment: &Registration,
         pace: &Pace,
     ) -> Result<Option<SegmentReader>, Halt> {
-        let meta = &segment.meta;
-        let path = self.folder.segment(&meta.hash);
-        let disk = self.folder.disk();
-        let open = || disk.open(&path).map_err(EngineError::io("open", &path));
-        let damaged = |why: &str| {
-            tracing::warn!(hash = %meta.hash, why, "a segment is damaged: run verify --repair");
-        };
-        if disk.len(&path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-            damaged("its file is gone");
-            return Ok(None);
-        }
-        pace.spend(meta.bytes)?;
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(open()?).map_err(EngineError::io("read", &path))?;
-        if Hash::from(hasher.finalize()) != meta.hash {
-            damaged("its bytes are not those of its hash");
-            return Ok(None);
-        }
-        let file = BufReader::with_capacity(256 << 10, open()?);
-        match Reader::new(file, meta.bytes, u64::MAX) {
-            Ok(reader) => Ok(Some(reader)),
-            Err(Invalid::Rejected(why)) => {
-                damaged(&why);
-                Ok(None)
-            }
-            Err(Invalid::Io(source)) => Err(EngineError::io("read", &path)(source).into()),
-        }
+        pace.spend(segment.meta.bytes)?;
+        let opened = self.open_checked(segment)?;
+        Ok(opened
+            .inspect_err(|why| {
+                let hash = segment.meta.hash;
+                tracing::warn!(%hash, why, "a segment is damaged: run verify --repair");
+            })
+            .ok())
     }
 }
 

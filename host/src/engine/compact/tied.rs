@@ -26,7 +26,7 @@ impl Engine {
             census.keep(id);
             return Ok(());
         }
-        let Some(mut reader) = self.open_checked(segment, pace)? else {
+        let Some(mut reader) = self.open_paced(segment, pace)? else {
             census.keep(id);
             return Ok(());
         };

@@ -15,9 +15,7 @@ pub(in crate::engine) struct Entry<B = Vec<u8>> {
 
 impl Entry<&[u8]> {
     pub(in crate::engine) fn to_owned(self) -> Entry {
-        let Version { timestamp, deleted, value, ttl } = self.version;
-        let version = Version { timestamp, deleted, value: value.to_vec(), ttl };
-        Entry { key: self.key.to_vec(), version, lsn: self.lsn }
+        Entry { key: self.key.to_vec(), version: self.version.to_owned(), lsn: self.lsn }
     }
 }
 
