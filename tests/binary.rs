@@ -88,7 +88,7 @@ fn what_is_no_policy_is_refused_with_the_way_to_mend_it() {
     let wasi = r#"(component (import "wasi:cli/environment@0.2.0" (instance)))"#;
     refused(&dir.write("wasi.wasm", &wat::parse_str(wasi).unwrap()), &["wasi:cli/environment"]);
     let other = r#"(component (import "edgestore:sync/local@1.0.0" (instance)))"#;
-    refused(&dir.write("other.wasm", &wat::parse_str(other).unwrap()), &["1.0.0", "0.1"]);
+    refused(&dir.write("other.wasm", &wat::parse_str(other).unwrap()), &["1.0.0", "0.2"]);
 }
 
 #[test]

@@ -222,7 +222,7 @@ impl World for Fake {
         self.manifest_read.set(true);
         let (listed, local) = (self.listed.borrow(), self.local.borrow());
         let missing = listed.iter().filter(|hash| !local.contains(hash));
-        let missing = missing.map(|&hash| SegmentRef { hash, id: hash.a }).collect();
+        let missing = missing.map(|&hash| SegmentRef { hash, id: hash.a, info: None }).collect();
         Ok(Offer { root: self.peer_root(), missing })
     }
 

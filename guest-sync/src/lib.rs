@@ -27,7 +27,7 @@ mod bindings {
         path: "../wit",
         world: "sync-policy",
         additional_derives: [PartialEq, Eq],
-        additional_type_attributes: { "edgestore:sync/types@0.1.0/hash": [#[derive(PartialOrd, Ord)]] },
+        additional_type_attributes: { "edgestore:sync/types@0.2.0/hash": [#[derive(PartialOrd, Ord)]] },
     });
 }
 

@@ -136,7 +136,7 @@ impl<'a, 'm, W: World> Pull<'a, 'm, W> {
                 let started_ms = self.world.monotonic_ms();
                 self.flights.push(Flight { hash, transfer, started_ms });
             }
-            Err(FetchError::TooManyTransfers) => return Ok(false),
+            Err(FetchError::TooManyTransfers | FetchError::TooManyBytes) => return Ok(false),
             Err(error) => self.not_fetched(hash, error)?,
         }
         Ok(true)
@@ -198,7 +198,9 @@ impl<'a, 'm, W: World> Pull<'a, 'm, W> {
             FetchError::NotFound => ("the peer does not have it", true, true),
             FetchError::HashMismatch => ("hash mismatch", true, true),
             FetchError::NotInManifest => ("no manifest lists it", true, true),
-            FetchError::TooManyTransfers | FetchError::NotReady => ("no transfer", true, true),
+            FetchError::TooManyTransfers | FetchError::TooManyBytes | FetchError::NotReady => {
+                ("no transfer", true, true)
+            }
         };
         self.unanswered = if answered { 0 } else { self.unanswered + 1 };
         self.failed(hash, why, blame);

@@ -7,7 +7,7 @@ use wit_parser::Resolve;
 pub fn wat(body: &str) -> String {
     format!(
         r#"(module
-            (import "edgestore:sync/peers@0.1.0" "[resource-drop]peer" (func $drop (param i32)))
+            (import "edgestore:sync/peers@0.2.0" "[resource-drop]peer" (func $drop (param i32)))
             (memory (export "memory") 2)
             (data (i32.const 16) "hostile")
             (data (i32.const 64) "\10\00\00\00\07\00\00\00\10\00\00\00\07\00\00\00\01\00\00\00")
@@ -16,9 +16,9 @@ pub fn wat(body: &str) -> String {
                 global.get $next
                 (global.set $next (i32.add (global.get $next)
                     (i32.and (i32.add (local.get 3) (i32.const 7)) (i32.const -8)))))
-            (func (export "edgestore:sync/policy@0.1.0#describe") (result i32) (i32.const 64))
+            (func (export "edgestore:sync/policy@0.2.0#describe") (result i32) (i32.const 64))
             (func $body {body})
-            (func (export "edgestore:sync/policy@0.1.0#tick")
+            (func (export "edgestore:sync/policy@0.2.0#tick")
                 (param i32 i64 i64 i32 i32 i32) (result i32)
                 (call $body)
                 (call $drop (local.get 5))

@@ -44,7 +44,7 @@ impl From<types::Hash> for Hash {
 
 impl From<SegmentRef> for types::SegmentRef {
     fn from(segment: SegmentRef) -> Self {
-        Self { hash: segment.hash.into(), id: segment.id }
+        Self { hash: segment.hash.into(), id: segment.id, info: None }
     }
 }
 

@@ -7,10 +7,10 @@ use super::LoadError;
 use super::bindings::policy::Description;
 
 /// The package that this host speaks; patch releases are compatible.
-pub(super) const SPOKEN: &str = "edgestore:sync@0.1";
+pub(super) const SPOKEN: &str = "edgestore:sync@0.2";
 
 /// What every policy exports.
-pub(super) const EXPORT: &str = "edgestore:sync/policy@0.1.0";
+pub(super) const EXPORT: &str = "edgestore:sync/policy@0.2.0";
 
 /// Longest name and version.
 pub(super) const NAME_BYTES: usize = 64;
@@ -55,7 +55,7 @@ fn ours(name: &str) -> Result<bool, LoadError> {
     if path.split_once('/').is_none_or(|(package, _)| package != PACKAGE) {
         return Ok(false);
     }
-    if version.starts_with("0.1.") {
+    if version.starts_with("0.2.") {
         return Ok(true);
     }
     let built_for = match version {
@@ -88,11 +88,11 @@ mod tests {
 
     #[test]
     fn interfaces_are_told_apart_by_package_and_version() {
-        assert!(matches!(ours("edgestore:sync/peers@0.1.0"), Ok(true)));
-        assert!(matches!(ours("edgestore:sync/peers@0.1.7"), Ok(true)));
+        assert!(matches!(ours("edgestore:sync/peers@0.2.0"), Ok(true)));
+        assert!(matches!(ours("edgestore:sync/peers@0.2.7"), Ok(true)));
         assert!(matches!(ours("wasi:io/poll@0.2.0"), Ok(false)));
         assert!(matches!(ours("env"), Ok(false)));
-        for other in ["@0.2.0", "@1.0.0", "@0.10.0", ""] {
+        for other in ["@0.1.0", "@1.0.0", "@0.20.0", ""] {
             let name = format!("edgestore:sync/peers{other}");
             let Err(error) = ours(&name) else { panic!("{name} is taken") };
             assert!(error.to_string().contains(SPOKEN), "{error}");

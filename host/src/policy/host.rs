@@ -31,6 +31,12 @@ impl peers::HostPeer for State {
         Ok(tick.services.peers[peer].id().to_owned())
     }
 
+    fn load(&mut self, peer: Resource<PeerHandle>) -> wasmtime::Result<u32> {
+        let (table, tick) = self.parts()?;
+        let peer = table.get(&peer)?.0;
+        Ok(tick.services.peers[peer].load())
+    }
+
     fn probe(
         &mut self,
         peer: Resource<PeerHandle>,
@@ -124,13 +130,14 @@ fn start_fetch(tick: &mut Tick, peer: usize, hash: Hash) -> Result<Transfer, typ
     let cancel = Arc::new(AtomicBool::new(false));
     let cancelled = Arc::clone(&cancel);
     let engine = Arc::clone(&tick.services.engine);
+    let download = tick.services.downloads.begin(hash);
     let fetch = move |transport: &dyn PeerTransport| {
         let mut staged = transport.fetch(hash, staging, &cancelled)?;
         engine.prepare(&mut staged);
         Ok(staged)
     };
     match tick.services.peers[peer].submit(false, &tick.bell, &cancel, fetch) {
-        Ok(slot) => Ok(Transfer { hash, peer, cancel, slot, taken: false }),
+        Ok(slot) => Ok(Transfer { hash, peer, cancel, slot, download: Some(download) }),
         Err(error) => Err(types::FetchError::Peer(tick.note_peer_error(peer, &error))),
     }
 }
@@ -157,6 +164,15 @@ impl peers::HostManifest for State {
         Ok(segments.iter().filter(is_missing).map(|&segment| segment.into()).collect())
     }
 
+    fn keys(
+        &mut self,
+        manifest: Resource<Manifest>,
+        _hash: types::Hash,
+    ) -> wasmtime::Result<Option<types::KeyRange>> {
+        self.table.get(&manifest)?;
+        Ok(None)
+    }
+
     fn drop(&mut self, manifest: Resource<Manifest>) -> wasmtime::Result<()> {
         self.table.delete(manifest)?;
         self.tick()?.manifests -= 1;
@@ -174,7 +190,7 @@ impl transfers::Host for State {
         let mut slots = Vec::with_capacity(transfers.len());
         for (position, transfer) in (0..).zip(&transfers) {
             let transfer = table.get(transfer)?;
-            if !transfer.taken {
+            if transfer.download.is_some() {
                 slots.push((position, &transfer.slot));
             }
         }
@@ -202,12 +218,12 @@ impl transfers::HostTransfer for State {
         let Some(outcome) = transfer.slot.take() else {
             return Ok(Err(types::FetchError::NotReady));
         };
-        transfer.taken = true;
+        let download = transfer.download.take();
         tick.transfers -= 1;
         let (peer, hash) = (transfer.peer, transfer.hash);
         match outcome.unwrap_or_else(|| Err(lost().into())) {
             Ok(staged) => {
-                let (size, content) = (staged.len(), Content::Staged(staged));
+                let (size, content) = (staged.len(), Content::Staged(staged, download));
                 let segment = handle(table, Segment { hash, size, content })?;
                 tick.staged += 1;
                 Ok(Ok(segment))
@@ -218,7 +234,7 @@ impl transfers::HostTransfer for State {
 
     fn drop(&mut self, transfer: Resource<Transfer>) -> wasmtime::Result<()> {
         let transfer = self.table.delete(transfer)?;
-        if !transfer.taken {
+        if transfer.download.is_some() {
             self.tick()?.transfers -= 1;
         }
         Ok(())
@@ -259,7 +275,7 @@ impl transfers::HostSegment for State {
 
     fn drop(&mut self, segment: Resource<Segment>) -> wasmtime::Result<()> {
         let segment = self.table.delete(segment)?;
-        if matches!(segment.content, Content::Staged(_)) {
+        if matches!(segment.content, Content::Staged(..)) {
             self.tick()?.staged -= 1;
         }
         Ok(())

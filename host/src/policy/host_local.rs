@@ -21,6 +21,10 @@ impl local::Host for State {
         Ok(self.tick()?.services.engine.has(&hash.into()))
     }
 
+    fn fetching(&mut self, hash: types::Hash) -> wasmtime::Result<bool> {
+        Ok(self.tick()?.services.downloads.has(&hash.into()))
+    }
+
     fn apply(
         &mut self,
         segment: Resource<Segment>,
@@ -28,7 +32,7 @@ impl local::Host for State {
         let (table, tick) = self.parts()?;
         let segment = table.get_mut(&segment)?;
         let staged = match &mut segment.content {
-            Content::Staged(staged) => staged,
+            Content::Staged(staged, _) => staged,
             Content::Applied => {
                 let applied = Applied { duplicate: true, ..Applied::default() };
                 return Ok(Ok(applied.into()));
@@ -80,7 +84,7 @@ impl From<Applied> for local::Applied {
 impl cursor::Host for State {
     fn load(&mut self) -> wasmtime::Result<Option<Vec<u8>>> {
         let tick = self.tick()?;
-        let loaded = tick.services.cursors.load(tick.current().id());
+        let loaded = tick.services.cursors.load(tick.current().id(), &tick.layout);
         let limit = tick.limits.cursor_bytes;
         match loaded {
             Ok(Some(value)) if value.len() > limit => {
@@ -112,10 +116,12 @@ impl cursor::Host for State {
         if value.len() > limit {
             return Ok(Err(cursor::StoreError::TooLarge(limit as u64)));
         }
-        Ok(tick.services.cursors.store(tick.current().id(), &value).map_err(|error| {
-            tick.note_storage_error("can't write the cursor", &error);
-            cursor::StoreError::Storage
-        }))
+        Ok(tick.services.cursors.store(tick.current().id(), &tick.layout, &value).map_err(
+            |error| {
+                tick.note_storage_error("can't write the cursor", &error);
+                cursor::StoreError::Storage
+            },
+        ))
     }
 }
 

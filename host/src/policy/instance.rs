@@ -9,7 +9,9 @@ use super::bindings::{SyncPolicyPre, policy};
 use super::log::printable;
 use super::resources::PeerHandle;
 use super::state::{State, Stop};
-use super::{Context, Limits, LoadError, Reason, Services, TickError, TickReport, check, trap};
+use super::{
+    Context, CursorLayout, Limits, LoadError, Reason, Services, TickError, TickReport, check, trap,
+};
 use crate::Hash;
 
 /// Of `describe`.
@@ -76,6 +78,11 @@ impl Policy {
         self.inner.description.cursor_schema
     }
 
+    /// Which cursors the policy reads and writes.
+    pub fn cursor_layout(&self) -> CursorLayout {
+        CursorLayout { policy: self.name().to_owned(), schema: self.cursor_schema() }
+    }
+
     /// BLAKE3 of the component.
     pub fn hash(&self) -> Hash {
         self.inner.hash
@@ -92,7 +99,7 @@ impl Policy {
     pub fn tick(&self, services: Services, context: Context) -> Result<TickReport, TickError> {
         let Inner { linked, limits, .. } = &*self.inner;
         let current = services.current;
-        let state = State::with_services(limits, self.name(), services);
+        let state = State::with_services(limits, self.cursor_layout(), services);
         if state.running_tick().is_some_and(|tick| tick.is_closed()) {
             return Err(TickError::Closed);
         }

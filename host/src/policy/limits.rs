@@ -9,10 +9,28 @@ use wasmtime::ResourceLimiter;
 pub struct Limits {
     /// Wall time of a tick. Default: 60 s.
     pub tick_timeout: Duration,
+    /// Instructions of a tick, more or less: see [`wasmtime::Store::set_fuel`]. Default: 20 billion,
+    /// which is some ten seconds of doing nothing else.
+    pub fuel: u64,
     /// Linear memory of an instance, in bytes. Default: 256 MiB.
     pub memory_bytes: u64,
+    /// Elements of all tables of an instance. Interpreters compiled to wasm have some ten thousand.
+    /// Default: 100,000.
+    pub table_elements: usize,
+    /// Core instances in one component. Interpreters with their libraries have some dozens.
+    /// Default: 250.
+    pub instances: usize,
+    /// Handles that a policy may hold. Each costs the host a few hundred bytes at most. Default:
+    /// 10,000.
+    pub handles: usize,
+    /// Calls into the host in a tick. Default: 10 million.
+    pub host_calls: u64,
     /// Transfers alive at a time. Default: 64.
     pub transfers: usize,
+    /// Bytes of segments pulled in a tick. Default: 16 GiB.
+    pub pulled_bytes: u64,
+    /// Size of all settings of the policy, keys and values, in bytes. Default: 64 KiB.
+    pub settings_bytes: usize,
     /// Size of a cursor, in bytes. Default: 4 MiB.
     pub cursor_bytes: usize,
     /// Log lines a tick. Default: 1000.
@@ -23,8 +41,15 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             tick_timeout: Duration::from_secs(60),
+            fuel: 20_000_000_000,
             memory_bytes: 256 << 20,
+            table_elements: 100_000,
+            instances: 250,
+            handles: 10_000,
+            host_calls: 10_000_000,
             transfers: 64,
+            pulled_bytes: 16 << 30,
+            settings_bytes: 64 << 10,
             cursor_bytes: 4 << 20,
             log_lines: 1000,
         }

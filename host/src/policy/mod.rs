@@ -9,6 +9,7 @@
 
 mod bindings;
 mod check;
+mod downloads;
 mod error;
 mod host;
 mod host_local;
@@ -16,6 +17,7 @@ mod instance;
 mod limits;
 mod load;
 mod log;
+mod observer;
 mod peer;
 mod resources;
 mod services;
@@ -27,11 +29,14 @@ mod tests;
 mod trap;
 mod wait;
 
+pub use downloads::Downloads;
 pub use error::{LoadError, TickError};
 pub use instance::Policy;
 pub use limits::Limits;
 pub use load::PolicyEngine;
+pub use observer::{HostCall, Observer};
 pub use peer::Peer;
 pub use services::{
-    Archive, Clock, Context, CursorStore, Reason, Services, SystemClock, TickReport, UploadOutcome,
+    Archive, Clock, Context, CursorLayout, CursorStore, Reason, Services, SystemClock, TickReport,
+    UploadOutcome,
 };

@@ -53,6 +53,13 @@ impl Peer {
         self.pool.close();
     }
 
+    /// Requests that run or wait now.
+    pub(super) fn load(&self) -> u32 {
+        let state = lock(&self.pool.state);
+        let waiting = state.queue.iter().filter(|job| !job.cancel.load(Ordering::Relaxed));
+        (waiting.count() + state.running.len()).try_into().unwrap_or(u32::MAX)
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.pool.closed.load(Ordering::Acquire)
     }

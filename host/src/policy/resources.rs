@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use wasmtime::component::{Resource, ResourceTable, ResourceTableError};
 
+use super::downloads::Download;
 use super::limits::HANDLES;
 use super::wait::Slot;
 use crate::Hash;
@@ -40,7 +41,8 @@ pub struct Transfer {
     pub(super) peer: usize,
     pub(super) cancel: Arc<AtomicBool>,
     pub(super) slot: Arc<Slot<Result<StagedSegment, FetchError>>>,
-    pub(super) taken: bool,
+    /// Until the outcome is taken.
+    pub(super) download: Option<Download>,
 }
 
 impl Drop for Transfer {
@@ -59,7 +61,11 @@ pub struct Segment {
 
 /// What is left of a segment's bytes.
 pub(super) enum Content {
-    Staged(StagedSegment),
+    /// As long as they are here, the segment counts as being fetched.
+    Staged(
+        StagedSegment,
+        #[expect(dead_code, reason = "it counts until it is dropped")] Option<Download>,
+    ),
     /// They are the engine's now.
     Applied,
     /// They are no segment, and gone.

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::Peer;
+use super::{Downloads, Observer, Peer};
 use crate::Hash;
 use crate::engine::Engine;
 
@@ -18,27 +18,41 @@ pub struct Services {
     pub current: usize,
     /// Where the policy's memory is kept.
     pub cursors: Arc<dyn CursorStore>,
+    /// What the ticks of all peers are fetching.
+    pub downloads: Arc<Downloads>,
     /// The second home for segments, where there is one.
     pub archive: Option<Arc<dyn Archive>>,
     /// What the policy takes for the time. Timeouts are by the machine's clock in any case.
     pub clock: Arc<dyn Clock>,
     /// Of `random`.
     pub seed: u64,
+    /// Who is told of each host call; none in normal operation.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
-/// Where cursors are kept, one a peer.
+/// Whose cursor it is: policies of one name and one schema read what the others wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CursorLayout {
+    /// The name by which the policy describes itself.
+    pub policy: String,
+    /// Its `cursor-schema`.
+    pub schema: u32,
+}
+
+/// Where cursors are kept, one a peer and layout. The one that was used last is the peer's current
+/// one; when a policy of another layout takes over, the others are kept for their owners.
 pub trait CursorStore: Send + Sync {
-    /// The last stored value; none at first.
+    /// The last value that was stored in this layout; none at first.
     ///
     /// # Errors
     /// When the value is there but can't be read.
-    fn load(&self, peer: &str) -> io::Result<Option<Vec<u8>>>;
+    fn load(&self, peer: &str, layout: &CursorLayout) -> io::Result<Option<Vec<u8>>>;
 
-    /// Replaces the value. It is on disk when this returns.
+    /// Replaces the value of this layout. It is on disk when this returns.
     ///
     /// # Errors
     /// When it can't be written. The old value stands then.
-    fn store(&self, peer: &str, value: &[u8]) -> io::Result<()>;
+    fn store(&self, peer: &str, layout: &CursorLayout, value: &[u8]) -> io::Result<()>;
 }
 
 /// What became of an upload.

@@ -11,7 +11,7 @@ use super::bindings::types;
 use super::limits::{HANDLES, Limiter};
 use super::log::{Grant, Quota, printable};
 use super::wait::{Bell, Slot};
-use super::{Limits, Peer, Services};
+use super::{CursorLayout, Limits, Peer, Services};
 use crate::Hash;
 use crate::protocol::{PeerError, PeerTransport};
 
@@ -52,8 +52,8 @@ impl State {
     }
 
     /// Of an instance that is ticked.
-    pub(super) fn with_services(limits: &Limits, policy: &str, services: Services) -> Self {
-        let tick = Tick::new(limits.clone(), policy, services);
+    pub(super) fn with_services(limits: &Limits, layout: CursorLayout, services: Services) -> Self {
+        let tick = Tick::new(limits.clone(), layout, services);
         Self { tick: Some(tick), ..Self::without_imports(limits, limits.tick_timeout) }
     }
 
@@ -106,6 +106,8 @@ pub(super) struct Tick {
     pub(super) services: Services,
     pub(super) limits: Limits,
     pub(super) policy: String,
+    /// Of the cursor.
+    pub(super) layout: CursorLayout,
     pub(super) random: fastrand::Rng,
     /// Last answer of `monotonic-ms`.
     pub(super) monotonic_ms: u64,
@@ -128,13 +130,14 @@ pub(super) struct Tick {
 }
 
 impl Tick {
-    fn new(limits: Limits, policy: &str, services: Services) -> Self {
+    fn new(limits: Limits, layout: CursorLayout, services: Services) -> Self {
         let bell = Arc::new(Bell::default());
         for peer in &services.peers {
             peer.watch(&bell);
         }
         Self {
-            policy: policy.to_owned(),
+            policy: layout.policy.clone(),
+            layout,
             random: fastrand::Rng::with_seed(services.seed),
             monotonic_ms: 0,
             listed: HashMap::new(),

@@ -44,7 +44,7 @@ pub(super) const DESCRIBE: &str = "(i32.const 16)";
 pub(super) fn module(imports: &str, describe: &str, tick: &str, more: &str) -> String {
     format!(
         r#"(module {imports}
-        (import "edgestore:sync/peers@0.1.0" "[resource-drop]peer" (func $drop (param i32)))
+        (import "edgestore:sync/peers@0.2.0" "[resource-drop]peer" (func $drop (param i32)))
         (memory (export "memory") 2)
         (global $next (mut i32) (i32.const 4096))
         (data (i32.const 16) "\30\00\00\00\07\00\00\00\40\00\00\00\01\00\00\00\05\00\00\00")
@@ -56,9 +56,9 @@ pub(super) fn module(imports: &str, describe: &str, tick: &str, more: &str) -> S
                 (i32.and (i32.add (global.get $next) (i32.const 7)) (i32.const -8)))
             (global.set $next (i32.add (local.get $at) (local.get 3)))
             (local.get $at))
-        (func (export "edgestore:sync/policy@0.1.0#describe") (result i32) {describe})
+        (func (export "edgestore:sync/policy@0.2.0#describe") (result i32) {describe})
         (func $body (param $peer i32) (param $budget i64) (result i32) {tick})
-        (func (export "edgestore:sync/policy@0.1.0#tick")
+        (func (export "edgestore:sync/policy@0.2.0#tick")
             (param $reason i32) (param $budget i64) (param $interval i64)
             (param $settings i32) (param $settings_len i32) (param $peer i32)
             (result i32)
@@ -156,14 +156,14 @@ pub(super) struct Cursors {
 }
 
 impl CursorStore for Cursors {
-    fn load(&self, peer: &str) -> io::Result<Option<Vec<u8>>> {
+    fn load(&self, peer: &str, _: &CursorLayout) -> io::Result<Option<Vec<u8>>> {
         if self.unreadable {
             return Err(io::Error::other("bad sector"));
         }
         Ok(lock(&self.values).get(peer).cloned())
     }
 
-    fn store(&self, peer: &str, value: &[u8]) -> io::Result<()> {
+    fn store(&self, peer: &str, _: &CursorLayout, value: &[u8]) -> io::Result<()> {
         if self.unwritable {
             return Err(io::Error::other("disk full"));
         }
@@ -201,7 +201,9 @@ impl World {
             cursors: self.cursors.clone(),
             archive: self.archive.clone(),
             clock: Arc::new(SystemClock),
+            downloads: Arc::default(),
             seed: 7,
+            observer: None,
         }
     }
 
@@ -222,6 +224,7 @@ pub(super) fn policies(tick_timeout: Duration) -> PolicyEngine {
         transfers: 4,
         cursor_bytes: 1000,
         log_lines: 10,
+        ..Limits::default()
     };
     PolicyEngine::new(None, limits).unwrap()
 }

@@ -13,7 +13,9 @@ use super::maintenance::{Maintenance, Plan};
 use super::peer_loop::{PeerLoop, Shared};
 use super::{CursorFiles, FolderArchive, Host, InvalidPeerId, PeerId, PeerStatus};
 use crate::engine::Engine;
-use crate::policy::{Archive, Clock, Limits, LoadError, Peer, Policy, PolicyEngine, SystemClock};
+use crate::policy::{
+    Archive, Clock, Limits, LoadError, Observer, Peer, Policy, PolicyEngine, SystemClock,
+};
 use crate::protocol::{ClientLimits, HttpPeer, InvalidUrl, PeerTransport, Server, ServerLimits};
 
 /// Requests that run at a time to one peer. The policy may ask for more; they wait.
@@ -69,6 +71,7 @@ pub struct HostBuilder {
     client_limits: ClientLimits,
     server_limits: ServerLimits,
     clock: Arc<dyn Clock>,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 enum Address {
@@ -92,6 +95,7 @@ impl HostBuilder {
             client_limits: ClientLimits::default(),
             server_limits: ServerLimits::default(),
             clock: Arc::new(SystemClock),
+            observer: None,
         }
     }
 
@@ -176,6 +180,12 @@ impl HostBuilder {
     /// What peers may take when they ask this host.
     pub fn server_limits(mut self, limits: ServerLimits) -> Self {
         self.server_limits = limits;
+        self
+    }
+
+    /// Who is told of each call of the policy into the host.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
         self
     }
 
@@ -293,6 +303,8 @@ impl HostBuilder {
             policy,
             peers,
             cursors: Arc::new(cursors),
+            downloads: Arc::default(),
+            observer: self.observer,
             archive,
             clock: self.clock,
             interval: self.interval,

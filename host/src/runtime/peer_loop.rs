@@ -9,7 +9,8 @@ use super::PeerStatus;
 use super::schedule::Schedule;
 use crate::engine::Engine;
 use crate::policy::{
-    Archive, Clock, Context, CursorStore, Peer, Policy, Reason, Services, TickError, TickReport,
+    Archive, Clock, Context, CursorStore, Downloads, Observer, Peer, Policy, Reason, Services,
+    TickError, TickReport,
 };
 
 /// What the loops of all peers share.
@@ -18,6 +19,8 @@ pub(super) struct Shared {
     pub(super) policy: Policy,
     pub(super) peers: Vec<Arc<Peer>>,
     pub(super) cursors: Arc<dyn CursorStore>,
+    pub(super) downloads: Arc<Downloads>,
+    pub(super) observer: Option<Arc<dyn Observer>>,
     pub(super) archive: Option<Arc<dyn Archive>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) interval: Duration,
@@ -145,7 +148,9 @@ impl PeerLoop {
             cursors: Arc::clone(&shared.cursors),
             archive: shared.archive.clone(),
             clock: Arc::clone(&shared.clock),
+            downloads: Arc::clone(&shared.downloads),
             seed: fastrand::u64(..),
+            observer: shared.observer.clone(),
         };
         let context =
             Context { reason, interval: shared.interval, settings: shared.settings.clone() };

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use edgestore::replication::ReplicationProtocol as _;
 use edgestore_host::policy::{
-    Context, CursorStore, Limits, Peer, PolicyEngine, Reason, Services, SystemClock,
+    Context, CursorLayout, CursorStore, Limits, Peer, PolicyEngine, Reason, Services, SystemClock,
 };
 use edgestore_host::protocol::{ClientLimits, HttpPeer, PeerTransport};
 use edgestore_host::runtime::CursorFiles;
@@ -42,11 +42,11 @@ pub struct Ticks {
 struct InMemory(Mutex<Option<Vec<u8>>>);
 
 impl CursorStore for InMemory {
-    fn load(&self, _peer: &str) -> io::Result<Option<Vec<u8>>> {
+    fn load(&self, _peer: &str, _layout: &CursorLayout) -> io::Result<Option<Vec<u8>>> {
         Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
-    fn store(&self, _peer: &str, value: &[u8]) -> io::Result<()> {
+    fn store(&self, _peer: &str, _layout: &CursorLayout, value: &[u8]) -> io::Result<()> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(value.into());
         Ok(())
     }
@@ -76,7 +76,9 @@ fn ours(job: &Tick) -> Result<Ticks> {
                 cursors: Arc::clone(&cursors),
                 archive: None,
                 clock: Arc::new(SystemClock),
+                downloads: Arc::default(),
                 seed: fastrand::u64(..),
+                observer: None,
             };
             let (reason, interval) = (Reason::Interval, Duration::from_secs(30));
             let report =
@@ -86,7 +88,8 @@ fn ours(job: &Tick) -> Result<Ticks> {
         })
     };
     let files = CursorFiles::open(&job.db)?;
-    let cursor = files.load("primary")?.context("the replica has no cursor")?;
+    let cursor =
+        files.load("primary", &policy.cursor_layout())?.context("the replica has no cursor")?;
     let unstored = ticks(Arc::new(InMemory(Mutex::new(Some(cursor)))))?;
     let tick = ticks(Arc::new(files))?;
     let probe = median(job.times, || {

@@ -20,10 +20,14 @@ use crate::protocol::FetchError;
 
 const LONG_MS: u64 = 20_000;
 
+fn layout() -> CursorLayout {
+    CursorLayout { policy: "test".into(), schema: 1 }
+}
+
 /// A running tick of the first peer, with its handle.
 fn tick(world: &World) -> (State, impl Fn() -> Resource<PeerHandle>) {
     let limits = Limits { transfers: 3, cursor_bytes: 10, ..Limits::default() };
-    let mut state = State::with_services(&limits, "test", world.services());
+    let mut state = State::with_services(&limits, layout(), world.services());
     let rep = handle(&mut state.table, PeerHandle(0)).unwrap().rep();
     (state, move || Resource::new_borrow(rep))
 }
@@ -210,13 +214,13 @@ fn cursors_are_bounded_both_ways() {
     use cursor::Host as _;
     let world = World::new([FakePeer::default()]);
     let (mut state, _) = tick(&world);
-    assert_eq!(state.load().unwrap(), None);
+    assert_eq!(cursor::Host::load(&mut state).unwrap(), None);
     state.store(vec![7; 10]).unwrap().unwrap();
     let refused = state.store(vec![8; 11]).unwrap();
     assert!(matches!(refused, Err(cursor::StoreError::TooLarge(10))));
-    assert_eq!(state.load().unwrap(), Some(vec![7; 10]));
+    assert_eq!(cursor::Host::load(&mut state).unwrap(), Some(vec![7; 10]));
     lock(&world.cursors.values).insert("a".into(), vec![9; 11]);
-    assert_eq!(state.load().unwrap(), None);
+    assert_eq!(cursor::Host::load(&mut state).unwrap(), None);
 }
 
 #[test]
@@ -236,7 +240,7 @@ fn random_numbers_come_from_the_seed_and_time_never_goes_back() {
     assert!((0..9).all(|_| a.next_u64().unwrap() == b.next_u64().unwrap()));
 
     let services = Services { clock: Arc::new(Backwards(0.into())), ..world.services() };
-    let mut state = State::with_services(&Limits::default(), "test", services);
+    let mut state = State::with_services(&Limits::default(), layout(), services);
     let times: Vec<_> = (0..3).map(|_| state.monotonic_ms().unwrap()).collect();
     assert_eq!((times, state.now_ms().unwrap()), (vec![10, 10, 10], 0));
 }

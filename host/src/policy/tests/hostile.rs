@@ -97,7 +97,7 @@ fn memory_is_limited() {
 #[test]
 fn handles_are_limited() {
     // Leaks two peer handles a round.
-    let import = r#"(import "edgestore:sync/peers@0.1.0" "all" (func $all (param i32)))"#;
+    let import = r#"(import "edgestore:sync/peers@0.2.0" "all" (func $all (param i32)))"#;
     trap(
         tick_of(import, "(loop (call $all (i32.const 2048)) (br 0)) unreachable", ""),
         "more than 10000 handles",
@@ -106,7 +106,7 @@ fn handles_are_limited() {
 
 #[test]
 fn manifests_are_limited() {
-    let import = r#"(import "edgestore:sync/peers@0.1.0" "[method]peer.manifest"
+    let import = r#"(import "edgestore:sync/peers@0.2.0" "[method]peer.manifest"
         (func $manifest (param i32 i32)))"#;
     let body = "(loop (call $manifest (local.get $peer) (i32.const 2048)) (br 0)) unreachable";
     trap(tick_of(import, body, ""), "more than 16 manifests");
@@ -114,7 +114,7 @@ fn manifests_are_limited() {
 
 #[test]
 fn a_flood_of_log_lines_is_dropped() {
-    let import = r#"(import "edgestore:sync/log@0.1.0" "write" (func $log (param i32 i32 i32)))"#;
+    let import = r#"(import "edgestore:sync/log@0.2.0" "write" (func $log (param i32 i32 i32)))"#;
     let body = r#"(local $n i32)
         (loop
             (call $log (i32.const 2) (i32.const 100) (i32.const 5000))
@@ -133,7 +133,7 @@ fn a_flood_of_log_lines_is_dropped() {
 
 #[test]
 fn a_segment_that_no_manifest_lists_is_not_fetched() {
-    let import = r#"(import "edgestore:sync/peers@0.1.0" "[method]peer.start-fetch"
+    let import = r#"(import "edgestore:sync/peers@0.2.0" "[method]peer.start-fetch"
         (func $fetch (param i32 i64 i64 i64 i64 i32)))"#;
     // An error, and the one with the number 3.
     let body = r#"
@@ -147,7 +147,7 @@ fn a_segment_that_no_manifest_lists_is_not_fetched() {
 
 #[test]
 fn waiting_for_nothing_takes_no_time() {
-    let import = r#"(import "edgestore:sync/transfers@0.1.0" "wait-any"
+    let import = r#"(import "edgestore:sync/transfers@0.2.0" "wait-any"
         (func $wait (param i32 i32 i64 i32)))"#;
     let body = r#"
         (call $wait (i32.const 0) (i32.const 0) (i64.const -1) (i32.const 2048))
@@ -160,7 +160,7 @@ fn waiting_for_nothing_takes_no_time() {
 
 #[test]
 fn a_cursor_that_is_too_large_is_refused_with_the_limit() {
-    let import = r#"(import "edgestore:sync/cursor@0.1.0" "store"
+    let import = r#"(import "edgestore:sync/cursor@0.2.0" "store"
         (func $store (param i32 i32 i32)))"#;
     // An error, the one with the number 0, and the limit.
     let body = |len: u32| {

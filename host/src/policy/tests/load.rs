@@ -91,19 +91,19 @@ fn imports_of_others_are_named() {
 
 #[test]
 fn other_versions_of_the_contract_are_named() {
-    let wit = include_str!("../../../../wit/sync.wit").replace("sync@0.1.0", "sync@1.0.0");
-    let body = module("", DESCRIBE, "(i32.const 1024)", "").replace("@0.1.0", "@1.0.0");
+    let wit = include_str!("../../../../wit/sync.wit").replace("sync@0.2.0", "sync@1.0.0");
+    let body = module("", DESCRIBE, "(i32.const 1024)", "").replace("@0.2.0", "@1.0.0");
     let newer = component_of(&body, &wit, "sync-policy");
-    refused(&newer, "WrongVersion", &["edgestore:sync@1.0.0", "edgestore:sync@0.1:"]);
-    let import = r#"(component (import "edgestore:sync/log@0.2.0" (instance)))"#;
+    refused(&newer, "WrongVersion", &["edgestore:sync@1.0.0", "edgestore:sync@0.2:"]);
+    let import = r#"(component (import "edgestore:sync/log@0.1.0" (instance)))"#;
     let import = wat::parse_str(import).unwrap();
-    refused(&import, "WrongVersion", &["edgestore:sync@0.2.0"]);
+    refused(&import, "WrongVersion", &["edgestore:sync@0.1.0", "edgestore:sync@0.2:"]);
 }
 
 #[test]
 fn patch_releases_are_compatible() {
-    let wit = include_str!("../../../../wit/sync.wit").replace("sync@0.1.0", "sync@0.1.3");
-    let body = module("", DESCRIBE, "(i32.const 1024)", "").replace("@0.1.0", "@0.1.3");
+    let wit = include_str!("../../../../wit/sync.wit").replace("sync@0.2.0", "sync@0.2.3");
+    let body = module("", DESCRIBE, "(i32.const 1024)", "").replace("@0.2.0", "@0.2.3");
     let patch = component_of(&body, &wit, "sync-policy");
     assert_eq!(engine().load(&patch).unwrap().name(), "hostile");
 }
@@ -115,21 +115,21 @@ fn a_component_without_the_export_is_no_policy() {
 
 #[test]
 fn other_types_are_no_policy() {
-    let wit = "package edgestore:sync@0.1.0;
+    let wit = "package edgestore:sync@0.2.0;
         interface policy { describe: func() -> u32; }
         world w { export policy; }";
     let export =
-        r#"(func (export "edgestore:sync/policy@0.1.0#describe") (result i32) unreachable)"#;
+        r#"(func (export "edgestore:sync/policy@0.2.0#describe") (result i32) unreachable)"#;
     refused(&contract(wit, export), "Mismatch", &["does not fit", "wit/sync.wit"]);
 
-    let wit = "package edgestore:sync@0.1.0;
+    let wit = "package edgestore:sync@0.2.0;
         interface policy { describe: func() -> u32; }
         interface log { scream: func(); }
         world w { import log; export policy; }";
-    let import = r#"(import "edgestore:sync/log@0.1.0" "scream" (func))"#;
+    let import = r#"(import "edgestore:sync/log@0.2.0" "scream" (func))"#;
     let body = format!(
         r#"(module {import} (memory (export "memory") 1)
-        (func (export "edgestore:sync/policy@0.1.0#describe") (result i32) call 0 unreachable))"#
+        (func (export "edgestore:sync/policy@0.2.0#describe") (result i32) call 0 unreachable))"#
     );
     refused(&component_of(&body, wit, "w"), "Mismatch", &["log"]);
 }
@@ -140,7 +140,7 @@ fn describe_must_return_at_once_and_alone() {
         |imports: &str, body: &str| component(&module(imports, body, "unreachable", ""));
     refused(&describes("", "unreachable"), "Describe", &["unreachable"]);
     refused(&describes("", "(loop (br 0)) unreachable"), "Describe", &["longer than 10s"]);
-    let import = r#"(import "edgestore:sync/random@0.1.0" "next-u64" (func (result i64)))"#;
+    let import = r#"(import "edgestore:sync/random@0.2.0" "next-u64" (func (result i64)))"#;
     refused(&describes(import, "(drop (call 0)) (i32.const 16)"), "Describe", &["import"]);
     // Seventeen pages of 64 KiB more than there may be.
     let greedy = "(drop (memory.grow (i32.const 1040))) (i32.const 16)";

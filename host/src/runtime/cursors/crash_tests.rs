@@ -34,7 +34,7 @@ impl Setup {
         let cursors = CursorFiles::open(&to.join("db")).unwrap();
         assert!(cursors.damaged().unwrap().is_empty());
         let names: Vec<_> = std::fs::read_dir(&cursors.dir).unwrap().collect();
-        let loaded = ["a", "b"].map(|peer| cursors.load(peer).unwrap());
+        let loaded = ["a", "b"].map(|peer| cursors.load(peer, &stock()).unwrap());
         assert_eq!(names.len(), loaded.iter().flatten().count(), "leftovers: {names:?}");
         std::fs::remove_dir_all(to).unwrap();
         loaded
@@ -56,7 +56,7 @@ fn after_a_power_loss_a_cursor_is_the_old_one_or_the_new_one_and_a_stored_one_is
         if let Ok(cursors) = setup.open() {
             for (peer, value) in STEPS {
                 attempted[index(peer)] = Some(value.to_vec());
-                if cursors.store(peer, value).is_err() {
+                if cursors.store(peer, &stock(), value).is_err() {
                     break;
                 }
                 acknowledged.clone_from(&attempted);
@@ -87,13 +87,14 @@ fn a_cursor_that_can_not_be_stored_is_the_old_one_or_the_new_one_and_can_be_stor
             let mut expected = [None, None];
             for (peer, value) in STEPS {
                 let old = expected[index(peer)].replace(value.to_vec());
-                if let Err(error) = cursors.store(peer, value) {
+                if let Err(error) = cursors.store(peer, &stock(), value) {
                     assert_eq!(error.kind() == io::ErrorKind::StorageFull, fault == Fault::Full);
-                    let found = cursors.load(peer).unwrap();
+                    let found = cursors.load(peer, &stock()).unwrap();
                     assert!(found == old || found.as_deref() == Some(value), "{found:?}");
-                    cursors.store(peer, value).unwrap();
+                    cursors.store(peer, &stock(), value).unwrap();
                 }
-                let loaded = cursors.load(peer).or_else(|_| cursors.load(peer)).unwrap();
+                let loaded =
+                    cursors.load(peer, &stock()).or_else(|_| cursors.load(peer, &stock())).unwrap();
                 assert_eq!(loaded.as_deref(), Some(value), "an error is no damage");
             }
             for seed in 0..3 {
@@ -112,19 +113,19 @@ fn a_damaged_cursor_that_is_set_aside_harms_no_other_whenever_power_is_lost() {
     for n in 0.. {
         let setup = Setup::new();
         let cursors = setup.open().unwrap();
-        cursors.store("a", b"old").unwrap();
-        cursors.store("b", b"kept").unwrap();
+        cursors.store("a", &stock(), b"old").unwrap();
+        cursors.store("b", &stock(), b"kept").unwrap();
         setup.disk.damage(&setup.db.join("sync/a.cursor"), 1);
         setup.disk.plan(n, Fault::PowerLoss);
-        let loaded = cursors.load("a");
-        let stored = loaded.is_ok() && cursors.store("a", b"new").is_ok();
+        let loaded = cursors.load("a", &stock());
+        let stored = loaded.is_ok() && cursors.store("a", &stock(), b"new").is_ok();
         for seed in 0..10 {
             let to = setup.dir.path().join(format!("crashed-{seed}"));
             setup.disk.crash(seed, &to);
             let after = CursorFiles::open(&to.join("db")).unwrap();
-            let found = after.load("a").unwrap();
+            let found = after.load("a", &stock()).unwrap();
             assert!(found.is_none() && !stored || found.as_deref() == Some(b"new"));
-            assert_eq!(after.load("b").unwrap().as_deref(), Some(&b"kept"[..]));
+            assert_eq!(after.load("b", &stock()).unwrap().as_deref(), Some(&b"kept"[..]));
         }
         if !setup.disk.lost_power() {
             break;

@@ -1,0 +1,24 @@
+//! Somebody who watches what a policy asks of the host: `policy run --explain`, a test.
+
+use std::time::Duration;
+
+/// One call of a policy into the host, after it returned.
+#[derive(Debug, Clone)]
+pub struct HostCall<'a> {
+    /// Interface and function, as in `peer.start-fetch` or `local.apply`.
+    pub name: &'static str,
+    /// The arguments in words; empty when there are none to tell.
+    pub arguments: &'a str,
+    /// What the policy was told, in words.
+    pub outcome: &'a str,
+    /// Since the tick began, when the call was made.
+    pub at: Duration,
+    /// How long the host took.
+    pub took: Duration,
+}
+
+/// Who is told of each host call. Called on the tick's thread.
+pub trait Observer: Send + Sync {
+    /// The call has returned, or it has ended the tick.
+    fn called(&self, call: &HostCall<'_>);
+}
