@@ -116,6 +116,8 @@ pub enum TickError {
         message: String,
         /// When it wants to be ticked next; none at the interval.
         next_tick: Option<Duration>,
+        /// Whether the policy alone is the cause: the host told it of no failure of the kind.
+        blame: bool,
     },
     /// The policy did not return in time.
     #[error("the tick took longer than {0:?}")]
@@ -132,4 +134,16 @@ pub enum TickError {
     /// The peer was closed.
     #[error("the host is stopping")]
     Closed,
+}
+
+impl TickError {
+    /// Whether only the policy can be the cause. What a peer, the disk or a shutdown may have
+    /// caused is not held against it.
+    pub fn blames_policy(&self) -> bool {
+        match self {
+            Self::Policy { blame, .. } => *blame,
+            Self::Timeout(_) | Self::Memory(_) | Self::Trap(_) => true,
+            Self::Storage(_) | Self::Closed => false,
+        }
+    }
 }

@@ -247,6 +247,7 @@ fn fetch_failed(tick: &mut Tick, peer: usize, hash: Hash, error: &FetchError) ->
         tick.note_storage_error(&format!("can't stage segment {hash}"), source);
         return types::FetchError::Storage;
     }
+    tick.peer_failed = true;
     if tick.may_log() {
         let (policy, peer) = (&tick.policy, tick.services.peers[peer].id());
         match error {

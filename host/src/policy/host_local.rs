@@ -53,6 +53,7 @@ impl local::Host for State {
             Err(ApplyError::Rejected { hash, why }) => {
                 segment.content = Content::Rejected;
                 tick.staged -= 1;
+                tick.peer_failed = true;
                 if tick.may_log() {
                     let (policy, peer) = (&tick.policy, tick.current().id());
                     tracing::warn!(policy, peer, %hash, why, "segment rejected");
@@ -60,6 +61,7 @@ impl local::Host for State {
                 Ok(Err(types::ApplyError::Rejected))
             }
             Err(error @ ApplyError::ClockAhead { .. }) => {
+                tick.peer_failed = true;
                 if tick.may_log() {
                     let (policy, peer) = (&tick.policy, tick.current().id());
                     tracing::warn!(policy, peer, %error, "segment not applied");

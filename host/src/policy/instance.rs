@@ -164,15 +164,16 @@ fn returned(state: &State, failure: policy::TickFailure) -> TickError {
     if tick.is_closed() {
         return TickError::Closed;
     }
-    let message = match failure.error {
-        PolicyError::Peer(error) => tick.peer_failure(error),
-        PolicyError::Storage => tick.storage_failure(),
+    let (message, blame) = match failure.error {
+        PolicyError::Peer(error) => (tick.peer_failure(error), !tick.peer_failed),
+        PolicyError::Storage => (tick.storage_failure(), !tick.storage_failed()),
         PolicyError::Setting(text) => {
-            format!("the policy does not take a setting: {}", printable(&text))
+            (format!("the policy does not take a setting: {}", printable(&text)), true)
         }
-        PolicyError::Other(text) => printable(&text),
+        PolicyError::Other(text) => (printable(&text), true),
     };
-    TickError::Policy { message, next_tick: failure.next_tick_ms.map(Duration::from_millis) }
+    let next_tick = failure.next_tick_ms.map(Duration::from_millis);
+    TickError::Policy { message, next_tick, blame }
 }
 
 fn told(context: Context, limits: &Limits) -> policy::Context {

@@ -121,6 +121,8 @@ pub(super) struct Tick {
     pub(super) staged: usize,
     pub(super) manifests: usize,
     pub(super) bell: Arc<Bell>,
+    /// Whether the policy was told of anything that a peer did wrong.
+    pub(super) peer_failed: bool,
     /// What the policy was told last, and in more words.
     peer_failure: Option<(types::PeerError, String)>,
     storage_failure: Option<String>,
@@ -146,6 +148,7 @@ impl Tick {
             staged: 0,
             manifests: 0,
             bell,
+            peer_failed: false,
             peer_failure: None,
             storage_failure: None,
             budget_end: after(Instant::now(), limits.budget()),
@@ -218,6 +221,7 @@ impl Tick {
         let words = printable(&words(told, Some(error)));
         let text = format!("peer {}: {words}", self.services.peers[peer].id());
         self.peer_failure = Some((told, text));
+        self.peer_failed = true;
         told
     }
 
@@ -236,6 +240,11 @@ impl Tick {
             Some((told, text)) if same(*told, returned) => text.clone(),
             _ => format!("peer {}: {}", self.current().id(), words(returned, None)),
         }
+    }
+
+    /// Whether the policy was told that the host's files fail.
+    pub(super) fn storage_failed(&self) -> bool {
+        self.storage_failure.is_some()
     }
 
     /// In words, the storage error that the policy returned.

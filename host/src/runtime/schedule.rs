@@ -164,7 +164,8 @@ mod tests {
     #[test]
     fn a_policy_that_fails_chooses_when_it_is_retried() {
         let wish = Duration::from_secs(90);
-        let failed = TickError::Policy { message: "peer".into(), next_tick: Some(wish) };
+        let failed =
+            TickError::Policy { message: "peer".into(), next_tick: Some(wish), blame: false };
         let due = Schedule::new(INTERVAL).after(&Err(failed), 7);
         assert_eq!((due.wait, due.reason), (wish, Reason::Retry));
     }

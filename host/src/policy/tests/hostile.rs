@@ -52,6 +52,22 @@ fn traps_say_what_and_where() {
 }
 
 #[test]
+fn what_a_policy_makes_up_is_held_against_it() {
+    // A failure at 1024 says at 1032 which one. No peer and no disk has failed.
+    for (kind, words) in [(0, "unreachable"), (1, "storage"), (2, "setting"), (3, "")] {
+        let body = format!(
+            "(i32.store8 (i32.const 1024) (i32.const 1))
+            (i32.store8 (i32.const 1032) (i32.const {kind})) {REPORT}"
+        );
+        let error = tick_of("", &body, "").unwrap_err();
+        assert!(matches!(error, TickError::Policy { .. }), "{error:?}");
+        assert!(error.to_string().contains(words), "{error}");
+        assert!(error.blames_policy(), "{error:?}");
+    }
+    assert!(tick_of("", "unreachable", "").unwrap_err().blames_policy());
+}
+
+#[test]
 fn endless_recursion_is_a_trap() {
     let recursion = "(func $f (result i32) (i32.add (call $f) (i32.const 1)))";
     trap(tick_of("", "(call $f)", recursion), "call stack exhausted");

@@ -73,6 +73,21 @@ fn errors_of_a_peer_reach_the_user_in_the_words_of_the_host() {
 }
 
 #[test]
+fn what_a_peer_or_the_disk_did_is_not_held_against_the_policy() {
+    let policy = default_policy(LONG);
+    let blamed = |world: &World| world.tick(&policy).unwrap_err().blames_policy();
+    assert!(!blamed(&World::new([FakePeer::failing(PeerError::Status(503))])));
+    for (unreadable, unwritable) in [(true, false), (false, true)] {
+        let mut world = World::new([offering(1)]);
+        world.cursors = Arc::new(Cursors { unreadable, unwritable, ..Cursors::default() });
+        assert!(!blamed(&world));
+    }
+    let world = World::new([FakePeer::default()]);
+    world.peers[0].close();
+    assert!(!blamed(&world));
+}
+
+#[test]
 fn a_peer_that_hangs_is_given_up_before_the_tick_is() {
     let timeout = Duration::from_secs(1);
     let start = Instant::now();
