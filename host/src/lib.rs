@@ -23,6 +23,9 @@ mod hash;
 pub mod policy;
 pub mod protocol;
 pub mod runtime;
+// What uses it follows.
+#[allow(dead_code)]
+mod watch;
 
 pub use hash::{Hash, ParseHashError};
 pub use runtime::{Host, HostBuilder, HostError};

@@ -1,0 +1,443 @@
+//! Watches one file, and hands over its new bytes once they have stopped changing.
+//!
+//! What a name refers to is looked up anew each time, so it does not matter how the file changes:
+//! written in place, renamed over, linked to elsewhere, or gone for a while. Whether it has changed
+//! is told by a [`Stamp`]. The system's notices of its folder only say when to look. They are lost
+//! now and then, do not come from every file system, and say nothing of what lies behind a link to
+//! another folder; so this looks every now and then without one, too.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+
+use crate::Hash;
+
+/// How long a file stays as it is before it counts as written.
+const DEBOUNCE: Duration = Duration::from_millis(300);
+
+/// How often to look when nothing says so.
+const POLL: Duration = Duration::from_secs(2);
+
+/// A watched file. The watch ends when this is dropped, after the closure has returned.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct FileWatch {
+    /// None where the system has no such thing to give.
+    notices: Option<RecommendedWatcher>,
+    stop: Arc<AtomicBool>,
+    look: SyncSender<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl FileWatch {
+    /// Calls `deliver` with the whole file, on a thread of the watch, each time that it has other
+    /// bytes than before and has not changed for 300 ms. `last` is what the caller has read of it
+    /// already: a change since then is delivered as well.
+    ///
+    /// An empty file is one that somebody is about to write, and is not delivered. A file that is
+    /// gone or can't be read is logged, and delivered once it is back with other bytes.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub(crate) fn start(
+        path: &Path,
+        last: &[u8],
+        deliver: impl FnMut(Vec<u8>) + Send + 'static,
+    ) -> io::Result<Self> {
+        Self::with(path, last, Pace { debounce: DEBOUNCE, poll: POLL, notices: true }, deliver)
+    }
+
+    fn with(
+        path: &Path,
+        last: &[u8],
+        pace: Pace,
+        deliver: impl FnMut(Vec<u8>) + Send + 'static,
+    ) -> io::Result<Self> {
+        // One notice that waits is as good as many.
+        let (look, looks) = mpsc::sync_channel(1);
+        let notices = if pace.notices { notices(path, look.clone()) } else { None };
+        let stop = Arc::new(AtomicBool::new(false));
+        let watched = Watched {
+            path: path.to_owned(),
+            pace,
+            taken: None,
+            changing: None,
+            delivered: Hash::of(last),
+            deliver,
+        };
+        let stopped = Arc::clone(&stop);
+        let thread = thread::Builder::new()
+            .name("edgestore-watch".to_owned())
+            .spawn(move || watched.run(&looks, &stopped))?;
+        Ok(Self { notices, stop, look, thread: Some(thread) })
+    }
+}
+
+impl Drop for FileWatch {
+    fn drop(&mut self) {
+        drop(self.notices.take());
+        self.stop.store(true, Ordering::Release);
+        // A full channel wakes the thread, too.
+        let _ = self.look.try_send(());
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that watches a file panicked");
+        }
+    }
+}
+
+/// Has the system say when something changes in the file's folder.
+fn notices(path: &Path, look: SyncSender<()>) -> Option<RecommendedWatcher> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let handler = move |event: notify::Result<notify::Event>| {
+        // Reads of the file are events, too, and this reads it.
+        if event.is_ok_and(|event| !event.kind.is_access()) {
+            let _ = look.try_send(());
+        }
+    };
+    let watcher = notify::recommended_watcher(handler).and_then(|mut watcher| {
+        watcher.watch(folder, RecursiveMode::NonRecursive)?;
+        Ok(watcher)
+    });
+    let because = |error| {
+        tracing::debug!(
+            file = %path.display(), %error, every = ?POLL,
+            "the system gives no notice of changes; looking for them at an interval"
+        );
+    };
+    watcher.map_err(because).ok()
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    debounce: Duration,
+    poll: Duration,
+    notices: bool,
+}
+
+/// What the thread knows.
+struct Watched<F> {
+    path: PathBuf,
+    pace: Pace,
+    /// The file as it was dealt with last; none before the first time.
+    taken: Option<Stamp>,
+    /// The file as it is now, where that is something else, and since when it has been so.
+    changing: Option<(Stamp, Instant)>,
+    /// Of the bytes that the receiver has.
+    delivered: Hash,
+    deliver: F,
+}
+
+impl<F: FnMut(Vec<u8>)> Watched<F> {
+    fn run(mut self, looks: &Receiver<()>, stop: &AtomicBool) {
+        loop {
+            self.look();
+            let wait = match &self.changing {
+                Some((_, since)) => self.pace.debounce.saturating_sub(since.elapsed()),
+                None => self.pace.poll,
+            };
+            match looks.recv_timeout(wait) {
+                Ok(()) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if stop.load(Ordering::Acquire) {
+                return;
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let now = Stamp::of(&self.path);
+        if self.taken.as_ref() == Some(&now) {
+            self.changing = None;
+            return;
+        }
+        match &self.changing {
+            Some((stamp, since)) if *stamp == now => {
+                if since.elapsed() >= self.pace.debounce {
+                    self.take(now);
+                }
+            }
+            _ => self.changing = Some((now, Instant::now())),
+        }
+    }
+
+    /// Deals with a file that has stopped changing.
+    fn take(&mut self, now: Stamp) {
+        let file = self.path.display();
+        let read = match &now {
+            Stamp::Gone => {
+                tracing::warn!(%file, "the file is gone; what it said last stays in use");
+                None
+            }
+            Stamp::Unreadable(error) => {
+                tracing::warn!(%file, error, "can't look at the file; it stays in use as it was");
+                None
+            }
+            Stamp::NoFile => {
+                tracing::warn!(%file, "this is no file any more; what it said last stays in use");
+                None
+            }
+            Stamp::File { len: 0, .. } => None,
+            Stamp::File { .. } => Some(fs::read(&self.path)),
+        };
+        if read.is_some() && Stamp::of(&self.path) != now {
+            // It changed meanwhile, so nobody knows what was read.
+            self.changing = None;
+            return;
+        }
+        (self.taken, self.changing) = (Some(now), None);
+        match read {
+            None => {}
+            Some(Err(error)) => {
+                tracing::warn!(%file, %error, "can't read the file; it stays in use as it was");
+            }
+            Some(Ok(bytes)) => {
+                let hash = Hash::of(&bytes);
+                if hash != self.delivered {
+                    self.delivered = hash;
+                    (self.deliver)(bytes);
+                }
+            }
+        }
+    }
+}
+
+/// What tells that a file has changed, without a look at its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Stamp {
+    Gone,
+    Unreadable(String),
+    /// A folder, a pipe or a device.
+    NoFile,
+    File {
+        len: u64,
+        version: Version,
+    },
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Self {
+        match fs::metadata(path) {
+            Ok(metadata) if metadata.is_file() => {
+                Self::File { len: metadata.len(), version: version(&metadata) }
+            }
+            Ok(_) => Self::NoFile,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::Gone,
+            Err(error) => Self::Unreadable(error.to_string()),
+        }
+    }
+}
+
+/// Which file it is, and the time of its last change, which (unlike that of its last write) nobody
+/// can set back.
+#[cfg(unix)]
+type Version = (u64, u64, i64, i64);
+
+#[cfg(unix)]
+fn version(metadata: &Metadata) -> Version {
+    use std::os::unix::fs::MetadataExt as _;
+    (metadata.dev(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec())
+}
+
+#[cfg(not(unix))]
+type Version = Option<std::time::SystemTime>;
+
+#[cfg(not(unix))]
+fn version(metadata: &Metadata) -> Version {
+    metadata.modified().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write as _;
+    use std::sync::mpsc::{TryRecvError, channel};
+
+    use super::*;
+
+    const DEBOUNCE: Duration = Duration::from_millis(60);
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    struct Test {
+        folder: tempfile::TempDir,
+        path: PathBuf,
+        delivered: Receiver<Vec<u8>>,
+        watch: FileWatch,
+    }
+
+    impl Test {
+        /// A watched file with the word `first`. No look goes without a notice for an hour.
+        fn notices() -> Self {
+            Self::new(Pace { debounce: DEBOUNCE, poll: Duration::from_secs(3600), notices: true })
+        }
+
+        fn polls() -> Self {
+            Self::new(Pace { debounce: DEBOUNCE, poll: DEBOUNCE / 2, notices: false })
+        }
+
+        fn both() -> Self {
+            Self::new(Pace { debounce: DEBOUNCE, poll: DEBOUNCE / 2, notices: true })
+        }
+
+        fn new(pace: Pace) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("file");
+            fs::write(&path, "first").unwrap();
+            let (sender, delivered) = channel();
+            let deliver = move |bytes| sender.send(bytes).unwrap();
+            let watch = FileWatch::with(&path, b"first", pace, deliver).unwrap();
+            Self { folder, path, delivered, watch }
+        }
+
+        /// Moves a file with this text over the watched one.
+        fn replace(&self, text: &str) {
+            let new = self.folder.path().join("new");
+            fs::write(&new, text).unwrap();
+            fs::rename(new, &self.path).unwrap();
+        }
+
+        #[track_caller]
+        fn delivers(&self, text: &str) {
+            let bytes = self.delivered.recv_timeout(PATIENCE).unwrap();
+            assert_eq!(String::from_utf8(bytes).unwrap(), text);
+        }
+
+        #[track_caller]
+        fn delivers_nothing(&self) {
+            thread::sleep(DEBOUNCE * 4);
+            assert_eq!(self.delivered.try_recv(), Err(TryRecvError::Empty));
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_written_or_renamed_over_is_delivered() {
+        for test in [Test::notices(), Test::polls(), Test::both()] {
+            fs::write(&test.path, "second").unwrap();
+            test.delivers("second");
+            test.replace("third!");
+            test.delivers("third!");
+            // Of the same length.
+            fs::write(&test.path, "fourth").unwrap();
+            test.delivers("fourth");
+            test.delivers_nothing();
+        }
+    }
+
+    #[test]
+    fn what_the_caller_has_already_is_not_delivered() {
+        let test = Test::both();
+        test.delivers_nothing();
+        fs::write(&test.path, "first").unwrap();
+        test.replace("first");
+        test.delivers_nothing();
+    }
+
+    #[test]
+    fn a_change_before_the_watch_began_is_delivered() {
+        let Test { folder, path, watch, .. } = Test::notices();
+        drop(watch);
+        fs::write(&path, "second").unwrap();
+        let (sender, delivered) = channel();
+        let deliver = move |bytes| sender.send(bytes).unwrap();
+        let _watch = FileWatch::start(&path, b"first", deliver).unwrap();
+        assert_eq!(delivered.recv_timeout(PATIENCE).unwrap(), b"second");
+        drop(folder);
+    }
+
+    #[test]
+    fn of_many_writes_in_a_row_the_last_is_delivered() {
+        let test = Test::both();
+        for i in 0..200 {
+            fs::write(&test.path, format!("write {i}")).unwrap();
+            thread::sleep(DEBOUNCE / 30);
+        }
+        let mut last = Vec::new();
+        while last != b"write 199" {
+            last = test.delivered.recv_timeout(PATIENCE).unwrap();
+        }
+        test.delivers_nothing();
+    }
+
+    #[test]
+    fn a_file_that_is_half_written_is_waited_for() {
+        let test = Test::both();
+        let mut file = File::create(&test.path).unwrap();
+        test.delivers_nothing();
+        for part in ["half ", "and ", "half"] {
+            file.write_all(part.as_bytes()).unwrap();
+            thread::sleep(DEBOUNCE / 10);
+        }
+        let mut last = Vec::new();
+        while last != b"half and half" {
+            last = test.delivered.recv_timeout(PATIENCE).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_file_that_goes_and_comes_back_is_delivered_if_it_is_another() {
+        for test in [Test::notices(), Test::polls()] {
+            fs::remove_file(&test.path).unwrap();
+            test.delivers_nothing();
+            fs::write(&test.path, "first").unwrap();
+            test.delivers_nothing();
+            fs::remove_file(&test.path).unwrap();
+            test.delivers_nothing();
+            fs::write(&test.path, "back").unwrap();
+            test.delivers("back");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_goes_and_comes_back_is_found_again() {
+        let test = Test::both();
+        let away = test.folder.path().with_extension("away");
+        fs::rename(test.folder.path(), &away).unwrap();
+        test.delivers_nothing();
+        fs::create_dir(test.folder.path()).unwrap();
+        fs::write(&test.path, "second").unwrap();
+        test.delivers("second");
+        fs::remove_dir_all(away).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_is_followed_to_where_it_leads_now() {
+        use std::os::unix::fs::symlink;
+        let test = Test::both();
+        let at = |name: &str| test.folder.path().join(name);
+        for version in ["v1", "v2"] {
+            fs::create_dir(at(version)).unwrap();
+            fs::write(at(version).join("file"), version).unwrap();
+        }
+        // As a mounted ConfigMap: the name is a link through a link that is swapped.
+        symlink("v1", at("data")).unwrap();
+        symlink("data/file", at("link")).unwrap();
+        fs::rename(at("link"), &test.path).unwrap();
+        test.delivers("v1");
+        symlink("v2", at("next")).unwrap();
+        fs::rename(at("next"), at("data")).unwrap();
+        test.delivers("v2");
+        // No folder of the path has a notice of this.
+        fs::write(at("v2").join("file"), "v3").unwrap();
+        test.delivers("v3");
+    }
+
+    #[test]
+    fn a_watch_that_is_dropped_delivers_no_more() {
+        let Test { folder, path, delivered, watch } = Test::both();
+        drop(watch);
+        fs::write(&path, "second").unwrap();
+        assert_eq!(delivered.recv_timeout(DEBOUNCE), Err(RecvTimeoutError::Disconnected));
+        drop(folder);
+    }
+}
