@@ -83,6 +83,19 @@ impl Policy {
         CursorLayout { policy: self.name().to_owned(), schema: self.cursor_schema() }
     }
 
+    /// What one tick may use.
+    pub fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    /// The same policy with other limits.
+    #[must_use]
+    pub fn limited(&self, limits: Limits) -> Self {
+        let Inner { linked, description, hash, .. } = &*self.inner;
+        let (linked, description, hash) = (linked.clone(), description.clone(), *hash);
+        Self { inner: Arc::new(Inner { linked, limits, description, hash }) }
+    }
+
     /// BLAKE3 of the component.
     pub fn hash(&self) -> Hash {
         self.inner.hash

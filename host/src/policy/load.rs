@@ -92,13 +92,22 @@ impl PolicyEngine {
     /// # Errors
     /// [`LoadError::Io`] or [`LoadError::File`]; both name the path.
     pub fn load_file(&self, path: &Path) -> Result<Policy, LoadError> {
+        self.load(&Self::read_file(path)?)
+            .map_err(|error| LoadError::File { path: path.to_owned(), error: Box::new(error) })
+    }
+
+    /// The bytes of a file, of which one that is too large to be a component is not read to its
+    /// end.
+    ///
+    /// # Errors
+    /// [`LoadError::Io`], which names the path.
+    pub fn read_file(path: &Path) -> Result<Vec<u8>, LoadError> {
         let io = |error| LoadError::Io { path: path.to_owned(), error };
         let file = File::open(path).map_err(io)?;
         let mut bytes = Vec::new();
         // One more than is taken, and so too many where there is more.
         file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
-        self.load(&bytes)
-            .map_err(|error| LoadError::File { path: path.to_owned(), error: Box::new(error) })
+        Ok(bytes)
     }
 
     /// The policy that is built into the host.

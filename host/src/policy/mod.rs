@@ -19,6 +19,7 @@ mod load;
 mod log;
 mod observer;
 mod peer;
+mod rehearsal;
 mod resources;
 mod services;
 mod state;
@@ -36,6 +37,7 @@ pub use limits::Limits;
 pub use load::PolicyEngine;
 pub use observer::{HostCall, Observer};
 pub use peer::Peer;
+pub use rehearsal::{Rehearsal, RehearsalError, rehearse};
 pub use services::{
     Archive, Clock, Context, CursorLayout, CursorStore, Reason, Services, SystemClock, TickReport,
     UploadOutcome,

@@ -21,6 +21,8 @@
 //! the peer's manifest.
 
 use std::collections::HashMap;
+mod checkpoint;
+
 use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
