@@ -99,7 +99,7 @@ fn a_policy_that_traps_loops_or_allocates_fails_its_tick_and_not_the_host() {
         ("trap", "unreachable", "unreachable"),
         ("loop", "(loop (br 0))", "longer than 1s"),
         ("allocate", "(loop (drop (memory.grow (i32.const 16))) (br 0))", "memory"),
-        ("recurse", "(call $body)", "stack"),
+        ("recurse", "(call $body (local.get 0) (local.get 1))", "stack"),
     ];
     for (name, body, word) in hostile {
         let db = dir.path(&format!("{name}-db"));

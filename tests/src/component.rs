@@ -3,10 +3,17 @@
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-/// A core module that is a policy whose tick does `body`, and reports zeros when that ends.
+/// A core module that is a policy whose tick does `body`, and reports zeros when that ends. Its
+/// name and version are `hostile`. Locals of `body`: the reason, as the contract numbers them, and
+/// the peer.
 pub fn wat(body: &str) -> String {
+    wat_with("", body)
+}
+
+/// Of [`wat()`], with further imports and data before the functions. Free memory begins at 8192.
+pub fn wat_with(imports: &str, body: &str) -> String {
     format!(
-        r#"(module
+        r#"(module {imports}
             (import "edgestore:sync/peers@0.2.0" "[resource-drop]peer" (func $drop (param i32)))
             (memory (export "memory") 2)
             (data (i32.const 16) "hostile")
@@ -17,10 +24,10 @@ pub fn wat(body: &str) -> String {
                 (global.set $next (i32.add (global.get $next)
                     (i32.and (i32.add (local.get 3) (i32.const 7)) (i32.const -8)))))
             (func (export "edgestore:sync/policy@0.2.0#describe") (result i32) (i32.const 64))
-            (func $body {body})
+            (func $body (param $reason i32) (param $peer i32) {body})
             (func (export "edgestore:sync/policy@0.2.0#tick")
                 (param i32 i64 i64 i32 i32 i32) (result i32)
-                (call $body)
+                (call $body (local.get 0) (local.get 5))
                 (call $drop (local.get 5))
                 (i32.const 1024))
         )"#

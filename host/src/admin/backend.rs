@@ -1,8 +1,11 @@
 //! What the server answers from: a running host, or something like it in a test.
 
+use std::io;
+use std::path::Path;
+
 use super::{Op, SegmentInfo};
 use crate::engine::{Compacted, EngineError, Record, WriteBatch};
-use crate::runtime::{Host, HostStatus};
+use crate::runtime::{Host, HostStatus, PolicyChange, PolicyEvent, SwapError};
 
 /// Live records in key order.
 pub type RecordIter = Box<dyn Iterator<Item = Result<Record, EngineError>>>;
@@ -26,6 +29,12 @@ pub trait Backend: Send + Sync + 'static {
     fn compact(&self, bytes_per_sec: Option<u64>) -> Result<Compacted, EngineError>;
     /// Ticks a peer now, or all. False when there is no such peer.
     fn wake(&self, peer: Option<&str>) -> bool;
+    /// Lets the policy in a file take over, and returns when it has.
+    fn swap_policy(&self, path: &Path) -> Result<PolicyChange, SwapError>;
+    /// Lets the last good policy take over.
+    fn roll_back_policy(&self) -> Result<PolicyChange, SwapError>;
+    /// The last events of the policies, oldest first.
+    fn policy_history(&self, limit: usize) -> io::Result<Vec<PolicyEvent>>;
 }
 
 impl Backend for Host {
@@ -64,6 +73,18 @@ impl Backend for Host {
 
     fn wake(&self, peer: Option<&str>) -> bool {
         self.wake(peer)
+    }
+
+    fn swap_policy(&self, path: &Path) -> Result<PolicyChange, SwapError> {
+        self.swap_policy(path)
+    }
+
+    fn roll_back_policy(&self) -> Result<PolicyChange, SwapError> {
+        self.roll_back_policy()
+    }
+
+    fn policy_history(&self, limit: usize) -> io::Result<Vec<PolicyEvent>> {
+        self.policy_history(limit)
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::wire::{self, Hello, Request, Response, VERSION, Welcome, WireRecord};
 use super::{Op, SegmentInfo, socket};
 use crate::engine::{Compacted, Record};
-use crate::runtime::HostStatus;
+use crate::runtime::{HostStatus, PolicyChange, PolicyEvent};
 
 /// Until a host that is busy with a large flush is given up.
 const ANSWER_TIME: Duration = Duration::from_secs(120);
@@ -149,11 +149,43 @@ impl AdminClient {
     /// # Errors
     /// [`AdminError`], as for every request.
     pub fn compact(&mut self, bytes_per_sec: Option<u64>) -> Result<Compacted, AdminError> {
-        self.stream.set_read_timeout(None).map_err(AdminError::Io)?;
-        let answer = self.ask(&Request::Compact { bytes_per_sec });
-        self.stream.set_read_timeout(Some(ANSWER_TIME)).map_err(AdminError::Io)?;
-        match answer? {
+        match self.ask_patiently(&Request::Compact { bytes_per_sec })? {
             Response::Compacted(done) => Ok(done),
+            _ => Err(AdminError::Unexpected),
+        }
+    }
+
+    /// Lets the policy in a file take over, and returns when it has. The host reads the file, so
+    /// the path should be absolute.
+    ///
+    /// # Errors
+    /// [`AdminError::Failed`] when the host does not take the policy, and why.
+    pub fn swap_policy(&mut self, path: &str) -> Result<PolicyChange, AdminError> {
+        // Large components are compiled for a while.
+        match self.ask_patiently(&Request::SwapPolicy(path.to_owned()))? {
+            Response::PolicyChanged(change) => Ok(change),
+            _ => Err(AdminError::Unexpected),
+        }
+    }
+
+    /// Lets the last good policy take over.
+    ///
+    /// # Errors
+    /// [`AdminError::Failed`] when there is none.
+    pub fn roll_back_policy(&mut self) -> Result<PolicyChange, AdminError> {
+        match self.ask_patiently(&Request::RollBackPolicy)? {
+            Response::PolicyChanged(change) => Ok(change),
+            _ => Err(AdminError::Unexpected),
+        }
+    }
+
+    /// The last events of the policies, oldest first; the host bounds how many.
+    ///
+    /// # Errors
+    /// [`AdminError`], as for every request.
+    pub fn policy_history(&mut self, limit: u32) -> Result<Vec<PolicyEvent>, AdminError> {
+        match self.ask(&Request::PolicyHistory(limit))? {
+            Response::PolicyHistory(events) => Ok(events),
             _ => Err(AdminError::Unexpected),
         }
     }
@@ -167,6 +199,14 @@ impl AdminClient {
             Response::Woken(woken) => Ok(woken),
             _ => Err(AdminError::Unexpected),
         }
+    }
+
+    /// [`Self::ask`], however long the answer takes.
+    fn ask_patiently(&mut self, request: &Request) -> Result<Response, AdminError> {
+        self.stream.set_read_timeout(None).map_err(AdminError::Io)?;
+        let answer = self.ask(request);
+        self.stream.set_read_timeout(Some(ANSWER_TIME)).map_err(AdminError::Io)?;
+        answer
     }
 
     fn ask(&mut self, request: &Request) -> Result<Response, AdminError> {

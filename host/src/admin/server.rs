@@ -20,6 +20,8 @@ const MAX_CONNECTIONS: usize = 16;
 const PAGE_BYTES: usize = 1 << 20;
 /// Segments of one page, of less than 100 bytes each.
 const PAGE_SEGMENTS: usize = 50_000;
+/// Events of a history. They are of less than 2 KB each.
+const PAGE_EVENTS: usize = 5000;
 /// Records of one page.
 const PAGE_RECORDS: u64 = 10_000;
 /// To say hello, and to send the rest of a frame once it has begun.
@@ -246,8 +248,22 @@ fn answer(backend: &dyn Backend, request: Request) -> Response {
         Request::Compact { bytes_per_sec } => {
             backend.compact(bytes_per_sec).map(Response::Compacted)
         }
+        Request::SwapPolicy(path) => {
+            return told(backend.swap_policy(Path::new(&path)).map(Response::PolicyChanged));
+        }
+        Request::RollBackPolicy => {
+            return told(backend.roll_back_policy().map(Response::PolicyChanged));
+        }
+        Request::PolicyHistory(limit) => {
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(PAGE_EVENTS);
+            return told(backend.policy_history(limit).map(Response::PolicyHistory));
+        }
         Request::Wake(peer) => Ok(Response::Woken(backend.wake(peer.as_deref()))),
     };
+    told(result)
+}
+
+fn told<E: std::fmt::Display>(result: Result<Response, E>) -> Response {
     result.unwrap_or_else(|error| Response::Error(error.to_string()))
 }
 

@@ -13,7 +13,9 @@ use super::wire::{self, Hello, Welcome};
 use super::*;
 use crate::Hash;
 use crate::engine::{Compacted, EngineError, EngineStats, Record};
-use crate::runtime::{HostStatus, PeerStatus};
+use crate::runtime::{
+    HostStatus, PeerStatus, PolicyChange, PolicyEvent, PolicyEventKind, PolicyState, SwapError,
+};
 
 type Key = (Vec<u8>, Vec<u8>);
 
@@ -29,6 +31,7 @@ impl Backend for Fake {
         HostStatus {
             policy: "fake 1".into(),
             policy_hash: String::new(),
+            policy_state: PolicyState::default(),
             listen: Some(([127, 0, 0, 1], 8900).into()),
             peers: vec![PeerStatus { id: "a".into(), ..PeerStatus::default() }],
             engine: EngineStats { segments: 7, ..EngineStats::default() },
@@ -95,6 +98,27 @@ impl Backend for Fake {
 
     fn wake(&self, peer: Option<&str>) -> bool {
         peer.is_none_or(|peer| peer == "a")
+    }
+
+    fn swap_policy(&self, path: &Path) -> Result<PolicyChange, SwapError> {
+        let (from, to) = ("fake 1".to_owned(), path.display().to_string());
+        Ok(PolicyChange { from, to, hash: String::new(), changed: true })
+    }
+
+    fn roll_back_policy(&self) -> Result<PolicyChange, SwapError> {
+        Err(SwapError::NoFallback)
+    }
+
+    fn policy_history(&self, limit: usize) -> std::io::Result<Vec<PolicyEvent>> {
+        let event = |n: usize| PolicyEvent {
+            at_secs: 7,
+            event: PolicyEventKind::Failed,
+            policy: Some("fake 1".into()),
+            hash: None,
+            // The longest that a trap is told in.
+            why: format!("{n}{}", "x".repeat(1100)),
+        };
+        Ok((0..10_000).map(event).take(limit).collect())
     }
 }
 

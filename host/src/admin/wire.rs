@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::Hash;
 use crate::engine::{Compacted, Record, SegmentMeta};
-use crate::runtime::HostStatus;
+use crate::runtime::{HostStatus, PolicyChange, PolicyEvent};
 
 /// Of the protocol. Both ends must have the same.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Bytes of the largest frame, without its length.
 pub const MAX_FRAME: usize = 16 << 20;
@@ -104,6 +104,11 @@ pub(super) enum Request {
     Compact {
         bytes_per_sec: Option<u64>,
     },
+    /// The path of a component, as the host sees it. Answered when it has taken over.
+    SwapPolicy(String),
+    RollBackPolicy,
+    /// The last so many events.
+    PolicyHistory(u32),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -119,6 +124,8 @@ pub(super) enum Response {
     /// Whether there is such a peer.
     Woken(bool),
     Compacted(Compacted),
+    PolicyChanged(PolicyChange),
+    PolicyHistory(Vec<PolicyEvent>),
     /// What failed, and what to do; the connection can go on.
     Error(String),
 }

@@ -13,6 +13,7 @@ mod get;
 mod import;
 mod logging;
 mod output;
+mod policy;
 mod put;
 mod run;
 mod scan;
@@ -88,6 +89,8 @@ enum Command {
     Import(import::ImportArgs),
     /// Lets the running host ask a peer now, or all of them
     Wake(wake::WakeArgs),
+    /// Swaps the policy of the running host, and goes back to the last good one
+    Policy(policy::PolicyArgs),
     /// Checks the whole database, and mends it by --repair
     Verify(verify::VerifyArgs),
     /// Makes two databases, syncs them with each other, and shows that they agree
@@ -119,6 +122,7 @@ pub fn main() -> ExitCode {
         Command::Segments(args) => segments::run(db, args),
         Command::Import(args) => import::run(db, args),
         Command::Wake(args) => wake::run(db, args),
+        Command::Policy(args) => policy::run(db, args),
         Command::Verify(args) => verify::run(db, args),
         Command::Demo(args) => demo::run(args),
     };

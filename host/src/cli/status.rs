@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use super::database::{Database, Missing, Status};
 use super::{compact, output};
 use crate::engine::EngineStats;
-use crate::runtime::{HostStatus, LastCompaction, PeerStatus};
+use crate::runtime::{HostStatus, LastCompaction, PeerStatus, PolicyState, Probation};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct StatusArgs {
@@ -49,7 +49,7 @@ fn text(status: &Status, now: u64) -> String {
     let mut text = String::new();
     match status {
         Status::Running(host) => {
-            text += &host_rows(host);
+            text += &host_rows(host, now);
             text += &engine_rows(&host.engine, &host.root);
             text += &compaction_row(host.compaction.as_ref(), now);
             if !host.peers.is_empty() {
@@ -64,10 +64,32 @@ fn text(status: &Status, now: u64) -> String {
     text
 }
 
-fn host_rows(host: &HostStatus) -> String {
+fn host_rows(host: &HostStatus, now: u64) -> String {
     let listen = host.listen.map_or("serves nobody".to_owned(), |addr| format!("http://{addr}"));
     let hash = host.policy_hash.get(..8).unwrap_or(&host.policy_hash);
-    format!("host      running\npolicy    {} ({hash})\nlisten    {listen}\n", host.policy)
+    let policy = policy_rows(&host.policy_state, now);
+    format!("host      running\npolicy    {} ({hash})\n{policy}listen    {listen}\n", host.policy)
+}
+
+/// How the policy stands.
+fn policy_rows(state: &PolicyState, now: u64) -> String {
+    let since = seconds(now.saturating_sub(state.since_secs));
+    let mut rows = format!("          for {since}, from {}\n", state.origin);
+    if let Some(trial) = &state.probation {
+        let Probation { passed, needed, failures, max_failures, fallback } = trial;
+        let _ = writeln!(
+            rows,
+            "          on probation: {passed} of {needed} ticks ended well, {failures} of \
+             {max_failures} failed in a row; falls back to {fallback}"
+        );
+    }
+    if let Some(last) = &state.last_event {
+        let ago = seconds(now.saturating_sub(last.at_secs));
+        let policy = last.policy.as_deref().unwrap_or("a policy");
+        let event = last.event.as_str();
+        let _ = writeln!(rows, "          last: {policy} {event} {ago} ago: {}", last.why);
+    }
+    rows
 }
 
 fn engine_rows(stats: &EngineStats, root: &str) -> String {
@@ -147,6 +169,18 @@ mod tests {
         HostStatus {
             policy: "sync 1.0".into(),
             policy_hash: "ab".repeat(32),
+            policy_state: PolicyState {
+                since_secs: 70,
+                origin: "sync.wasm".into(),
+                probation: Some(Probation {
+                    passed: 4,
+                    needed: 20,
+                    failures: 1,
+                    max_failures: 3,
+                    fallback: "default 0.1".into(),
+                }),
+                last_event: None,
+            },
             listen: Some(([127, 0, 0, 1], 8900).into()),
             peers: vec![PeerStatus {
                 id: "a".into(),
@@ -172,7 +206,8 @@ mod tests {
     fn a_running_host_shows_its_peers_and_their_errors() {
         let text = text(&Status::Running(host()), 100);
         for part in [
-            "policy    sync 1.0 (abababab)",
+            "policy    sync 1.0 (abababab)\n          for 30s, from sync.wasm",
+            "4 of 20 ticks ended well, 1 of 3 failed in a row; falls back to default 0.1",
             "http://127.0.0.1:8900",
             "10s ago",
             "4 (0 records, 0 B), 8 retired",

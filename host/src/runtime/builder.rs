@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use super::maintenance::{Maintenance, Plan};
 use super::peer_loop::{PeerLoop, Shared};
-use super::{CursorFiles, FolderArchive, Host, InvalidPeerId, PeerId, PeerStatus};
+use super::policies::{FOLDER, Policies, Rules, Start};
+use super::{CursorFiles, FolderArchive, Host, InvalidPeerId, PeerId, PeerStatus, SwapError};
 use crate::engine::Engine;
-use crate::policy::{
-    Archive, Clock, Limits, LoadError, Observer, Peer, Policy, PolicyEngine, SystemClock,
-};
+use crate::policy::{Archive, Clock, Limits, LoadError, Observer, Peer, PolicyEngine, SystemClock};
 use crate::protocol::{ClientLimits, HttpPeer, InvalidUrl, PeerTransport, Server, ServerLimits};
+use crate::watch::FileWatch;
 
 /// Requests that run at a time to one peer. The policy may ask for more; they wait.
 const THREADS_PER_PEER: usize = 8;
@@ -43,7 +43,7 @@ pub enum HostError {
     Interval,
     /// The policy can't be used.
     #[error(transparent)]
-    Policy(#[from] LoadError),
+    Policy(#[from] SwapError),
     /// The address can't be served, the archive or cursor folder can't be used, or the system
     /// gives no thread.
     #[error("{context}{source}")]
@@ -61,6 +61,7 @@ pub struct HostBuilder {
     engine: Arc<Engine>,
     peers: Vec<(String, Address)>,
     plugin: Option<PathBuf>,
+    rules: Rules,
     interval: Duration,
     flush_interval: Option<Duration>,
     compaction: Plan,
@@ -79,12 +80,19 @@ enum Address {
     Transport(Arc<dyn PeerTransport>),
 }
 
+impl From<LoadError> for HostError {
+    fn from(error: LoadError) -> Self {
+        Self::Policy(error.into())
+    }
+}
+
 impl HostBuilder {
     pub(super) fn new(engine: Arc<Engine>) -> Self {
         Self {
             engine,
             peers: Vec::new(),
             plugin: None,
+            rules: Rules::default(),
             interval: Duration::from_secs(30),
             flush_interval: None,
             compaction: Plan::default(),
@@ -111,9 +119,24 @@ impl HostBuilder {
         self
     }
 
-    /// The file of a policy, to be used in place of the embedded one.
+    /// The file of a policy, to be used in place of the embedded one. Another component that is
+    /// put in its place takes over while the host runs.
     pub fn plugin(mut self, path: impl Into<PathBuf>) -> Self {
         self.plugin = Some(path.into());
+        self
+    }
+
+    /// How many ticks of a new policy have to end well until it counts as good. Until then it is
+    /// replaced by the last good one when [`HostBuilder::max_failures`] says so. Default: 20.
+    pub fn probation(mut self, ticks: u32) -> Self {
+        self.rules.probation = ticks.max(1);
+        self
+    }
+
+    /// How many ticks of one peer may fail in a row by the fault of a policy on probation, the last
+    /// one included. Default: 3.
+    pub fn max_failures(mut self, ticks: u32) -> Self {
+        self.rules.max_failures = ticks.max(1);
         self
     }
 
@@ -197,7 +220,12 @@ impl HostBuilder {
         let flush_interval = self.flush_interval.unwrap_or(self.interval);
         let (listen, server_limits) = (self.listen, self.server_limits.clone());
         let plan = self.compaction;
-        let (shared, urls) = self.prepare()?;
+        let watched = match &self.plugin {
+            // Before it is loaded: what changes after that is noticed.
+            Some(path) => Some((path.clone(), PolicyEngine::read_file(path).unwrap_or_default())),
+            None => None,
+        };
+        let (shared, urls) = self.prepare(false)?;
         let engine = Arc::clone(&shared.engine);
         let server = match listen {
             Some(addr) => Some(
@@ -208,16 +236,29 @@ impl HostBuilder {
         };
         let peers = urls.into_iter().enumerate();
         let peers: Vec<_> = peers.map(|(i, url)| PeerLoop::new(&shared, i, url)).collect();
+        let waking: Vec<_> = peers.iter().map(Arc::downgrade).collect();
+        shared.policies.on_change(move || {
+            waking.iter().filter_map(std::sync::Weak::upgrade).for_each(|peer| peer.wake());
+        });
         // From here on an early return stops what runs already.
         let mut host = Host {
             flusher: Some(Flusher::start(&engine, flush_interval).map_err(no_thread)?),
-            policy: shared.policy.clone(),
+            shared: Arc::clone(&shared),
             maintenance: Maintenance::new(&engine, plan),
             engine,
             server,
             peers,
             threads: Vec::new(),
+            watch: None,
         };
+        if let Some((path, bytes)) = watched {
+            let shared = Arc::clone(&shared);
+            let file = path.clone();
+            let changed = move |bytes: Vec<u8>| {
+                shared.policies.file_changed(&file, &bytes, shared.settings.clone());
+            };
+            host.watch = Some(FileWatch::start(&path, &bytes, changed).map_err(no_thread)?);
+        }
         host.threads.push(host.maintenance.spawn().map_err(no_thread)?);
         for peer in &host.peers {
             host.threads.push(peer.spawn().map_err(no_thread)?);
@@ -231,7 +272,7 @@ impl HostBuilder {
     /// # Errors
     /// [`HostError`]; a tick that fails is none, but stands in the status.
     pub fn run_once(self) -> Result<Vec<PeerStatus>, HostError> {
-        let (shared, urls) = self.prepare()?;
+        let (shared, urls) = self.prepare(true)?;
         let peers: Vec<_> =
             urls.into_iter().enumerate().map(|(i, url)| PeerLoop::new(&shared, i, url)).collect();
         let statuses = thread::scope(|scope| {
@@ -249,7 +290,7 @@ impl HostBuilder {
     }
 
     /// Checks all that can be checked without running anything. The URLs are those of the peers.
-    fn prepare(self) -> Result<(Arc<Shared>, Vec<String>), HostError> {
+    fn prepare(self, once: bool) -> Result<(Arc<Shared>, Vec<String>), HostError> {
         let intervals = [Some(self.interval), self.flush_interval, self.compaction.interval];
         if intervals.into_iter().flatten().any(|interval| interval.is_zero()) {
             return Err(HostError::Interval);
@@ -287,22 +328,16 @@ impl HostBuilder {
             }
             None => None,
         };
-        let policies = PolicyEngine::new(Some(&db.join("policies/cache")), self.limits)?;
-        let policy: Policy = match &self.plugin {
-            Some(path) => policies.load_file(path)?,
-            None => policies.load_default()?,
-        };
-        tracing::info!(
-            name = policy.name(),
-            version = policy.version(),
-            hash = policy.hash().short(),
-            "policy"
-        );
+        let cursors = Arc::new(cursors);
+        let cache = db.join(FOLDER).join("cache");
+        let start = Start { db, plugin: self.plugin.as_deref(), rules: self.rules, fixed: once };
+        let policies = PolicyEngine::new(Some(&cache), self.limits)?;
+        let policies = Policies::open(&start, policies, Arc::clone(&cursors))?;
         let shared = Shared {
             engine: self.engine,
-            policy,
+            policies: Arc::new(policies),
             peers,
-            cursors: Arc::new(cursors),
+            cursors,
             downloads: Arc::default(),
             observer: self.observer,
             archive,

@@ -13,10 +13,13 @@ mod cursors;
 mod maintenance;
 mod peer_id;
 mod peer_loop;
+mod policies;
 mod schedule;
 mod status;
 
+use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -24,12 +27,15 @@ pub use self::archive::FolderArchive;
 pub use self::builder::{HostBuilder, HostError};
 pub use self::cursors::{CursorFiles, MAX_CURSOR_FILE};
 pub use self::peer_id::{InvalidPeerId, PeerId};
+pub use self::policies::{
+    PolicyChange, PolicyEvent, PolicyEventKind, PolicyState, Probation, SwapError, policy_history,
+};
 pub use self::status::{HostStatus, LastCompaction, PeerStatus};
 use crate::engine::{Compacted, Engine, EngineError};
-use crate::policy::Policy;
 use crate::protocol::Server;
+use crate::watch::FileWatch;
 use maintenance::Maintenance;
-use peer_loop::PeerLoop;
+use peer_loop::{PeerLoop, Shared};
 
 /// A running host. Stops when dropped, as by [`Host::shutdown`].
 ///
@@ -62,12 +68,14 @@ use peer_loop::PeerLoop;
 /// ```
 pub struct Host {
     engine: Arc<Engine>,
-    policy: Policy,
+    shared: Arc<Shared>,
     server: Option<Server>,
     peers: Vec<Arc<PeerLoop>>,
     threads: Vec<JoinHandle<()>>,
     flusher: Option<builder::Flusher>,
     maintenance: Arc<Maintenance>,
+    /// Of the file of the policy.
+    watch: Option<FileWatch>,
 }
 
 impl Host {
@@ -102,6 +110,32 @@ impl Host {
         self.maintenance.stop();
     }
 
+    /// Lets the policy in a file take over, between two ticks of each peer. It is compiled and
+    /// rehearsed first, while the one that runs goes on; returns when it has taken over. It is on
+    /// probation then: see [`HostBuilder::probation`].
+    ///
+    /// # Errors
+    /// [`SwapError`]; the policy that runs goes on.
+    pub fn swap_policy(&self, path: &Path) -> Result<PolicyChange, SwapError> {
+        self.shared.policies.swap(path, self.shared.settings.clone())
+    }
+
+    /// Lets the last policy that is known to be good take over from the one that runs.
+    ///
+    /// # Errors
+    /// [`SwapError::NoFallback`] when there is no other one.
+    pub fn roll_back_policy(&self) -> Result<PolicyChange, SwapError> {
+        self.shared.policies.roll_back("somebody asked for it")
+    }
+
+    /// The last `limit` events in the life of this database's policies, oldest first.
+    ///
+    /// # Errors
+    /// When the journal can't be read.
+    pub fn policy_history(&self, limit: usize) -> io::Result<Vec<PolicyEvent>> {
+        policy_history(self.engine.path(), limit)
+    }
+
     /// Where peers reach this node; none when it does not serve.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.server.as_ref().map(Server::local_addr)
@@ -114,9 +148,11 @@ impl Host {
 
     /// What the host is doing.
     pub fn status(&self) -> HostStatus {
+        let policy = self.shared.policies.turn().policy;
         HostStatus {
-            policy: format!("{} {}", self.policy.name(), self.policy.version()),
-            policy_hash: self.policy.hash().to_string(),
+            policy: policies::title(&policy),
+            policy_hash: policy.hash().to_string(),
+            policy_state: self.shared.policies.state(),
             listen: self.local_addr(),
             peers: self.peers.iter().map(|peer| peer.status()).collect(),
             engine: self.engine.stats(),
@@ -132,6 +168,7 @@ impl Host {
     }
 
     fn stop(&mut self) {
+        drop(self.watch.take());
         self.maintenance.stop();
         for peer in &self.peers {
             peer.stop();

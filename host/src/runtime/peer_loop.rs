@@ -5,20 +5,20 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::PeerStatus;
+use super::policies::{Policies, Turn};
 use super::schedule::Schedule;
+use super::{CursorFiles, PeerStatus};
 use crate::engine::Engine;
 use crate::policy::{
-    Archive, Clock, Context, CursorStore, Downloads, Observer, Peer, Policy, Reason, Services,
-    TickError, TickReport,
+    Archive, Clock, Context, Downloads, Observer, Peer, Reason, Services, TickError, TickReport,
 };
 
 /// What the loops of all peers share.
 pub(super) struct Shared {
     pub(super) engine: Arc<Engine>,
-    pub(super) policy: Policy,
+    pub(super) policies: Arc<Policies>,
     pub(super) peers: Vec<Arc<Peer>>,
-    pub(super) cursors: Arc<dyn CursorStore>,
+    pub(super) cursors: Arc<CursorFiles>,
     pub(super) downloads: Arc<Downloads>,
     pub(super) observer: Option<Arc<dyn Observer>>,
     pub(super) archive: Option<Arc<dyn Archive>>,
@@ -75,8 +75,23 @@ impl PeerLoop {
         thread::Builder::new().name(format!("edgestore-tick-{}", self.id())).spawn(move || {
             let mut schedule = Schedule::new(this.shared.interval);
             let mut reason = Reason::Wake;
+            let mut last = None;
             while let Some(woken) = this.wait() {
-                let result = this.tick(if woken { Reason::Wake } else { reason });
+                let turn = this.shared.policies.turn();
+                let swapped = last.is_some_and(|last| last != turn.generation);
+                if swapped {
+                    // What the last policy failed at says nothing of this one.
+                    schedule = Schedule::new(this.shared.interval);
+                }
+                reason = match (swapped, woken) {
+                    (true, _) => Reason::Swap,
+                    (false, true) => Reason::Wake,
+                    (false, false) => reason,
+                };
+                let result = this.tick(&turn, reason, last != Some(turn.generation));
+                if !matches!(result, Err(TickError::Storage(_))) {
+                    last = Some(turn.generation);
+                }
                 let due = schedule.after(&result, fastrand::u64(..));
                 reason = due.reason;
                 this.ended(&result, schedule.failures(), Some(due.wait));
@@ -87,9 +102,10 @@ impl PeerLoop {
     /// Ticks on this thread until the policy asks for no further tick at once, or one fails.
     pub(super) fn run_once(&self) -> PeerStatus {
         let mut reason = Reason::Wake;
+        let turn = self.shared.policies.turn();
         loop {
             self.state().due = None;
-            let result = self.tick(reason);
+            let result = self.tick(&turn, reason, reason == Reason::Wake);
             reason = Reason::Interval;
             let again = matches!(&result, Ok(report)
                 if report.next_tick == Some(Duration::ZERO) && report.applied > 0);
@@ -138,14 +154,21 @@ impl PeerLoop {
         }
     }
 
-    fn tick(&self, reason: Reason) -> Result<TickReport, TickError> {
+    /// `first`: of this policy for this peer, as far as is known.
+    fn tick(&self, turn: &Turn, reason: Reason, first: bool) -> Result<TickReport, TickError> {
         let shared = &self.shared;
         let start = Instant::now();
+        if first {
+            let hash = turn.policy.hash();
+            shared.cursors.enter(self.id(), &hash, turn.probation).map_err(|error| {
+                TickError::Storage(format!("can't ready the cursor for the policy: {error}"))
+            })?;
+        }
         let services = Services {
             engine: Arc::clone(&shared.engine),
             peers: shared.peers.clone(),
             current: self.index,
-            cursors: Arc::clone(&shared.cursors),
+            cursors: Arc::clone(&shared.cursors) as _,
             archive: shared.archive.clone(),
             clock: Arc::clone(&shared.clock),
             downloads: Arc::clone(&shared.downloads),
@@ -156,7 +179,7 @@ impl PeerLoop {
             Context { reason, interval: shared.interval, settings: shared.settings.clone() };
         tracing::debug!(peer = self.id(), ?reason, "tick begins");
         // A mistake in the host may cost a tick, and not the peer.
-        let tick = AssertUnwindSafe(|| shared.policy.tick(services, context));
+        let tick = AssertUnwindSafe(|| turn.policy.tick(services, context));
         let result = catch_unwind(tick).unwrap_or_else(|_| {
             Err(TickError::Trap("the host panicked; please report this".to_owned()))
         });
@@ -178,6 +201,7 @@ impl PeerLoop {
             }
             Err(error) => tracing::warn!(peer = self.id(), %error, ?elapsed, "tick failed"),
         }
+        shared.policies.ticked(self.index, turn.generation, &result);
         result
     }
 

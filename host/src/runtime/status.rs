@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::PolicyState;
 use crate::engine::{Compacted, EngineStats};
 use crate::policy::TickReport;
 
@@ -14,6 +15,8 @@ pub struct HostStatus {
     pub policy: String,
     /// BLAKE3 of the component, 64 hex digits.
     pub policy_hash: String,
+    /// How the policy came to run, and how it does.
+    pub policy_state: PolicyState,
     /// Where peers reach this node; none when it does not serve.
     pub listen: Option<SocketAddr>,
     /// The peers, in the order in which they were configured.
