@@ -32,7 +32,7 @@ pub(super) enum Database {
 
 /// How the database and its host are.
 pub(super) enum Status {
-    Running(HostStatus),
+    Running(Box<HostStatus>),
     Idle { engine: EngineStats, root: String },
 }
 
@@ -145,9 +145,10 @@ impl Database {
             Self::Direct(engine) => {
                 Status::Idle { engine: engine.stats(), root: engine.root().to_string() }
             }
-            Self::Remote(client) => Status::Running(
-                client.status().context("the running host does not tell how it is")?,
-            ),
+            Self::Remote(client) => {
+                let status = client.status().context("the running host does not tell how it is")?;
+                Status::Running(Box::new(status))
+            }
         })
     }
 }

@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_running_host_shows_its_peers_and_their_errors() {
-        let text = text(&Status::Running(host()), 100);
+        let text = text(&Status::Running(Box::new(host())), 100);
         for part in [
             "policy    sync 1.0 (abababab)\n          for 30s, from sync.wasm",
             "4 of 20 ticks ended well, 1 of 3 failed in a row; falls back to default 0.1",
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn json_says_whether_a_host_runs() {
-        let running = json(&Status::Running(host())).unwrap();
+        let running = json(&Status::Running(Box::new(host()))).unwrap();
         let running: serde_json::Value = serde_json::from_str(&running).unwrap();
         assert_eq!(running["running"], true);
         assert_eq!(running["peers"][0]["in_sync"], false);

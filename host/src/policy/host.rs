@@ -223,8 +223,8 @@ impl transfers::HostTransfer for State {
         let (peer, hash) = (transfer.peer, transfer.hash);
         match outcome.unwrap_or_else(|| Err(lost().into())) {
             Ok(staged) => {
-                let (size, content) = (staged.len(), Content::Staged(staged, download));
-                let segment = handle(table, Segment { hash, size, content })?;
+                let (size, content) = (staged.len(), Content::Staged(staged));
+                let segment = handle(table, Segment { hash, size, content, download })?;
                 tick.staged += 1;
                 Ok(Ok(segment))
             }
@@ -276,7 +276,7 @@ impl transfers::HostSegment for State {
 
     fn drop(&mut self, segment: Resource<Segment>) -> wasmtime::Result<()> {
         let segment = self.table.delete(segment)?;
-        if matches!(segment.content, Content::Staged(..)) {
+        if matches!(segment.content, Content::Staged(_)) {
             self.tick()?.staged -= 1;
         }
         Ok(())

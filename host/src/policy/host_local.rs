@@ -32,7 +32,7 @@ impl local::Host for State {
         let (table, tick) = self.parts()?;
         let segment = table.get_mut(&segment)?;
         let staged = match &mut segment.content {
-            Content::Staged(staged, _) => staged,
+            Content::Staged(staged) => staged,
             Content::Applied => {
                 let applied = Applied { duplicate: true, ..Applied::default() };
                 return Ok(Ok(applied.into()));
@@ -42,6 +42,7 @@ impl local::Host for State {
         match tick.services.engine.apply(staged) {
             Ok(applied) => {
                 segment.content = Content::Applied;
+                segment.download.take();
                 tick.staged -= 1;
                 if !applied.duplicate {
                     tick.applied.segments = tick.applied.segments.saturating_add(1);
@@ -52,6 +53,7 @@ impl local::Host for State {
             }
             Err(ApplyError::Rejected { hash, why }) => {
                 segment.content = Content::Rejected;
+                segment.download.take();
                 tick.staged -= 1;
                 tick.peer_failed = true;
                 if tick.may_log() {

@@ -220,11 +220,11 @@ impl HostBuilder {
         let flush_interval = self.flush_interval.unwrap_or(self.interval);
         let (listen, server_limits) = (self.listen, self.server_limits.clone());
         let plan = self.compaction;
-        let watched = match &self.plugin {
-            // Before it is loaded: what changes after that is noticed.
-            Some(path) => Some((path.clone(), PolicyEngine::read_file(path).unwrap_or_default())),
-            None => None,
-        };
+        // Before it is loaded: what changes after that is noticed.
+        let watched = self.plugin.clone().map(|path| {
+            let bytes = PolicyEngine::read_file(&path).unwrap_or_default();
+            (path, bytes)
+        });
         let (shared, urls) = self.prepare(false)?;
         let engine = Arc::clone(&shared.engine);
         let server = match listen {

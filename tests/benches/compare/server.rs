@@ -73,7 +73,7 @@ pub fn run(job: &Serve, requests: &Receiver<String>) -> Result<()> {
 }
 
 enum Served {
-    Ours { engine: Arc<Engine>, url: String, _host: Host },
+    Ours { engine: Arc<Engine>, url: String, _host: Box<Host> },
     Stock { engine: Arc<Mutex<StockEngine>>, url: String },
 }
 
@@ -91,7 +91,7 @@ impl Served {
                 let host = Host::builder(Arc::clone(&engine)).listen(localhost()).interval(day);
                 let host = host.compact_interval(None).start()?;
                 let addr = host.local_addr().context("it does not serve")?;
-                Ok(Self::Ours { engine, url: format!("http://{addr}"), _host: host })
+                Ok(Self::Ours { engine, url: format!("http://{addr}"), _host: Box::new(host) })
             }
             Node::Stock => {
                 let engine = Arc::new(Mutex::new(open_stock(&job.db)?));
