@@ -1,165 +1,155 @@
 //! One round of anti-entropy with one peer: probe, compare roots, take the manifest, pull.
 //!
 //! The steps are those of the stock loop, in its order. What decides whether they are right is the
-//! memory: the attempt is stored before the probe, the pending segments before the pull, and the
+//! ledger: the attempt is stored before the probe, the pending segments before the pull, and the
 //! peer's root only when all that its manifest listed is here.
 
-use crate::backoff;
-use crate::bindings::exports::edgestore::sync::policy::{
-    Context, PolicyError, TickFailure, TickReport,
-};
-use crate::memory::{Memory, Storage};
-use crate::pull::{Budget, Counts, End, Pull};
-use crate::settings::Settings;
-use crate::world::{Hash, Level, PeerError, Watermark, World};
+use std::collections::VecDeque;
 
-/// Why a tick fails as a whole.
-pub enum Trouble {
-    Peer(PeerError),
-    Storage,
-}
+use edgestore_policy::prelude::*;
 
-impl From<PeerError> for Trouble {
-    fn from(error: PeerError) -> Trouble {
-        Trouble::Peer(error)
+use crate::DefaultPolicy;
+
+/// This many answers in a row without a peer behind them end the pull.
+const GIVE_UP_AFTER: u32 = 3;
+
+impl Policy for DefaultPolicy {
+    const NAME: &str = "default";
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+    const CURSOR_SCHEMA: u32 = edgestore_policy::ledger::SCHEMA;
+
+    fn tick<H: Host>(host: &H, context: &Context) -> Result<TickReport, TickFailure> {
+        let budget = Budget::new(host, context);
+        let mut settings = Settings::new(&context.settings);
+        let window = settings.number("window", 4, 1..=64)?;
+        let rules = Rules::read(&mut settings)?;
+        let probe_cap_secs: u64 = settings.number("probe-cap-secs", 900, 1..=24 * 3600)?;
+        settings.finish()?;
+
+        let ledger = Ledger::load(host, rules);
+        let mut round = Round { host, window, budget, ledger, report: TickReport::default() };
+        match round.run(context.interval_ms) {
+            Ok(()) => Ok(round.report),
+            Err(failure) => {
+                let (interval_ms, cap_ms) = (context.interval_ms, probe_cap_secs * 1000);
+                Err(round.ledger.tick_failed(failure, interval_ms, cap_ms))
+            }
+        }
     }
 }
 
-impl From<Storage> for Trouble {
-    fn from(Storage: Storage) -> Trouble {
-        Trouble::Storage
-    }
-}
-
-pub fn tick<W: World>(world: &W, context: &Context) -> Result<TickReport, TickFailure> {
-    let budget = Budget::new(world.monotonic_ms(), context.budget_ms);
-    let settings = Settings::parse(&context.settings)
-        .map_err(|why| TickFailure { error: PolicyError::Setting(why), next_tick_ms: None })?;
-    let mut memory = Memory::load(world);
-    let failures = memory.cursor.failures;
-
-    let round = Round { world, settings: &settings, budget, interval_ms: context.interval_ms };
-    round.run(&mut memory).map_err(|trouble| {
-        let failures = failures.saturating_add(1);
-        memory.set(|c| &mut c.failures, failures);
-        // Whether or not this works, the trouble is told.
-        let saved = memory.save_if_changed();
-        let error = match (trouble, saved) {
-            (Trouble::Peer(error), Ok(())) => PolicyError::Peer(error),
-            _ => PolicyError::Storage,
-        };
-        let (interval_ms, cap_ms) = (context.interval_ms, settings.probe_cap_ms);
-        let wait_ms = backoff::peer_ms(failures, interval_ms, cap_ms, world.random());
-        TickFailure { error, next_tick_ms: Some(wait_ms) }
-    })
-}
-
-struct Round<'a, W> {
-    world: &'a W,
-    settings: &'a Settings,
+struct Round<'a, H: Host> {
+    host: &'a H,
+    window: usize,
     budget: Budget,
-    interval_ms: u64,
+    ledger: Ledger<'a, H>,
+    report: TickReport,
 }
 
-impl<W: World> Round<'_, W> {
-    fn run(&self, memory: &mut Memory<W>) -> Result<TickReport, Trouble> {
-        let world = self.world;
-        memory.cursor.last_attempt_secs = world.now_ms() / 1000;
-        memory.save()?;
+impl<H: Host> Round<'_, H> {
+    fn run(&mut self, interval_ms: u64) -> Result<(), TickFailure> {
+        let host = self.host;
+        self.ledger.begin()?;
+        let info = host.peer().probe()?;
+        self.ledger.peer_answered(&info);
+        let mut next_tick_ms = None;
+        if !self.ledger.is_in_sync_with(info.root) {
+            let manifest = host.peer().manifest()?;
+            let to_pull = self.ledger.learn(manifest.missing());
+            self.report.missing = to_pull.len() as u32;
+            self.ledger.save_if_changed()?;
 
-        let info = world.probe()?;
-        memory.set(|c| &mut c.failures, 0);
-        if let Some(watermark) = info.watermark {
-            self.note_write_token(memory, watermark);
+            let queue = self.ledger.ready(to_pull);
+            let end = self.pull(queue)?;
+            self.ledger.pulled(manifest.root());
+            next_tick_ms = self.next_tick_ms(end).filter(|&ms| ms < interval_ms);
         }
-
-        let local_root = world.local_root();
-        if info.root == local_root {
-            memory.clear();
-            memory.set(|c| &mut c.last_root, Some(info.root));
-            return self.report(memory, 0, Counts::default(), End::Drained);
+        self.ledger.save_if_changed()?;
+        self.ledger.fill(&mut self.report);
+        self.report.next_tick_ms = next_tick_ms;
+        let TickReport { applied, missing, .. } = self.report;
+        if applied > 0 {
+            host.info(format_args!("applied {applied} of {missing} missing segments"));
         }
-        // An engine without segments proves that the memory is of another one.
-        let pulled_before = memory.cursor.last_root == Some(info.root) && local_root != Hash::ZERO;
-        if pulled_before && memory.cursor.pending().next().is_none() {
-            return self.report(memory, 0, Counts::default(), End::Drained);
-        }
-
-        let offer = world.manifest()?;
-        let to_pull = memory.learn(&offer);
-        let missing = to_pull.len() as u32;
-        memory.save_if_changed()?;
-
-        let queue = self.queue(memory, to_pull);
-        let (counts, end) = Pull::new(world, self.settings, &self.budget, memory).run(queue)?;
-        if memory.cursor.pending().next().is_none() {
-            memory.set(|c| &mut c.last_root, Some(offer.root));
-        }
-        self.report(memory, missing, counts, end)
+        Ok(())
     }
 
-    /// A peer whose write token grows has a new primary behind it.
-    fn note_write_token(&self, memory: &mut Memory<W>, watermark: Watermark) {
-        let (old, new) = (memory.cursor.write_token, watermark.write_token);
-        if new <= old {
-            return;
+    /// Tries each segment of the queue once. Fails only when the host cannot write.
+    fn pull(&mut self, mut queue: VecDeque<Hash>) -> Result<End, Storage> {
+        let (host, budget) = (self.host, self.budget);
+        let archive = !queue.is_empty() && host.archive_available();
+        let mut pull = Pull::new(host, budget, self.window);
+        let mut unanswered = 0;
+        while let Some(landing) = pull.next(|_| Some((host.peer(), self.ledger.next(&mut queue)?)))
+        {
+            match landing.outcome {
+                Ok(segment) => {
+                    unanswered = 0;
+                    self.apply(landing.hash, &segment, archive)?;
+                }
+                Err(FetchError::Storage) => return Err(Storage),
+                Err(error) => {
+                    unanswered = if error.answered() { 0 } else { unanswered + 1 };
+                    self.failed(landing.hash, error.why(), error.blames_segment());
+                    if unanswered == GIVE_UP_AFTER {
+                        return Ok(End::Blocked);
+                    }
+                }
+            }
+            self.ledger.save_if_due()?;
         }
-        if old > 0 {
-            let (old, new) = (old.to_string(), new.to_string());
-            let message = ["write token grew from ", &old, " to ", &new, ": primary failover"];
-            self.world.log(Level::Warn, &message.concat());
+        // A transfer that had the better part of the tick counts as failed: it must not hold its
+        // place in the window for ever.
+        let now_ms = host.monotonic_ms();
+        for flight in pull.abandon() {
+            if budget.was_long(now_ms.saturating_sub(flight.started_ms)) {
+                self.failed(flight.hash, "not done within the tick", true);
+            }
         }
-        memory.set(|c| &mut c.write_token, new);
+        Ok(pull.end())
     }
 
-    /// The segments that may be tried now. Those that failed before come last, so that they hold up
-    /// no others.
-    fn queue(&self, memory: &mut Memory<W>, mut to_pull: Vec<Hash>) -> Vec<Hash> {
-        let now_ms = self.world.now_ms();
-        to_pull.retain(|hash| memory.wait_ms(hash, self.settings, now_ms).is_none());
-        let (again, mut queue): (Vec<_>, Vec<_>) =
-            to_pull.into_iter().partition(|hash| memory.release(hash));
-        queue.extend(again);
-        queue
-    }
-
-    fn report(
-        &self,
-        memory: &mut Memory<W>,
-        missing: u32,
-        counts: Counts,
-        end: End,
-    ) -> Result<TickReport, Trouble> {
-        memory.save_if_changed()?;
-        if counts.applied > 0 {
-            let (applied, missing) = (counts.applied.to_string(), missing.to_string());
-            let message = ["applied ", &applied, " of ", &missing, " missing segments"];
-            self.world.log(Level::Info, &message.concat());
+    fn apply(&mut self, hash: Hash, segment: &H::Segment, archive: bool) -> Result<(), Storage> {
+        match self.host.apply(segment) {
+            Ok(applied) => {
+                self.report.count(&applied);
+                self.ledger.applied(hash, true);
+                if archive && self.host.upload(segment).is_err() {
+                    self.warn(hash, "the archive did not take it");
+                }
+            }
+            Err(ApplyError::Storage) => return Err(Storage),
+            Err(error @ ApplyError::ClockAhead) => self.failed(hash, error.why(), true),
+            Err(error @ ApplyError::Rejected) => {
+                self.report.failed += 1;
+                self.ledger.rejected(hash);
+                self.warn(hash, error.why());
+            }
         }
-        let cursor = &memory.cursor;
-        let pending = cursor.pending().count() as u32;
-        Ok(TickReport {
-            in_sync: pending == 0,
-            missing,
-            applied: counts.applied,
-            records_written: counts.written,
-            records_skipped: counts.skipped,
-            failed: counts.failed,
-            pending,
-            quarantined: cursor.quarantined() as u32,
-            next_tick_ms: self.next_tick_ms(memory, counts, end),
-        })
+        Ok(())
     }
 
-    /// At once if only the budget ended the tick and the next one will not merely repeat it; else
-    /// when the first failed segment may be tried again, if that is before the interval.
-    fn next_tick_ms(&self, memory: &Memory<W>, counts: Counts, end: End) -> Option<u64> {
+    fn failed(&mut self, hash: Hash, why: &str, blame: bool) {
+        self.report.failed += 1;
+        self.warn(hash, why);
+        if blame && self.ledger.failed(hash) {
+            self.warn(hash, "set aside after too many tries");
+        }
+    }
+
+    fn warn(&self, hash: Hash, what: &str) {
+        self.host.warn(format_args!("segment {}: {what}", hash.short()));
+    }
+
+    /// At once if only a budget, of time or of bytes, ended the tick and the next one will not merely
+    /// repeat it; else when the first segment may be tried again.
+    fn next_tick_ms(&self, end: End) -> Option<u64> {
         match end {
-            End::OutOfTime => (counts.applied + counts.failed > 0).then_some(0),
-            End::GaveUp => None,
-            End::Drained => memory
-                .shortest_wait_ms(self.settings, self.world.now_ms())
-                .filter(|&wait_ms| wait_ms < self.interval_ms),
+            End::OutOfTime | End::OutOfBytes => {
+                (self.report.applied + self.report.failed > 0).then_some(0)
+            }
+            End::Blocked | End::Quiet => None,
+            End::Drained => self.ledger.next_try_ms(),
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The cursor's layout on disk: a policy's only memory from one tick to the next.
+//! The bytes of the default policy's cursor, which databases in the field hold.
 //!
-//! It is a stream of MessagePack values. The first is exactly what the stock loop writes (five
+//! They are a stream of MessagePack values. The first is exactly what the stock loop writes (five
 //! fields in array form, hashes as arrays of integers); that loop reads one value and ignores what
 //! follows, so a database can go from it to this policy and back. Then, only where there is
 //! something to say, come a schema number and an array of what the stock loop does not know. A
@@ -8,11 +8,10 @@
 //!
 //! It is written with `rmp`, the crate under `rmp-serde`: the same bytes, in a fifth of the code.
 
-use std::collections::BTreeMap;
-
 use rmp::{decode, encode};
 
-use crate::world::Hash;
+use crate::segments::{Segments, State};
+use crate::types::Hash;
 
 /// The layout of what follows the stock fields.
 pub const SCHEMA: u32 = 1;
@@ -20,31 +19,21 @@ pub const SCHEMA: u32 = 1;
 /// Most bytes that a pending segment takes: an array header and 32 integers of one or two bytes.
 pub const PENDING_BYTES: usize = 3 + 2 * 32;
 
-/// What is known of one peer.
+/// What is known of one peer; the name is that of the stock loop.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Cursor {
+pub struct PeerCursor {
     /// The root of the last manifest that was pulled completely.
     pub last_root: Option<Hash>,
+    /// When the last tick began, since the Unix epoch.
     pub last_attempt_secs: u64,
+    /// Segments applied so far.
     pub applied_total: u64,
+    /// The highest that the peer showed.
     pub write_token: u64,
     /// Ticks in a row that failed.
     pub failures: u32,
     /// What the peer offers and the engine lacks.
-    pub segments: BTreeMap<Hash, State>,
-}
-
-/// Where one missing segment stands. All but the rejected ones are pending.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum State {
-    /// Not tried yet, or not since its quarantine.
-    New,
-    /// It failed this many times; the time is Unix time in milliseconds.
-    Retry { tries: u32, not_before_ms: u64 },
-    /// It failed too often, and gets another round of tries at this time.
-    Quarantined { until_ms: u64 },
-    /// It can never be applied.
-    Rejected,
+    pub segments: Segments,
 }
 
 /// What to tell the user about a cursor that was read in part or not at all.
@@ -54,34 +43,26 @@ pub type Warning = Option<&'static str>;
 pub struct Room {
     /// How many of the pending segments. The rest is found again in the peer's manifest.
     pub pending: usize,
+    /// Whether to write what the stock loop does not know.
     pub extension: bool,
 }
 
 impl Room {
+    /// The whole cursor.
     pub const ALL: Room = Room { pending: usize::MAX, extension: true };
 }
 
-impl Cursor {
-    /// The segments still to pull, in the order of their hashes.
-    pub fn pending(&self) -> impl Iterator<Item = &Hash> {
-        self.segments.iter().filter(|(_, state)| **state != State::Rejected).map(|(hash, _)| hash)
-    }
-
-    pub fn quarantined(&self) -> usize {
-        let quarantined = |state: &&State| matches!(state, State::Quarantined { .. });
-        self.segments.values().filter(quarantined).count()
-    }
-
+impl PeerCursor {
     /// The segments that failed, and how.
     fn failed(&self) -> impl Iterator<Item = (&Hash, &State)> {
         self.segments.iter().filter(|(_, state)| **state != State::New)
     }
 
     /// Reads whatever it can; what it cannot read is as if it had never been written.
-    pub fn decode(mut bytes: &[u8]) -> (Cursor, Warning) {
+    pub fn decode(mut bytes: &[u8]) -> (PeerCursor, Warning) {
         let Some(mut cursor) = read_stock(&mut bytes) else {
             let warning = "the cursor is undecodable; starting from an empty one";
-            return (Cursor::default(), Some(warning));
+            return (PeerCursor::default(), Some(warning));
         };
         if bytes.is_empty() {
             return (cursor, None);
@@ -101,7 +82,7 @@ impl Cursor {
     /// The whole cursor, or as much of it as `room` allows. None is not expected: writing to memory
     /// does not fail.
     pub fn encode(&self, room: &Room) -> Option<Vec<u8>> {
-        let pending = self.pending().count().min(room.pending);
+        let pending = self.segments.pending().count().min(room.pending);
         let mut bytes = Vec::with_capacity(256 + pending * PENDING_BYTES);
         let out = &mut bytes;
         encode::write_array_len(out, 5).ok()?;
@@ -110,7 +91,7 @@ impl Cursor {
             None => encode::write_array_len(out, 0).ok().map(|_| ())?,
         }
         encode::write_array_len(out, pending as u32).ok()?;
-        self.pending().take(pending).try_for_each(|hash| write_stock_hash(out, hash))?;
+        self.segments.pending().take(pending).try_for_each(|hash| write_stock_hash(out, hash))?;
         for number in [self.last_attempt_secs, self.applied_total, self.write_token] {
             encode::write_uint(out, number).ok()?;
         }
@@ -154,15 +135,15 @@ fn write_stock_hash(out: &mut Vec<u8>, hash: &Hash) -> Option<()> {
 }
 
 /// Older files of the stock loop lack the write token.
-fn read_stock(bytes: &mut &[u8]) -> Option<Cursor> {
+fn read_stock(bytes: &mut &[u8]) -> Option<PeerCursor> {
     let fields = decode::read_array_len(bytes).ok()?;
     if !(4..=5).contains(&fields) {
         return None;
     }
-    let mut cursor = Cursor { last_root: read_stock_hash(bytes)?, ..Cursor::default() };
+    let mut cursor = PeerCursor { last_root: read_stock_hash(bytes)?, ..PeerCursor::default() };
     for _ in 0..decode::read_array_len(bytes).ok()? {
         if let Some(hash) = read_stock_hash(bytes)? {
-            cursor.segments.insert(hash, State::New);
+            cursor.segments.extend([(hash, State::New)]);
         }
     }
     cursor.last_attempt_secs = read(bytes)?;
@@ -216,5 +197,5 @@ fn read_len(bytes: &mut &[u8], expected: u32) -> Option<()> {
 }
 
 #[cfg(test)]
-#[path = "cursor_tests.rs"]
+#[path = "stock_tests.rs"]
 mod tests;

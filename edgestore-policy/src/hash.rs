@@ -1,11 +1,12 @@
 //! Hashes as bytes and as words: the contract passes four big-endian words, a cursor holds 32 bytes.
 
-use crate::world::Hash;
+use crate::types::Hash;
 
 impl Hash {
     /// The root of an engine without segments.
     pub const ZERO: Hash = Hash { a: 0, b: 0, c: 0, d: 0 };
 
+    /// Most significant byte first.
     pub fn to_bytes(self) -> [u8; 32] {
         let mut bytes = [0; 32];
         for (chunk, word) in bytes.chunks_exact_mut(8).zip([self.a, self.b, self.c, self.d]) {
@@ -26,6 +27,35 @@ impl Hash {
     pub fn short(self) -> String {
         let digit = |shift: u32| char::from(b"0123456789abcdef"[(self.a >> shift) as usize & 15]);
         (0..8).map(|i| digit(60 - 4 * i)).collect()
+    }
+}
+
+/// As 32 bytes.
+#[cfg(feature = "serde")]
+impl serde::Serialize for Hash {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.to_bytes())
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for Hash {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Hash, D::Error> {
+        struct Bytes;
+
+        impl serde::de::Visitor<'_> for Bytes {
+            type Value = Hash;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("the 32 bytes of a hash")
+            }
+
+            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Hash, E> {
+                Hash::from_bytes(bytes).ok_or_else(|| E::invalid_length(bytes.len(), &self))
+            }
+        }
+
+        deserializer.deserialize_bytes(Bytes)
     }
 }
 
