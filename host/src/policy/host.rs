@@ -18,76 +18,86 @@ impl types::Host for State {}
 
 impl peers::Host for State {
     fn all(&mut self) -> wasmtime::Result<Vec<Resource<PeerHandle>>> {
-        let (table, tick) = self.parts()?;
-        let peers = 0..tick.services.peers.len();
-        peers.map(|peer| handle(table, PeerHandle(peer))).collect()
+        self.call("peers.all", (), |state, ()| {
+            let (table, tick) = state.parts()?;
+            let peers = 0..tick.services.peers.len();
+            peers.map(|peer| handle(table, PeerHandle(peer))).collect()
+        })
     }
 }
 
 impl peers::HostPeer for State {
     fn id(&mut self, peer: Resource<PeerHandle>) -> wasmtime::Result<String> {
-        let (table, tick) = self.parts()?;
-        let peer = table.get(&peer)?.0;
-        Ok(tick.services.peers[peer].id().to_owned())
+        self.call("peer.id", peer, |state, peer| {
+            let (table, tick) = state.parts()?;
+            let peer = table.get(&peer)?.0;
+            Ok(tick.services.peers[peer].id().to_owned())
+        })
     }
 
     fn load(&mut self, peer: Resource<PeerHandle>) -> wasmtime::Result<u32> {
-        let (table, tick) = self.parts()?;
-        let peer = table.get(&peer)?.0;
-        Ok(tick.services.peers[peer].load())
+        self.call("peer.load", peer, |state, peer| {
+            let (table, tick) = state.parts()?;
+            let peer = table.get(&peer)?.0;
+            Ok(tick.services.peers[peer].load())
+        })
     }
 
     fn probe(
         &mut self,
         peer: Resource<PeerHandle>,
     ) -> wasmtime::Result<Result<peers::RootInfo, types::PeerError>> {
-        let (table, tick) = self.parts()?;
-        let peer = table.get(&peer)?.0;
-        let id = tick.services.peers[peer].id().to_owned();
-        let answer = tick.ask(peer, move |transport| {
-            let root = transport.root()?;
-            // It is for information only.
-            let watermark = transport.watermark().unwrap_or_else(|error| {
-                tracing::debug!(peer = id, %error, "no watermark");
-                None
+        self.call("peer.probe", peer, |state, peer| {
+            let (table, tick) = state.parts()?;
+            let peer = table.get(&peer)?.0;
+            let id = tick.services.peers[peer].id().to_owned();
+            let answer = tick.ask(peer, move |transport| {
+                let root = transport.root()?;
+                // It is for information only.
+                let watermark = transport.watermark().unwrap_or_else(|error| {
+                    tracing::debug!(peer = id, %error, "no watermark");
+                    None
+                });
+                Ok((root, watermark))
             });
-            Ok((root, watermark))
-        });
-        let answer = answer.map_err(|stop| self.stopped(stop))?;
-        Ok(answer.map(|(root, watermark)| peers::RootInfo {
-            root: root.into(),
-            watermark: watermark.map(|watermark| peers::Watermark {
-                confirmed_lsn: watermark.confirmed_lsn,
-                write_token: watermark.write_token,
-            }),
-        }))
+            let answer = answer.map_err(|stop| state.stopped(stop))?;
+            Ok(answer.map(|(root, watermark)| peers::RootInfo {
+                root: root.into(),
+                watermark: watermark.map(|watermark| peers::Watermark {
+                    confirmed_lsn: watermark.confirmed_lsn,
+                    write_token: watermark.write_token,
+                }),
+            }))
+        })
     }
 
     fn manifest(
         &mut self,
         peer: Resource<PeerHandle>,
     ) -> wasmtime::Result<Result<Resource<Manifest>, types::PeerError>> {
-        let (table, tick) = self.parts()?;
-        let peer = table.get(&peer)?.0;
-        if tick.manifests >= MANIFESTS {
-            wasmtime::bail!("holds more than {MANIFESTS} manifests; drop those not needed");
-        }
-        let answer = tick.ask(peer, |transport| transport.manifest());
-        let segments = match answer.map_err(|stop| self.stopped(stop))? {
-            Ok(segments) => segments,
-            Err(error) => return Ok(Err(error)),
-        };
-        let (table, tick) = self.parts()?;
-        let hashes = segments.iter().map(|segment| segment.hash);
-        let root = Hash::root(hashes.clone());
-        let listed = tick.listed.entry(peer).or_default();
-        listed.extend(hashes);
-        if listed.len() > LISTED {
-            wasmtime::bail!("more than {LISTED} segments in the manifests of one tick");
-        }
-        let manifest = handle(table, Manifest { segments, root })?;
-        tick.manifests += 1;
-        Ok(Ok(manifest))
+        self.call("peer.manifest", peer, |state, peer| {
+            let (table, tick) = state.parts()?;
+            let peer = table.get(&peer)?.0;
+            if tick.manifests >= MANIFESTS {
+                wasmtime::bail!("holds more than {MANIFESTS} manifests; drop those not needed");
+            }
+            let answer = tick.ask(peer, |transport| transport.manifest());
+            let segments = match answer.map_err(|stop| state.stopped(stop))? {
+                Ok(segments) => segments,
+                Err(error) => return Ok(Err(error)),
+            };
+            let (table, tick) = state.parts()?;
+            let hashes = segments.iter().map(|segment| segment.hash);
+            let root = Hash::root(hashes.clone());
+            let listed = tick.listed.entry(peer).or_default();
+            listed.extend(hashes);
+            if listed.len() > LISTED {
+                wasmtime::bail!("more than {LISTED} segments in the manifests of one tick");
+            }
+            let manifest = handle(table, Manifest { segments, root })?;
+            tick.manifests += 1;
+            Ok(Ok(manifest))
+        })
     }
 
     fn start_fetch(
@@ -95,21 +105,25 @@ impl peers::HostPeer for State {
         peer: Resource<PeerHandle>,
         hash: types::Hash,
     ) -> wasmtime::Result<Result<Resource<Transfer>, types::FetchError>> {
-        let (table, tick) = self.parts()?;
-        let peer = table.get(&peer)?.0;
-        match start_fetch(tick, peer, hash.into()) {
-            Ok(transfer) => {
-                let transfer = handle(table, transfer)?;
-                tick.transfers += 1;
-                Ok(Ok(transfer))
+        self.call("peer.start-fetch", (peer, hash), |state, (peer, hash)| {
+            let (table, tick) = state.parts()?;
+            let peer = table.get(&peer)?.0;
+            match start_fetch(tick, peer, hash.into()) {
+                Ok(transfer) => {
+                    let transfer = handle(table, transfer)?;
+                    tick.transfers += 1;
+                    Ok(Ok(transfer))
+                }
+                Err(error) => Ok(Err(error)),
             }
-            Err(error) => Ok(Err(error)),
-        }
+        })
     }
 
     fn drop(&mut self, peer: Resource<PeerHandle>) -> wasmtime::Result<()> {
-        self.table.delete(peer)?;
-        Ok(())
+        self.call("peer.drop", peer, |state, peer| {
+            state.table.delete(peer)?;
+            Ok(())
+        })
     }
 }
 
@@ -144,39 +158,50 @@ fn start_fetch(tick: &mut Tick, peer: usize, hash: Hash) -> Result<Transfer, typ
 
 impl peers::HostManifest for State {
     fn length(&mut self, manifest: Resource<Manifest>) -> wasmtime::Result<u32> {
-        let length = self.table.get(&manifest)?.segments.len();
-        Ok(length.try_into().unwrap_or(u32::MAX))
+        self.call("manifest.length", manifest, |state, manifest| {
+            let length = state.table.get(&manifest)?.segments.len();
+            Ok(length.try_into().unwrap_or(u32::MAX))
+        })
     }
 
     fn root(&mut self, manifest: Resource<Manifest>) -> wasmtime::Result<types::Hash> {
-        Ok(self.table.get(&manifest)?.root.into())
+        self.call("manifest.root", manifest, |state, manifest| {
+            Ok(state.table.get(&manifest)?.root.into())
+        })
     }
 
     fn missing(
         &mut self,
         manifest: Resource<Manifest>,
     ) -> wasmtime::Result<Vec<types::SegmentRef>> {
-        let (table, tick) = self.parts()?;
-        let segments = &table.get(&manifest)?.segments;
-        let hashes: Vec<Hash> = segments.iter().map(|segment| segment.hash).collect();
-        let missing: HashSet<Hash> = tick.services.engine.missing(&hashes).into_iter().collect();
-        let is_missing = |segment: &&SegmentRef| missing.contains(&segment.hash);
-        Ok(segments.iter().filter(is_missing).map(|&segment| segment.into()).collect())
+        self.call("manifest.missing", manifest, |state, manifest| {
+            let (table, tick) = state.parts()?;
+            let segments = &table.get(&manifest)?.segments;
+            let hashes: Vec<Hash> = segments.iter().map(|segment| segment.hash).collect();
+            let missing: HashSet<Hash> =
+                tick.services.engine.missing(&hashes).into_iter().collect();
+            let is_missing = |segment: &&SegmentRef| missing.contains(&segment.hash);
+            Ok(segments.iter().filter(is_missing).map(|&segment| segment.into()).collect())
+        })
     }
 
     fn keys(
         &mut self,
         manifest: Resource<Manifest>,
-        _hash: types::Hash,
+        hash: types::Hash,
     ) -> wasmtime::Result<Option<types::KeyRange>> {
-        self.table.get(&manifest)?;
-        Ok(None)
+        self.call("manifest.keys", (manifest, hash), |state, (manifest, _)| {
+            state.table.get(&manifest)?;
+            Ok(None)
+        })
     }
 
     fn drop(&mut self, manifest: Resource<Manifest>) -> wasmtime::Result<()> {
-        self.table.delete(manifest)?;
-        self.tick()?.manifests -= 1;
-        Ok(())
+        self.call("manifest.drop", manifest, |state, manifest| {
+            state.table.delete(manifest)?;
+            state.tick()?.manifests -= 1;
+            Ok(())
+        })
     }
 }
 
@@ -186,58 +211,70 @@ impl transfers::Host for State {
         transfers: Vec<Resource<Transfer>>,
         timeout_ms: u64,
     ) -> wasmtime::Result<Option<u32>> {
-        let (table, tick) = self.parts()?;
-        let mut slots = Vec::with_capacity(transfers.len());
-        for (position, transfer) in (0..).zip(&transfers) {
-            let transfer = table.get(transfer)?;
-            if transfer.download.is_some() {
-                slots.push((position, &transfer.slot));
-            }
-        }
-        if slots.is_empty() {
-            return Ok(None);
-        }
-        let waited = tick.wait(Duration::from_millis(timeout_ms), || {
-            slots.iter().find(|(_, slot)| slot.is_done()).map(|(position, _)| *position)
-        });
-        waited.map_err(|stop| self.stopped(stop))
+        self.call(
+            "transfers.wait-any",
+            (transfers, timeout_ms),
+            |state, (transfers, timeout_ms)| {
+                let (table, tick) = state.parts()?;
+                let mut slots = Vec::with_capacity(transfers.len());
+                for (position, transfer) in (0..).zip(&transfers) {
+                    let transfer = table.get(transfer)?;
+                    if transfer.download.is_some() {
+                        slots.push((position, &transfer.slot));
+                    }
+                }
+                if slots.is_empty() {
+                    return Ok(None);
+                }
+                let waited = tick.wait(Duration::from_millis(timeout_ms), || {
+                    slots.iter().find(|(_, slot)| slot.is_done()).map(|(position, _)| *position)
+                });
+                waited.map_err(|stop| state.stopped(stop))
+            },
+        )
     }
 }
 
 impl transfers::HostTransfer for State {
     fn hash(&mut self, transfer: Resource<Transfer>) -> wasmtime::Result<types::Hash> {
-        Ok(self.table.get(&transfer)?.hash.into())
+        self.call("transfer.hash", transfer, |state, transfer| {
+            Ok(state.table.get(&transfer)?.hash.into())
+        })
     }
 
     fn take(
         &mut self,
         transfer: Resource<Transfer>,
     ) -> wasmtime::Result<Result<Resource<Segment>, types::FetchError>> {
-        let (table, tick) = self.parts()?;
-        let transfer = table.get_mut(&transfer)?;
-        let Some(outcome) = transfer.slot.take() else {
-            return Ok(Err(types::FetchError::NotReady));
-        };
-        let download = transfer.download.take();
-        tick.transfers -= 1;
-        let (peer, hash) = (transfer.peer, transfer.hash);
-        match outcome.unwrap_or_else(|| Err(lost().into())) {
-            Ok(staged) => {
-                let (size, content) = (staged.len(), Content::Staged(staged));
-                let segment = handle(table, Segment { hash, size, content, download })?;
-                tick.staged += 1;
-                Ok(Ok(segment))
+        self.call("transfer.take", transfer, |state, transfer| {
+            let (table, tick) = state.parts()?;
+            let transfer = table.get_mut(&transfer)?;
+            let Some(outcome) = transfer.slot.take() else {
+                return Ok(Err(types::FetchError::NotReady));
+            };
+            let download = transfer.download.take();
+            tick.transfers -= 1;
+            let (peer, hash) = (transfer.peer, transfer.hash);
+            match outcome.unwrap_or_else(|| Err(lost().into())) {
+                Ok(staged) => {
+                    let (size, content) = (staged.len(), Content::Staged(staged, download));
+                    let segment = handle(table, Segment { hash, size, content })?;
+                    tick.staged += 1;
+                    Ok(Ok(segment))
+                }
+                Err(error) => Ok(Err(fetch_failed(tick, peer, hash, &error))),
             }
-            Err(error) => Ok(Err(fetch_failed(tick, peer, hash, &error))),
-        }
+        })
     }
 
     fn drop(&mut self, transfer: Resource<Transfer>) -> wasmtime::Result<()> {
-        let transfer = self.table.delete(transfer)?;
-        if transfer.download.is_some() {
-            self.tick()?.transfers -= 1;
-        }
-        Ok(())
+        self.call("transfer.drop", transfer, |state, transfer| {
+            let transfer = state.table.delete(transfer)?;
+            if transfer.download.is_some() {
+                state.tick()?.transfers -= 1;
+            }
+            Ok(())
+        })
     }
 }
 
@@ -267,18 +304,22 @@ fn fetch_failed(tick: &mut Tick, peer: usize, hash: Hash, error: &FetchError) ->
 
 impl transfers::HostSegment for State {
     fn hash(&mut self, segment: Resource<Segment>) -> wasmtime::Result<types::Hash> {
-        Ok(self.table.get(&segment)?.hash.into())
+        self.call("segment.hash", segment, |state, segment| {
+            Ok(state.table.get(&segment)?.hash.into())
+        })
     }
 
     fn size(&mut self, segment: Resource<Segment>) -> wasmtime::Result<u64> {
-        Ok(self.table.get(&segment)?.size)
+        self.call("segment.size", segment, |state, segment| Ok(state.table.get(&segment)?.size))
     }
 
     fn drop(&mut self, segment: Resource<Segment>) -> wasmtime::Result<()> {
-        let segment = self.table.delete(segment)?;
-        if matches!(segment.content, Content::Staged(_)) {
-            self.tick()?.staged -= 1;
-        }
-        Ok(())
+        self.call("segment.drop", segment, |state, segment| {
+            let segment = state.table.delete(segment)?;
+            if matches!(segment.content, Content::Staged(..)) {
+                state.tick()?.staged -= 1;
+            }
+            Ok(())
+        })
     }
 }

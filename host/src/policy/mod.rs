@@ -8,6 +8,7 @@
 //! is a [`LoadError`] or a [`TickError`] that says so in the user's words.
 
 mod bindings;
+mod call;
 mod check;
 mod downloads;
 mod error;
@@ -29,6 +30,7 @@ mod testing;
 mod tests;
 mod trap;
 mod wait;
+mod words;
 
 pub use downloads::Downloads;
 pub use error::{LoadError, TickError};

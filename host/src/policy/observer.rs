@@ -9,7 +9,7 @@ pub struct HostCall<'a> {
     pub name: &'static str,
     /// The arguments in words; empty when there are none to tell.
     pub arguments: &'a str,
-    /// What the policy was told, in words.
+    /// What the policy was told, in words; empty when it was told nothing.
     pub outcome: &'a str,
     /// Since the tick began, when the call was made.
     pub at: Duration,

@@ -57,13 +57,15 @@ pub struct Segment {
     pub(super) hash: Hash,
     pub(super) size: u64,
     pub(super) content: Content,
-    /// As long as the bytes are here, the segment counts as being fetched.
-    pub(super) download: Option<Download>,
 }
 
 /// What is left of a segment's bytes.
 pub(super) enum Content {
-    Staged(StagedSegment),
+    /// As long as they are here, the segment counts as being fetched.
+    Staged(
+        StagedSegment,
+        #[expect(dead_code, reason = "it counts until it is dropped")] Option<Download>,
+    ),
     /// They are the engine's now.
     Applied,
     /// They are no segment, and gone.

@@ -109,6 +109,9 @@ pub(super) struct Tick {
     /// Of the cursor.
     pub(super) layout: CursorLayout,
     pub(super) random: fastrand::Rng,
+    pub(super) start: Instant,
+    /// Calls into the host.
+    pub(super) calls: u64,
     /// Last answer of `monotonic-ms`.
     pub(super) monotonic_ms: u64,
     /// What each peer's manifests list, by the peer's position.
@@ -133,7 +136,7 @@ pub(super) struct Tick {
 
 impl Tick {
     fn new(limits: Limits, layout: CursorLayout, services: Services) -> Self {
-        let bell = Arc::new(Bell::default());
+        let (bell, start) = (Arc::new(Bell::default()), Instant::now());
         for peer in &services.peers {
             peer.watch(&bell);
         }
@@ -141,6 +144,8 @@ impl Tick {
             policy: layout.policy.clone(),
             layout,
             random: fastrand::Rng::with_seed(services.seed),
+            start,
+            calls: 0,
             monotonic_ms: 0,
             listed: HashMap::new(),
             transfers: 0,
@@ -151,7 +156,7 @@ impl Tick {
             peer_failed: false,
             peer_failure: None,
             storage_failure: None,
-            budget_end: after(Instant::now(), limits.budget()),
+            budget_end: after(start, limits.budget()),
             quota: Quota::new(limits.log_lines),
             services,
             limits,

@@ -1,0 +1,36 @@
+//! The one way of a policy's calls into the host: each is counted, and told to whoever watches.
+
+use std::time::Instant;
+
+use super::HostCall;
+use super::log::printable;
+use super::state::State;
+use super::words::Words;
+
+impl State {
+    /// Runs what an import does. `name` is that of [`HostCall::name`].
+    pub(super) fn call<A: Words, R: Words>(
+        &mut self,
+        name: &'static str,
+        arguments: A,
+        run: impl FnOnce(&mut Self, A) -> wasmtime::Result<R>,
+    ) -> wasmtime::Result<R> {
+        let tick = self.tick()?;
+        tick.calls += 1;
+        let Some(observer) = tick.services.observer.clone() else {
+            return run(self, arguments);
+        };
+        let at = tick.start.elapsed();
+        // Now, for a handle means nothing once it is dropped.
+        let told = arguments.words(self);
+        let start = Instant::now();
+        let result = run(self, arguments);
+        let took = start.elapsed();
+        let outcome = match &result {
+            Ok(outcome) => outcome.words(self),
+            Err(error) => format!("ends the tick: {}", printable(&error.to_string())),
+        };
+        observer.called(&HostCall { name, arguments: &told, outcome: &outcome, at, took });
+        result
+    }
+}
