@@ -63,7 +63,7 @@ pub struct Segment {
 pub(super) enum Content {
     /// As long as they are here, the segment counts as being fetched.
     Staged(
-        StagedSegment,
+        Box<StagedSegment>,
         #[expect(dead_code, reason = "it counts until it is dropped")] Option<Download>,
     ),
     /// They are the engine's now.
