@@ -257,7 +257,8 @@ impl transfers::HostTransfer for State {
             let (peer, hash) = (transfer.peer, transfer.hash);
             match outcome.unwrap_or_else(|| Err(lost().into())) {
                 Ok(staged) => {
-                    let (size, content) = (staged.len(), Content::Staged(Box::new(staged), download));
+                    let (size, content) =
+                        (staged.len(), Content::Staged(Box::new(staged), download));
                     let segment = handle(table, Segment { hash, size, content })?;
                     tick.staged += 1;
                     Ok(Ok(segment))

@@ -39,6 +39,7 @@ pub use limits::Limits;
 pub use load::PolicyEngine;
 pub use observer::{HostCall, Observer};
 pub use peer::Peer;
+pub(crate) use rehearsal::TRIAL_FOLDER;
 pub use rehearsal::{Rehearsal, RehearsalError, rehearse};
 pub use services::{
     Archive, Clock, Context, CursorLayout, CursorStore, Reason, Services, SystemClock, TickReport,

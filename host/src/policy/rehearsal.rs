@@ -24,6 +24,9 @@ use crate::protocol::{FetchError, PeerError, PeerTransport, SegmentRef};
 const SEGMENTS: u8 = 4;
 const RECORDS: u8 = 10;
 
+/// How the name of a database begins that is thrown away.
+pub(crate) const TRIAL_FOLDER: &str = ".trial-";
+
 /// Longest time of the tick. There is next to nothing to do.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -60,7 +63,8 @@ pub fn rehearse(
     observer: Option<Arc<dyn Observer>>,
 ) -> Result<Rehearsal, RehearsalError> {
     let stage = |error: &dyn std::fmt::Display| RehearsalError::Stage(error.to_string());
-    let dir = tempfile::Builder::new().prefix(".trial-").tempdir_in(dir).map_err(|e| stage(&e))?;
+    let dir =
+        tempfile::Builder::new().prefix(TRIAL_FOLDER).tempdir_in(dir).map_err(|e| stage(&e))?;
     let (peer, engine) = cast(dir.path()).map_err(|error| stage(&error))?;
     let offered = peer.segments.keys().filter(|hash| !engine.has(hash)).count();
     let hashes: Vec<_> = peer.segments.keys().copied().collect();

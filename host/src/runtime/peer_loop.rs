@@ -13,6 +13,10 @@ use crate::policy::{
     Archive, Clock, Context, Downloads, Observer, Peer, Reason, Services, TickError, TickReport,
 };
 
+/// Before a policy on probation is ticked again that has failed by its own fault: a bad one is to be
+/// found out soon.
+const TRIAL_RETRY: Duration = Duration::from_secs(1);
+
 /// What the loops of all peers share.
 pub(super) struct Shared {
     pub(super) engine: Arc<Engine>,
@@ -92,7 +96,10 @@ impl PeerLoop {
                 if !matches!(result, Err(TickError::Storage(_))) {
                     last = Some(turn.generation);
                 }
-                let due = schedule.after(&result, fastrand::u64(..));
+                let mut due = schedule.after(&result, fastrand::u64(..));
+                if turn.probation && matches!(&result, Err(error) if error.blames_policy()) {
+                    due.wait = due.wait.min(TRIAL_RETRY);
+                }
                 reason = due.reason;
                 this.ended(&result, schedule.failures(), Some(due.wait));
             }
@@ -160,7 +167,10 @@ impl PeerLoop {
         let start = Instant::now();
         if first {
             let hash = turn.policy.hash();
-            shared.cursors.enter(self.id(), &hash, turn.probation).map_err(|error| {
+            let entered = shared
+                .cursors
+                .enter(self.id(), &hash, turn.probation, &|other| shared.policies.is_good(other));
+            entered.map_err(|error| {
                 TickError::Storage(format!("can't ready the cursor for the policy: {error}"))
             })?;
         }

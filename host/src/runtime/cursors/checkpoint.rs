@@ -13,16 +13,26 @@ const BEFORE: &str = "before-";
 
 impl CursorFiles {
     /// To be called before the first tick of a policy for this peer, while no tick of the peer runs:
-    /// undoes what other policies did in their probation, and notes the cursor where this one is in
-    /// its own. May be called again.
+    /// undoes what other policies did in their probation, unless they turned out to be good, and
+    /// notes the cursor where this one is in its own. May be called again.
     ///
     /// # Errors
     /// When a file can't be read or written; then the policy must not be ticked.
-    pub fn enter(&self, peer: &str, policy: &Hash, probation: bool) -> io::Result<()> {
+    pub fn enter(
+        &self,
+        peer: &str,
+        policy: &Hash,
+        probation: bool,
+        is_good: &dyn Fn(&Hash) -> bool,
+    ) -> io::Result<()> {
         let path = self.path(peer)?;
         let own = self.checkpoint(&path, policy);
         for other in self.checkpoints(|name| name.starts_with(&prefix(peer)))? {
-            if other != own {
+            let by = other.extension().unwrap_or_default().to_string_lossy();
+            let by = by.strip_prefix(BEFORE).and_then(|hash| hash.parse().ok());
+            if by.is_some_and(|by| is_good(&by)) && other != own {
+                self.remove(&other)?;
+            } else if other != own {
                 self.put_back(&path, &other)?;
                 self.owners().remove(peer);
                 tracing::info!(peer, "the cursor is what it was before the last policy");
@@ -104,6 +114,10 @@ mod tests {
         CursorLayout { policy: "mine".into(), schema: 1 }
     }
 
+    fn none(_: &Hash) -> bool {
+        false
+    }
+
     #[test]
     fn a_rollback_finds_the_cursor_as_it_was_and_a_good_policy_keeps_its_own() {
         let db = tempfile::tempdir().unwrap();
@@ -111,21 +125,27 @@ mod tests {
         let (good, bad, better) = (Hash::of(b"good"), Hash::of(b"bad"), Hash::of(b"better"));
         let value = |cursors: &CursorFiles| cursors.load("a", &layout()).unwrap();
 
-        cursors.enter("a", &good, false).unwrap();
+        cursors.enter("a", &good, false, &none).unwrap();
         cursors.store("a", &layout(), b"true").unwrap();
-        cursors.enter("a", &bad, true).unwrap();
+        cursors.enter("a", &bad, true, &none).unwrap();
         cursors.store("a", &layout(), b"a lie").unwrap();
         // As after a restart in the midst of its probation.
-        CursorFiles::open(db.path()).unwrap().enter("a", &bad, true).unwrap();
+        CursorFiles::open(db.path()).unwrap().enter("a", &bad, true, &none).unwrap();
         assert_eq!(value(&cursors).unwrap(), b"a lie");
-        cursors.enter("a", &good, false).unwrap();
+        cursors.enter("a", &good, false, &none).unwrap();
         assert_eq!(value(&cursors).unwrap(), b"true");
 
-        cursors.enter("a", &better, true).unwrap();
+        cursors.enter("a", &better, true, &none).unwrap();
         cursors.store("a", &layout(), b"still true").unwrap();
         cursors.keep(&better).unwrap();
-        cursors.enter("a", &good, false).unwrap();
+        cursors.enter("a", &good, false, &none).unwrap();
         assert_eq!(value(&cursors).unwrap(), b"still true");
+
+        // It turned out to be good while the peer was on its way to note the cursor.
+        cursors.enter("a", &better, true, &none).unwrap();
+        cursors.store("a", &layout(), b"newer").unwrap();
+        cursors.enter("a", &good, false, &|hash| *hash == better).unwrap();
+        assert_eq!(value(&cursors).unwrap(), b"newer");
         assert_eq!(std::fs::read_dir(db.path().join("sync")).unwrap().count(), 1);
     }
 
@@ -134,10 +154,10 @@ mod tests {
         let db = tempfile::tempdir().unwrap();
         let cursors = CursorFiles::open(db.path()).unwrap();
         let (good, bad) = (Hash::of(b"good"), Hash::of(b"bad"));
-        cursors.enter("a", &bad, true).unwrap();
+        cursors.enter("a", &bad, true, &none).unwrap();
         cursors.store("a", &layout(), b"a lie").unwrap();
-        cursors.enter("b", &good, false).unwrap();
-        cursors.enter("a", &good, false).unwrap();
+        cursors.enter("b", &good, false, &none).unwrap();
+        cursors.enter("a", &good, false, &none).unwrap();
         assert_eq!(cursors.load("a", &layout()).unwrap(), None);
     }
 
@@ -146,14 +166,14 @@ mod tests {
         let db = tempfile::tempdir().unwrap();
         let cursors = CursorFiles::open(db.path()).unwrap();
         let policies = [b"good", b"bad1", b"bad2"].map(|name| Hash::of(name));
-        cursors.enter("a", &policies[0], false).unwrap();
+        cursors.enter("a", &policies[0], false, &none).unwrap();
         cursors.store("a", &layout(), b"true").unwrap();
         for bad in &policies[1..] {
-            cursors.enter("a", bad, true).unwrap();
+            cursors.enter("a", bad, true, &none).unwrap();
             assert_eq!(cursors.load("a", &layout()).unwrap().unwrap(), b"true");
             cursors.store("a", &layout(), b"a lie").unwrap();
         }
-        cursors.enter("a", &policies[0], false).unwrap();
+        cursors.enter("a", &policies[0], false, &none).unwrap();
         assert_eq!(cursors.load("a", &layout()).unwrap().unwrap(), b"true");
     }
 }

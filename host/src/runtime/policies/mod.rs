@@ -294,6 +294,11 @@ impl Policies {
         }
     }
 
+    /// Whether the policy with this hash is known to be good.
+    pub(super) fn is_good(&self, hash: &Hash) -> bool {
+        self.current().saved.is_good(Choice::Stored(*hash))
+    }
+
     pub(super) fn state(&self) -> PolicyState {
         let current = self.current();
         let probation = current.trial.as_ref().map(|trial| Probation {

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Hash;
 use crate::disk::{Disk, temporary};
+use crate::policy::TRIAL_FOLDER;
 
 /// Good policies that are kept, beside the built-in one.
 const KEPT: usize = 8;
@@ -121,6 +122,9 @@ impl PolicyStore {
         for name in disk.list(&dir)? {
             if name.to_string_lossy().starts_with(TEMPORARY) {
                 disk.remove(&dir.join(name))?;
+            } else if name.to_string_lossy().starts_with(TRIAL_FOLDER) {
+                // No more than room is lost where it stays.
+                let _ = std::fs::remove_dir_all(dir.join(name));
             }
         }
         Ok(Self { dir, disk })
