@@ -3,15 +3,18 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use edgestore::{EdgestoreConfig, Engine as StockEngine};
 use edgestore_host::engine::Engine;
+use edgestore_host::protocol::{ClientLimits, HttpPeer, PeerTransport as _};
 use edgestore_host::{Hash, Host};
 use edgestore_host_tests::{
-    StockNode, dump, localhost, open, pull, put, segment, serve, stock_entries, tombstone,
-    wait_until,
+    StockNode, dump, fake_peer, localhost, open, pull, put, segment, serve, stock_entries,
+    tombstone, wait_until,
 };
 use edgestore_repl::{AntiEntropyLoop, PeerCursor};
 
@@ -105,6 +108,57 @@ fn a_stock_loop_pulls_from_a_host_and_reads_every_key() {
         };
         assert_eq!(stock.get(b"ns", &i.to_be_bytes()).unwrap(), expected, "key {i}");
     }
+}
+
+/// Between the two is a proxy that tells what is asked for.
+#[test]
+fn a_stock_server_is_asked_for_version_2_once_and_pulled_from_by_version_1() {
+    let dir = tempfile::tempdir().unwrap();
+    let primary = StockNode::serve(&dir.path().join("stock"), fill);
+    let (url, paths) = recording_proxy(&primary.url);
+    let peer = HttpPeer::new(&url, ClientLimits::default()).unwrap();
+    for manifests in 1..=3 {
+        let manifest = peer.manifest().unwrap();
+        assert_eq!(manifest.len(), 4);
+        assert!(manifest.iter().all(|segment| segment.info.is_none()));
+        let asked =
+            |path: &str| paths.lock().unwrap().iter().filter(|asked| *asked == path).count();
+        assert_eq!((asked("/v2/segments"), asked("/segments")), (1, manifests));
+    }
+
+    // And so does a whole host, tick after tick.
+    paths.lock().unwrap().clear();
+    let engine = open(&dir.path().join("ours"));
+    let host = Host::builder(Arc::clone(&engine))
+        .peer("stock", &url)
+        .interval(Duration::from_millis(50))
+        .start()
+        .unwrap();
+    wait_until("the host has pulled", || engine.root() == primary.root());
+    for i in 0..3_u8 {
+        primary.engine.lock().unwrap().put(b"ns", &[i], b"later").unwrap();
+        primary.engine.lock().unwrap().flush_to_segments().unwrap();
+        wait_until("the host has pulled again", || engine.root() == primary.root());
+    }
+    host.shutdown();
+    let paths = paths.lock().unwrap();
+    let asked = |path: &str| paths.iter().filter(|asked| *asked == path).count();
+    assert_eq!(asked("/v2/segments"), 1);
+    assert!(asked("/segments") >= 4, "{paths:?}");
+}
+
+/// Hands requests on to a server; returns its URL, and the paths that it was asked for.
+fn recording_proxy(to: &str) -> (String, Arc<Mutex<Vec<String>>>) {
+    let to = to.trim_start_matches("http://").to_owned();
+    let paths = Arc::<Mutex<Vec<String>>>::default();
+    let seen = Arc::clone(&paths);
+    let url = fake_peer(move |path, stream| {
+        seen.lock().unwrap().push(path.to_owned());
+        let mut server = TcpStream::connect(&to).unwrap();
+        write!(server, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let _ = std::io::copy(&mut server, stream);
+    });
+    (url, paths)
 }
 
 #[test]

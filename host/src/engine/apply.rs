@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use fjall::PersistMode;
 
+use super::extent::{Extent, Measure};
 use super::index::Registration;
 use super::memtable::{Cursors, Run};
 use super::record::now;
@@ -32,13 +33,11 @@ impl Engine {
             return Ok(Applied { duplicate: true, ..Applied::default() });
         }
         self.store.check()?;
-        let Prepared { mut records, count, .. } = match segment.prepared.take() {
-            Some(prepared) => prepared,
+        let Prepared { mut records, count, extent, .. } = match segment.prepared.take() {
+            Some(prepared) => *prepared,
             None => self.read_ahead(segment, self.options.max_segment_inflated_bytes, None)?,
         };
-        let latest = records.iter().map(|entry| entry.version.timestamp).max();
-        let latest = latest.unwrap_or(i64::MIN);
-        self.check_clock(hash, latest)?;
+        self.check_clock(hash, extent.newest)?;
         if self.is_full() {
             // Local writes need not wait for that.
             self.store.wait_for_tables()?;
@@ -58,11 +57,11 @@ impl Engine {
         // They do not wait for a flush any more.
         overtaken.iter().for_each(|key| batch.remove(&self.store.pending, key.as_slice()));
         let mut position = writer.position;
-        position.stamp = position.stamp.max(latest);
+        position.stamp = position.stamp.max(extent.newest);
         let id = position.take_id();
         let known = writer.absent.get(&hash);
         if let Some(known) = known {
-            batch.remove(&self.store.segments, known.meta.id.to_be_bytes());
+            self.store.unregister(&mut batch, known.meta.id);
         }
         batch.remove(&self.store.lost, *hash.as_bytes());
         let waits = written > 0 || tied.beside_memtable;
@@ -73,7 +72,7 @@ impl Engine {
             drained: !waits,
         };
         batch.insert(&self.store.state, POSITION, position.encode());
-        self.commit_with(batch, segment, &registration)?;
+        self.commit_with(batch, segment, &registration, &extent)?;
 
         overtaken.iter().for_each(|key| writer.forget_pending(key));
         writer.position = position;
@@ -112,7 +111,7 @@ impl Engine {
         let room = segment.len().saturating_mul(4).min(self.options.max_segment_inflated_bytes);
         let Some(room) = Room::take(&self.prepared, room, MAX_PREPARED) else { return };
         if segment.sync().is_ok() {
-            segment.prepared = self.read_ahead(segment, room.bytes, Some(room)).ok();
+            segment.prepared = self.read_ahead(segment, room.bytes, Some(room)).ok().map(Box::new);
         }
     }
 
@@ -137,7 +136,10 @@ impl Engine {
         })?;
         let count = records.len() as u64;
         records.normalize();
-        Ok(Prepared { records, count, _room: room })
+        let mut measure = Measure::new();
+        records.iter().for_each(|entry| measure.add(entry.key, entry.version.timestamp));
+        let extent = measure.finish();
+        Ok(Prepared { records, count, extent, _room: room })
     }
 
     /// Of a segment's records, in key order, leaves those that win over what is here.
@@ -195,6 +197,7 @@ pub(super) struct Prepared {
     records: Records,
     /// How many there are in the file.
     count: u64,
+    extent: Extent,
     _room: Option<Room>,
 }
 

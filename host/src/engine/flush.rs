@@ -5,9 +5,10 @@ use std::io::{self, BufWriter};
 use fjall::PersistMode;
 
 use super::index::Registration;
+use super::record::now;
 use super::segment::{self, Entry};
 use super::store::{POSITION, Writer};
-use super::{Engine, EngineError, SegmentMeta, StagedSegment};
+use super::{Engine, EngineError, Extent, SegmentMeta, StagedSegment};
 
 impl Engine {
     /// Puts all pending writes into one segment, so that peers can pull them. None when there were
@@ -38,7 +39,7 @@ impl Engine {
             let version = version.ok_or_else(missing)?;
             Ok(Entry { key: key.clone(), version, lsn: pending.lsn })
         });
-        let (mut staged, records) = self.write_segment::<EngineError>(entries)?;
+        let (mut staged, records, extent) = self.write_segment::<EngineError>(entries)?;
         let id = writer.position.flush_id;
         let meta = SegmentMeta { id, hash: staged.hash(), bytes: staged.len(), records };
         let segment = Registration { meta, own: true, tied: false, drained: true };
@@ -51,7 +52,7 @@ impl Engine {
             batch.remove(&self.store.pending, key.as_slice());
         }
         batch.insert(&self.store.state, POSITION, position.encode());
-        self.commit_with(batch, &mut staged, &segment)?;
+        self.commit_with(batch, &mut staged, &segment, &extent.made(now()))?;
 
         writer.position = position;
         writer.pending.clear();
@@ -61,17 +62,18 @@ impl Engine {
         Ok(Some(meta))
     }
 
-    /// Writes entries, which must be in key order, to a staged file, and says how many.
+    /// Writes entries, which must be in key order, to a staged file, and says how many there are and
+    /// where they lie.
     pub(super) fn write_segment<E: From<io::Error> + From<EngineError>>(
         &self,
         entries: impl Iterator<Item = Result<Entry, E>>,
-    ) -> Result<(StagedSegment, u64), E> {
+    ) -> Result<(StagedSegment, u64, Extent), E> {
         let staging = self.folder.staging();
         let io = || EngineError::io("write a segment in", &staging);
         let mut out = BufWriter::with_capacity(256 << 10, self.stage().map_err(io())?);
-        let records = segment::write(&mut out, entries)?;
+        let (records, extent) = segment::write(&mut out, entries)?;
         let file = out.into_inner().map_err(|error| io()(error.into_error()))?;
-        Ok((file.finish(), records))
+        Ok((file.finish(), records, extent))
     }
 
     /// Makes a segment file, its registration and the rest of a batch durable as one step. When
@@ -81,11 +83,13 @@ impl Engine {
         mut batch: fjall::OwnedWriteBatch,
         staged: &mut StagedSegment,
         segment: &Registration,
+        extent: &Extent,
     ) -> Result<(), EngineError> {
         let path = self.folder.segment(&segment.meta.hash);
         staged.move_to(&path).map_err(EngineError::io("write", &path))?;
         let (key, value) = segment.encode();
         batch.insert(&self.store.segments, key, value);
+        batch.insert(&self.store.extents, key, extent.encode());
         let committed = self.folder.sync_segments().and_then(|()| self.store.commit(batch));
         match committed {
             Ok(()) => staged.release(),

@@ -27,6 +27,7 @@ mod apply;
 mod compact;
 mod drain;
 mod error;
+mod extent;
 mod filter;
 mod flush;
 mod folder;
@@ -53,6 +54,7 @@ use fjall::PersistMode;
 
 pub use self::compact::{Compacted, Pace};
 pub use self::error::{ApplyError, EngineError};
+pub use self::extent::{Extent, KeyRange};
 use self::filter::Filter;
 use self::folder::Folder;
 use self::index::{Index, Registration};

@@ -100,7 +100,7 @@ pub struct StagedSegment {
     hash: Hash,
     len: u64,
     /// What was done ahead: see [`Engine::prepare`](super::Engine::prepare).
-    pub(super) prepared: Option<Prepared>,
+    pub(super) prepared: Option<Box<Prepared>>,
     synced: Synced,
 }
 

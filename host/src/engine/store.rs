@@ -47,6 +47,8 @@ pub(super) struct Store {
     pub(super) pending: Keyspace,
     /// Segments by id, to [`Registration`].
     pub(super) segments: Keyspace,
+    /// Segments by id, to [`Extent`](super::Extent): those that were registered since this is noted.
+    pub(super) extents: Keyspace,
     /// Hashes of segments that are not needed any more, to when they went (Unix nanoseconds).
     pub(super) retired: Keyspace,
     /// Store keys of which a retired segment had an older version, beneath what may be forgotten one
@@ -131,6 +133,7 @@ impl Store {
             })?,
             pending: open("pending")?,
             segments: open("segments")?,
+            extents: open("extents")?,
             retired: open("retired")?,
             hidden: open("hidden")?,
             lost: open("lost")?,
@@ -199,6 +202,17 @@ impl Store {
     /// The records of a range of store keys, as they are now.
     pub(super) fn range(&self, range: (Bound<Vec<u8>>, Bound<Vec<u8>>)) -> fjall::Iter {
         self.db.snapshot().range(&self.records, range)
+    }
+
+    /// What is known of the records of segments, by id, as it is now.
+    pub(super) fn extents(&self) -> fjall::Iter {
+        self.db.snapshot().iter(&self.extents)
+    }
+
+    /// Adds to a batch that a segment is not registered any more.
+    pub(super) fn unregister(&self, batch: &mut OwnedWriteBatch, id: u64) {
+        batch.remove(&self.segments, id.to_be_bytes());
+        batch.remove(&self.extents, id.to_be_bytes());
     }
 
     /// All keyspaces as they are now.

@@ -309,7 +309,7 @@ impl Engine {
             // All that was in them is somewhere else now. A peer that has them offers them.
             let time = now().to_le_bytes();
             for segment in writer.absent.values() {
-                batch.remove(&self.store.segments, segment.meta.id.to_be_bytes());
+                self.store.unregister(&mut batch, segment.meta.id);
                 batch.insert(&self.store.lost, *segment.meta.hash.as_bytes(), time);
             }
             for (key, stored, pending) in &uncovered {

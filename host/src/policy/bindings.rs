@@ -3,7 +3,7 @@
 use wasmtime::component::bindgen;
 
 use crate::Hash;
-use crate::protocol::{PeerError, SegmentRef};
+use crate::protocol::{KeyRange, PeerError, SegmentRef};
 
 bindgen!({
     path: "../wit",
@@ -42,9 +42,27 @@ impl From<types::Hash> for Hash {
     }
 }
 
-impl From<SegmentRef> for types::SegmentRef {
-    fn from(segment: SegmentRef) -> Self {
-        Self { hash: segment.hash.into(), id: segment.id, info: None }
+impl From<&SegmentRef> for types::SegmentRef {
+    fn from(segment: &SegmentRef) -> Self {
+        let info = segment.info.as_deref().map(|info| types::SegmentInfo {
+            size: info.size,
+            records: info.records,
+            newest_ms: info.newest_ms,
+            created_ms: info.created_ms,
+        });
+        Self { hash: segment.hash.into(), id: segment.id, info }
+    }
+}
+
+impl From<&KeyRange> for types::KeyRange {
+    fn from(range: &KeyRange) -> Self {
+        let (first, last) = (range.first(), range.last());
+        Self {
+            first_namespace: first.0.to_vec(),
+            first_key: first.1.to_vec(),
+            last_namespace: last.0.to_vec(),
+            last_key: last.1.to_vec(),
+        }
     }
 }
 

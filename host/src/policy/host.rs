@@ -94,7 +94,7 @@ impl peers::HostPeer for State {
             if listed.len() > LISTED {
                 wasmtime::bail!("more than {LISTED} segments in the manifests of one tick");
             }
-            let manifest = handle(table, Manifest { segments, root })?;
+            let manifest = handle(table, Manifest::new(segments, root))?;
             tick.manifests += 1;
             Ok(Ok(manifest))
         })
@@ -181,7 +181,7 @@ impl peers::HostManifest for State {
             let missing: HashSet<Hash> =
                 tick.services.engine.missing(&hashes).into_iter().collect();
             let is_missing = |segment: &&SegmentRef| missing.contains(&segment.hash);
-            Ok(segments.iter().filter(is_missing).map(|&segment| segment.into()).collect())
+            Ok(segments.iter().filter(is_missing).map(types::SegmentRef::from).collect())
         })
     }
 
@@ -190,9 +190,10 @@ impl peers::HostManifest for State {
         manifest: Resource<Manifest>,
         hash: types::Hash,
     ) -> wasmtime::Result<Option<types::KeyRange>> {
-        self.call("manifest.keys", (manifest, hash), |state, (manifest, _)| {
-            state.table.get(&manifest)?;
-            Ok(None)
+        self.call("manifest.keys", (manifest, hash), |state, (manifest, hash)| {
+            let manifest = state.table.get(&manifest)?;
+            let info = manifest.find(&hash.into()).and_then(|segment| segment.info.as_deref());
+            Ok(info.and_then(|info| info.keys.as_ref()).map(Into::into))
         })
     }
 

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::Hash;
 use crate::engine::{Engine, StagedSegment, StagingFile, Watermark, WriteBatch};
-use crate::protocol::{FetchError, PeerError, PeerTransport, SegmentRef};
+use crate::protocol::{FetchError, PeerError, PeerTransport, SegmentInfo, SegmentRef};
 
 /// What the canned peer offers: segments, and records in each.
 const SEGMENTS: u8 = 4;
@@ -111,8 +111,11 @@ fn cast(dir: &Path) -> Result<(CannedPeer, Arc<Engine>), Box<dyn std::error::Err
             staging.write_all(&bytes)?;
             local.apply(&mut staging.verify(meta.hash)?)?;
         }
-        listed.push(SegmentRef { hash: meta.hash, id: meta.id });
         segments.insert(meta.hash, bytes);
+    }
+    for (meta, extent) in remote.extents() {
+        let info = extent.map(|extent| Box::new(SegmentInfo::new(&meta, extent)));
+        listed.push(SegmentRef { hash: meta.hash, id: meta.id, info });
     }
     local.put(b"trial", b"local", b"value")?;
     local.flush()?;

@@ -1,5 +1,7 @@
 //! What stands behind the handles that a policy holds.
 
+use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -32,6 +34,22 @@ pub struct PeerHandle(pub(super) usize);
 pub struct Manifest {
     pub(super) segments: Vec<SegmentRef>,
     pub(super) root: Hash,
+    /// Positions of the segments; made when one is looked for by its hash.
+    positions: OnceCell<HashMap<Hash, usize>>,
+}
+
+impl Manifest {
+    pub(super) fn new(segments: Vec<SegmentRef>, root: Hash) -> Self {
+        Self { segments, root, positions: OnceCell::new() }
+    }
+
+    /// The segment of this name.
+    pub(super) fn find(&self, hash: &Hash) -> Option<&SegmentRef> {
+        let positions = self.positions.get_or_init(|| {
+            self.segments.iter().enumerate().map(|(at, segment)| (segment.hash, at)).collect()
+        });
+        positions.get(hash).and_then(|at| self.segments.get(*at))
+    }
 }
 
 /// One download.

@@ -130,7 +130,10 @@ impl PeerTransport for FakePeer {
 
     fn manifest(&self) -> Result<Vec<SegmentRef>, PeerError> {
         (self.first)()?;
-        Ok((0..).zip(&self.segments).map(|(id, &(hash, _))| SegmentRef { hash, id }).collect())
+        Ok((0..)
+            .zip(&self.segments)
+            .map(|(id, &(hash, _))| SegmentRef { hash, id, info: None })
+            .collect())
     }
 
     fn fetch(

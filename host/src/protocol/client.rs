@@ -13,6 +13,7 @@
 mod body;
 mod limits;
 mod url;
+mod version;
 
 use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +27,7 @@ use self::body::{Answer, check_encoding};
 pub use self::limits::ClientLimits;
 use self::url::BaseUrl;
 pub use self::url::InvalidUrl;
+use self::version::Version1;
 use super::wire::{self, MAX_MANIFEST_ENTRIES, MerkleBody, WatermarkBody};
 use super::{FetchError, PeerError, PeerTransport, SegmentRef, Watermark};
 use crate::Hash;
@@ -41,8 +43,8 @@ const KEPT: usize = 4;
 /// that a request seldom meets a connection that is going away.
 const MAX_IDLE: Duration = Duration::from_secs(10);
 
-/// A peer that serves version 1 of the protocol over HTTP. Cheap to keep: it
-/// connects on demand and holds a few idle connections for some seconds.
+/// A peer that serves the protocol over HTTP, in either version. Cheap to keep:
+/// it connects on demand and holds a few idle connections for some seconds.
 #[derive(Debug)]
 pub struct HttpPeer {
     agent: Agent,
@@ -50,6 +52,7 @@ pub struct HttpPeer {
     unpooled: Agent,
     base: BaseUrl,
     limits: ClientLimits,
+    version1: Version1,
 }
 
 impl HttpPeer {
@@ -80,7 +83,8 @@ impl HttpPeer {
                 .timeout_per_write(Some(limits.read_timeout));
             config.build().new_agent()
         };
-        Ok(Self { agent: agent(KEPT), unpooled: agent(0), base, limits })
+        let version1 = Version1::default();
+        Ok(Self { agent: agent(KEPT), unpooled: agent(0), base, limits, version1 })
     }
 
     /// The URL, without a slash at the end.
@@ -124,6 +128,33 @@ impl HttpPeer {
         self.get(path, what, limit, self.limits.control_timeout)?.read_all()
     }
 
+    /// The manifest of version 2; none where the peer has none that is of use.
+    fn manifest_v2(&self) -> Result<Option<Vec<SegmentRef>>, PeerError> {
+        let path = "/v2/segments";
+        let body = match self.control(path, "manifest", self.limits.max_manifest_bytes) {
+            // The published server says 404; a proxy that knows its paths may say something else.
+            Err(PeerError::Status(400..=499)) => return Ok(None),
+            // That of version 1 is about half as long, and may be within the limit.
+            Err(PeerError::TooLarge { .. }) => return Ok(None),
+            other => other?,
+        };
+        let manifest = wire::decode_manifest_v2(&body, MAX_MANIFEST_ENTRIES);
+        manifest.map(Some).map_err(|error| self.malformed(path, &error))
+    }
+
+    fn manifest_at(&self, now: Instant) -> Result<Vec<SegmentRef>, PeerError> {
+        if !self.version1.is_recent(now) {
+            if let Some(manifest) = self.manifest_v2()? {
+                return Ok(manifest);
+            }
+            tracing::debug!(url = self.url(), "asks the peer by version 1 for a while");
+            self.version1.note(now);
+        }
+        let body = self.control("/segments", "manifest", self.limits.max_manifest_bytes)?;
+        wire::decode_manifest(&body, MAX_MANIFEST_ENTRIES)
+            .map_err(|error| self.malformed("/segments", &error))
+    }
+
     fn malformed(&self, path: &str, error: &rmp_serde::decode::Error) -> PeerError {
         PeerError::Malformed(format!("GET {}: {error}", self.base.join(path)))
     }
@@ -153,9 +184,7 @@ impl PeerTransport for HttpPeer {
     }
 
     fn manifest(&self) -> Result<Vec<SegmentRef>, PeerError> {
-        let body = self.control("/segments", "manifest", self.limits.max_manifest_bytes)?;
-        wire::decode_manifest(&body, MAX_MANIFEST_ENTRIES)
-            .map_err(|error| self.malformed("/segments", &error))
+        self.manifest_at(Instant::now())
     }
 
     fn fetch(

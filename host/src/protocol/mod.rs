@@ -1,11 +1,13 @@
-//! Version 1 of the replication protocol: how a node asks a peer what it has,
-//! and how it answers.
+//! The replication protocol: how a node asks a peer what it has, and how it
+//! answers.
 //!
 //! Four `GET`s carry everything. `/merkle` is the root over the segment hashes,
 //! `/segments` the manifest, `/segments/{hash}` the bytes of one segment and
 //! `/watermark` the peer's progress. Control answers are MessagePack (see
 //! `wire`), segments are raw bytes that the hash in the URL names. Both ends
-//! work with the published crates `edgestore` and `edgestore-repl` 2.2.
+//! work with the published crates `edgestore` and `edgestore-repl` 2.2. That is
+//! version 1; version 2 adds `/v2/segments`, a manifest that says more of each
+//! segment, and does without where a peer has none.
 //!
 //! A peer is not trusted. [`HttpPeer`] puts a limit on every byte and every
 //! second that a peer may take (see [`ClientLimits`]), and [`Server`] does the
@@ -25,16 +27,50 @@ pub use client::{ClientLimits, HttpPeer, InvalidUrl};
 pub use server::{Server, ServerLimits, router};
 
 use crate::Hash;
-pub use crate::engine::Watermark;
-use crate::engine::{HashMismatch, StagedSegment, StagingFile};
+use crate::engine::{Extent, HashMismatch, SegmentMeta, StagedSegment, StagingFile};
+pub use crate::engine::{KeyRange, Watermark};
 
 /// One segment as a peer's manifest names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SegmentRef {
     /// The BLAKE3 of the segment's bytes, and so its name on every node.
     pub hash: Hash,
     /// The peer's own number of the segment. Says nothing of other peers.
     pub id: u64,
+    /// What the peer says of it; none where it does not, as in version 1.
+    pub info: Option<Box<SegmentInfo>>,
+}
+
+/// What a peer says of one of its segments. Good enough to decide what to pull
+/// first, and no more: only the hash is ever verified.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SegmentInfo {
+    /// Size of the segment file, in bytes.
+    pub size: u64,
+    /// Records in it, superseded ones included.
+    pub records: u64,
+    /// Timestamp of its newest record, in Unix milliseconds.
+    pub newest_ms: u64,
+    /// When its node made it, in Unix milliseconds. A node that has pulled it
+    /// does not know, and says `newest_ms`.
+    pub created_ms: u64,
+    /// Between which keys its records are; none where the peer does not say.
+    pub keys: Option<KeyRange>,
+}
+
+impl SegmentInfo {
+    /// What this node says of a segment of its own. Times before 1970 count as
+    /// 1970.
+    pub fn new(meta: &SegmentMeta, extent: Extent) -> Self {
+        let ms = |ns: i64| u64::try_from(ns / 1_000_000).unwrap_or(0);
+        Self {
+            size: meta.bytes,
+            records: meta.records,
+            newest_ms: ms(extent.newest),
+            created_ms: ms(extent.created),
+            keys: extent.keys,
+        }
+    }
 }
 
 /// One peer, however it is reached. Calls block; any number may run at a time.

@@ -1,5 +1,5 @@
-//! What this node shows its peers: the four `GET`s of the protocol, on a thread
-//! of its own.
+//! What this node shows its peers: the `GET`s of the protocol, on a thread of
+//! its own.
 //!
 //! There is no authentication, as in `edgestore-repl`: whoever reaches the
 //! address can read everything, and can change nothing. Bind it to a private

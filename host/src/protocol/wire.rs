@@ -1,18 +1,22 @@
 //! The bytes of protocol version 1: MessagePack maps with field names, a hash
-//! as an array of 32 integers.
+//! as an array of 32 integers. Those of version 2 are in `v2`.
 //!
 //! What is written here is byte for byte what `edgestore-repl` 2.2 writes. What
 //! is read is more: maps or arrays for the structs, `bin` or an array of
 //! integers for a hash. Nothing here allocates by a length that came over the
 //! wire, and a hash is never copied through a `Vec`.
 
+mod v2;
+
 use std::collections::HashSet;
 use std::fmt;
+use std::marker::PhantomData;
 
 use rmp_serde::decode::ReadRefReader;
 use serde::de::{self, DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
+pub(super) use self::v2::ManifestBody;
 use super::SegmentRef;
 use crate::Hash;
 use crate::engine::{SegmentMeta, Watermark};
@@ -57,6 +61,12 @@ impl From<Watermark> for WatermarkBody {
 impl From<WatermarkBody> for Watermark {
     fn from(body: WatermarkBody) -> Self {
         Self { confirmed_lsn: body.confirmed_lsn, write_token: body.wtoken }
+    }
+}
+
+impl From<SegmentEntry> for SegmentRef {
+    fn from(entry: SegmentEntry) -> Self {
+        Self { hash: entry.segment_hash.0, id: entry.segment_id, info: None }
     }
 }
 
@@ -135,19 +145,36 @@ fn deserializer(body: &[u8]) -> rmp_serde::Deserializer<ReadRefReader<'_, [u8]>>
     deserializer
 }
 
-/// Decodes a manifest: the peer's order, each hash once, at most `max_entries`.
+/// Decodes a manifest of version 1: the peer's order, each hash once, at most
+/// `max_entries`.
 pub(super) fn decode_manifest(
     body: &[u8],
     max_entries: usize,
 ) -> Result<Vec<SegmentRef>, rmp_serde::decode::Error> {
-    ManifestSeed { max_entries }.deserialize(&mut deserializer(body))
+    ManifestSeed::<SegmentEntry>::new(max_entries).deserialize(&mut deserializer(body))
 }
 
-struct ManifestSeed {
+/// [`decode_manifest`] for version 2.
+pub(super) fn decode_manifest_v2(
+    body: &[u8],
     max_entries: usize,
+) -> Result<Vec<SegmentRef>, rmp_serde::decode::Error> {
+    ManifestSeed::<v2::SegmentBody>::new(max_entries).deserialize(&mut deserializer(body))
 }
 
-impl<'de> DeserializeSeed<'de> for ManifestSeed {
+/// Reads a list of entries `E`.
+struct ManifestSeed<E> {
+    max_entries: usize,
+    entry: PhantomData<E>,
+}
+
+impl<E> ManifestSeed<E> {
+    fn new(max_entries: usize) -> Self {
+        Self { max_entries, entry: PhantomData }
+    }
+}
+
+impl<'de, E: Deserialize<'de> + Into<SegmentRef>> DeserializeSeed<'de> for ManifestSeed<E> {
     type Value = Vec<SegmentRef>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -155,7 +182,7 @@ impl<'de> DeserializeSeed<'de> for ManifestSeed {
     }
 }
 
-impl<'de> Visitor<'de> for ManifestSeed {
+impl<'de, E: Deserialize<'de> + Into<SegmentRef>> Visitor<'de> for ManifestSeed<E> {
     type Value = Vec<SegmentRef>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -167,7 +194,7 @@ impl<'de> Visitor<'de> for ManifestSeed {
         let mut segments = Vec::with_capacity(room);
         let mut seen = HashSet::with_capacity(room);
         let mut entries = 0;
-        while let Some(entry) = seq.next_element::<SegmentEntry>()? {
+        while let Some(entry) = seq.next_element::<E>()? {
             entries += 1;
             if entries > self.max_entries {
                 return Err(de::Error::custom(format_args!(
@@ -175,9 +202,9 @@ impl<'de> Visitor<'de> for ManifestSeed {
                     self.max_entries
                 )));
             }
-            let hash = entry.segment_hash.0;
-            if seen.insert(hash) {
-                segments.push(SegmentRef { hash, id: entry.segment_id });
+            let segment: SegmentRef = entry.into();
+            if seen.insert(segment.hash) {
+                segments.push(segment);
             }
         }
         Ok(segments)

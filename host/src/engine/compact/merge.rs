@@ -8,9 +8,10 @@ use super::census::resolve;
 use super::forget::Hidden;
 use super::{Compacted, Halt, Pace, SegmentReader};
 use crate::engine::index::Registration;
+use crate::engine::record::now;
 use crate::engine::segment::{Entry, Records};
 use crate::engine::store::POSITION;
-use crate::engine::{Engine, SegmentMeta, StagedSegment};
+use crate::engine::{Engine, Extent, SegmentMeta, StagedSegment};
 
 impl Engine {
     pub(super) fn merge_segments(
@@ -30,7 +31,7 @@ impl Engine {
         let heirs = self.store.load_heirs()?;
         let mut hidden = Hidden::default();
         let live = Live { ids: &ids, heirs: &heirs, hidden: &mut hidden };
-        let (mut staged, records) = self.write_live(inputs, live, pace)?;
+        let (mut staged, records, extent) = self.write_live(inputs, live, pace)?;
 
         let mut writer = self.writer();
         let hash = staged.hash();
@@ -60,7 +61,7 @@ impl Engine {
             Some(made) => {
                 batch.remove(&self.store.retired, *hash.as_bytes());
                 batch.insert(&self.store.state, POSITION, position.encode());
-                self.commit_with(batch, &mut staged, made)?;
+                self.commit_with(batch, &mut staged, made, &extent.made(now()))?;
                 writer.position = position;
                 done.made += 1;
                 done.made_bytes += staged.len();
@@ -79,7 +80,7 @@ impl Engine {
         mut inputs: Vec<Input>,
         Live { ids, heirs, hidden }: Live<'_>,
         pace: &Pace,
-    ) -> Result<(StagedSegment, u64), Halt> {
+    ) -> Result<(StagedSegment, u64, Extent), Halt> {
         // Of a version that several of them hold, one is enough.
         let mut last: Option<Vec<u8>> = None;
         let live = std::iter::from_fn(|| {

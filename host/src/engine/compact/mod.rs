@@ -176,7 +176,7 @@ impl Engine {
     fn retire_in(&self, batch: &mut fjall::OwnedWriteBatch, retired: &[Registration]) {
         let time = now().to_le_bytes();
         for segment in retired {
-            batch.remove(&self.store.segments, segment.meta.id.to_be_bytes());
+            self.store.unregister(batch, segment.meta.id);
             batch.insert(&self.store.retired, *segment.meta.hash.as_bytes(), time);
         }
     }

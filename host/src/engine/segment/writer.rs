@@ -3,20 +3,24 @@
 use std::io::{self, Write};
 
 use super::{ALIGN, BLOCK_TARGET, Entry, HEADER, LEVEL, MAGIC};
+use crate::engine::extent::{Extent, Measure};
 use crate::engine::record::op;
 
-/// Writes a segment of these entries, which must be in key order. The returned count is theirs.
+/// Writes a segment of these entries, which must be in key order. The returned count is theirs, and
+/// so is the extent.
 pub(in crate::engine) fn write<E>(
     out: &mut impl Write,
     entries: impl IntoIterator<Item = Result<Entry, E>>,
-) -> Result<u64, E>
+) -> Result<(u64, Extent), E>
 where
     E: From<io::Error>,
 {
     out.write_all(HEADER)?;
-    let (mut block, mut count) = (Vec::new(), 0);
+    let (mut block, mut count, mut measure) = (Vec::new(), 0, Measure::new());
     for entry in entries {
-        encode(&entry?, &mut block);
+        let entry = entry?;
+        encode(&entry, &mut block);
+        measure.add(entry.key, entry.version.timestamp);
         count += 1;
         if block.len() >= BLOCK_TARGET {
             write_block(out, &block)?;
@@ -26,7 +30,7 @@ where
     if !block.is_empty() {
         write_block(out, &block)?;
     }
-    Ok(count)
+    Ok((count, measure.finish()))
 }
 
 fn encode(entry: &Entry, block: &mut Vec<u8>) {

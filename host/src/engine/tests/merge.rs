@@ -66,7 +66,8 @@ fn after_a_failed_commit_nothing_is_written_and_nothing_is_lost() {
     );
     engine.store.poisoned.store(true, Ordering::Relaxed);
     let batch = engine.store.batch(PersistMode::SyncAll);
-    assert!(engine.commit_with(batch, &mut other, &meta).unwrap_err().is_storage());
+    let extent = Extent { newest: 1, created: 1, keys: None };
+    assert!(engine.commit_with(batch, &mut other, &meta, &extent).unwrap_err().is_storage());
     assert!(engine.folder.segment(&meta.meta.hash).exists());
     for error in [
         engine.apply(&mut staged).map(drop).unwrap_err().to_string(),

@@ -3,6 +3,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,9 @@ use crate::protocol::test_peer::{
 };
 
 static RUNNING: AtomicBool = AtomicBool::new(false);
+
+/// What the published server says to paths that it does not know.
+const NOT_FOUND: &[u8] = b"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\nnot found";
 
 /// Small sizes, and times that a busy machine keeps.
 fn limits() -> ClientLimits {
@@ -93,6 +97,9 @@ fn a_well_behaved_peer_is_understood() {
         let body = match path {
             "/edge/merkle" => root_body(hash.as_bytes()),
             "/edge/watermark" => rmp_serde::to_vec(&(7, 3)).unwrap(),
+            "/edge/v2/segments" => {
+                return stream.write_all(NOT_FOUND).unwrap();
+            }
             "/edge/segments" => rmp_serde::to_vec(&[(5, hash.as_bytes())]).unwrap(),
             _ if path == format!("/edge/segments/{hash}") => b"segment".to_vec(),
             other => panic!("{other}"),
@@ -103,7 +110,7 @@ fn a_well_behaved_peer_is_understood() {
     let client = client(&url);
     assert_eq!(client.root(), Ok(hash));
     assert_eq!(client.watermark(), Ok(Some(Watermark { confirmed_lsn: 7, write_token: 3 })));
-    assert_eq!(client.manifest(), Ok(vec![SegmentRef { hash, id: 5 }]));
+    assert_eq!(client.manifest(), Ok(vec![SegmentRef { hash, id: 5, info: None }]));
     let segment = fetch(&url, hash).unwrap();
     assert_eq!((segment.hash(), segment.len()), (hash, 7));
 }
@@ -304,7 +311,7 @@ fn the_bytes_of_another_segment_are_thrown_away() {
 
 #[test]
 fn statuses_are_told_apart() {
-    let gone = peer_saying("HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\nnot found");
+    let gone = peer_saying(NOT_FOUND);
     assert!(matches!(fetch(&gone, Hash::ZERO), Err(FetchError::NotFound)));
     assert_eq!(client(&gone).watermark(), Ok(None));
     assert_eq!(client(&gone).manifest(), Err(PeerError::Status(404)));
@@ -366,4 +373,62 @@ fn a_kept_connection_that_dies_under_a_request_costs_nothing() {
     assert_eq!(peer.root().unwrap(), root);
     assert_eq!(peer.root().unwrap(), root);
     server.join().unwrap();
+}
+
+/// A peer that answers `/v2/segments` with these bytes, and `/segments` by version 1; the paths
+/// that it was asked for.
+fn peer_of_version1(v2: impl Into<Vec<u8>>) -> (HttpPeer, mpsc::Receiver<String>) {
+    let (paths, asked) = mpsc::channel();
+    let v2 = v2.into();
+    let url = peer(move |head, stream| {
+        let path = head.split(' ').nth(1).unwrap();
+        paths.send(path.to_owned()).unwrap();
+        let v1 = || ok(rmp_serde::to_vec(&[(5, Hash::ZERO.as_bytes())]).unwrap());
+        stream.write_all(&if path == "/segments" { v1() } else { v2.clone() }).unwrap();
+    });
+    (client(&url), asked)
+}
+
+const PLAIN: SegmentRef = SegmentRef { hash: Hash::ZERO, id: 5, info: None };
+
+#[test]
+fn a_peer_without_version_2_is_asked_for_it_once_in_a_while() {
+    let (peer, asked) = peer_of_version1(NOT_FOUND);
+    let start = Instant::now();
+    for (minutes, paths) in [
+        (0, &["/v2/segments", "/segments"][..]),
+        (1, &["/segments"]),
+        (9, &["/segments"]),
+        (10, &["/v2/segments", "/segments"]),
+        (19, &["/segments"]),
+    ] {
+        let now = start + Duration::from_secs(minutes * 60);
+        assert_eq!(peer.manifest_at(now), Ok(vec![PLAIN]));
+        assert_eq!(asked.try_iter().collect::<Vec<_>>(), paths, "after {minutes} min");
+    }
+}
+
+#[test]
+fn version_1_is_used_where_version_2_is_refused_or_too_large() {
+    let too_large = ok(vec![0x90; 10_001]);
+    let refusals = [400, 403, 405, 410]
+        .map(|status| format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n").into_bytes());
+    for answer in refusals.into_iter().chain([too_large]) {
+        let (peer, asked) = peer_of_version1(answer);
+        assert_eq!(peer.manifest(), Ok(vec![PLAIN]));
+        assert_eq!(asked.try_iter().count(), 2);
+    }
+}
+
+/// It has version 2. The next try is one of the same.
+#[test]
+fn a_failure_of_version_2_is_none_of_version_1() {
+    let (peer, asked) = peer_of_version1("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n");
+    for _ in 0..2 {
+        assert_eq!(peer.manifest(), Err(PeerError::Status(503)));
+        assert_eq!(asked.try_iter().collect::<Vec<_>>(), ["/v2/segments"]);
+    }
+    let (peer, asked) = peer_of_version1(ok("garbage"));
+    assert_malformed(peer.manifest().unwrap_err(), "/v2/segments");
+    assert_eq!(asked.try_iter().collect::<Vec<_>>(), ["/v2/segments"]);
 }

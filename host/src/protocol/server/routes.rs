@@ -1,6 +1,6 @@
-//! The four routes. Paths, statuses, content types and texts are those of the
-//! server in `edgestore-repl` 2.2, but that a method other than `GET` or `HEAD`
-//! is answered with 405.
+//! The routes. Paths, statuses, content types and texts are those of the server
+//! in `edgestore-repl` 2.2, but that a method other than `GET` or `HEAD` is
+//! answered with 405, and that there is `/v2/segments`.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,7 +18,9 @@ use tokio_util::io::ReaderStream;
 
 use crate::Hash;
 use crate::engine::Engine;
-use crate::protocol::wire::{self, MerkleBody, SegmentEntry, WatermarkBody, WireHash};
+use crate::protocol::wire::{
+    self, ManifestBody, MerkleBody, SegmentEntry, WatermarkBody, WireHash,
+};
 
 /// Bytes of a segment held in memory at a time, for each download.
 const CHUNK: usize = 64 * 1024;
@@ -34,7 +36,10 @@ pub fn router(engine: Arc<Engine>) -> Router {
 /// Route patterns can't say that.
 async fn answer(State(engine): State<Arc<Engine>>, method: Method, uri: Uri) -> Response {
     let parts: Vec<&str> = uri.path().split('/').filter(|part| !part.is_empty()).collect();
-    let known = matches!(parts[..], ["merkle" | "watermark" | "segments"] | ["segments", _]);
+    let known = matches!(
+        parts[..],
+        ["merkle" | "watermark" | "segments"] | ["segments", _] | ["v2", "segments"]
+    );
     if known && method != Method::GET && method != Method::HEAD {
         let refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
         return ([(header::ALLOW, "GET,HEAD")], refusal).into_response();
@@ -44,6 +49,7 @@ async fn answer(State(engine): State<Arc<Engine>>, method: Method, uri: Uri) -> 
         ["merkle"] => control(query, move || MerkleBody { root: WireHash(engine.root()) }).await,
         ["watermark"] => control(query, move || WatermarkBody::from(engine.watermark())).await,
         ["segments"] => control(query, move || manifest(&engine)).await,
+        ["v2", "segments"] => control(query, move || ManifestBody(engine)).await,
         ["segments", digits] => segment(engine, digits).await,
         _ => text(StatusCode::NOT_FOUND, "not found"),
     }

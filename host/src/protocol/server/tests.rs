@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::*;
 use crate::Hash;
 use crate::engine::StagingFile;
-use crate::protocol::{ClientLimits, FetchError, HttpPeer, PeerTransport, SegmentRef};
+use crate::protocol::{ClientLimits, FetchError, HttpPeer, PeerTransport, SegmentInfo, SegmentRef};
 
 /// An engine with two segments, one of them larger than the chunk that bodies
 /// are streamed in.
@@ -86,9 +86,22 @@ fn our_client_gets_everything() {
     assert_eq!(client.root().unwrap(), engine.root());
     assert_eq!(client.watermark().unwrap(), Some(engine.watermark()));
     let manifest = client.manifest().unwrap();
-    let local: Vec<_> =
-        engine.manifest().iter().map(|meta| SegmentRef { hash: meta.hash, id: meta.id }).collect();
+    let local: Vec<_> = engine
+        .extents()
+        .map(|(meta, extent)| {
+            let info = Some(Box::new(SegmentInfo::new(&meta, extent.unwrap())));
+            SegmentRef { hash: meta.hash, id: meta.id, info }
+        })
+        .collect();
     assert_eq!((manifest.len(), &manifest), (2, &local));
+    let info = manifest[1].info.as_ref().unwrap();
+    let keys = info.keys.as_ref().unwrap();
+    assert_eq!((info.size, info.records), (engine.manifest()[1].bytes, 200));
+    assert_eq!(keys.first(), (&b"ns"[..], &0_u32.to_be_bytes()[..]));
+    assert_eq!(keys.last(), (&b"ns"[..], &199_u32.to_be_bytes()[..]));
+    let newest = engine.get_record(b"ns", &199_u32.to_be_bytes()).unwrap().unwrap().timestamp;
+    assert_eq!(info.newest_ms, u64::try_from(newest).unwrap() / 1_000_000);
+    assert!(info.created_ms >= info.newest_ms);
     let mut sizes = Vec::new();
     for segment in manifest {
         let into = engine.stage().unwrap();
@@ -148,6 +161,30 @@ fn control_answers_are_those_of_the_published_server() {
 }
 
 #[test]
+fn version_2_tells_more_of_each_segment_in_both_forms() {
+    let (_dir, engine) = engine();
+    let server = start(&engine, ServerLimits::default());
+    let meta = engine.manifest()[0].clone();
+    let msgpack = request(&server, "GET", "/v2/segments");
+    assert_eq!(
+        (msgpack.status, msgpack.header("content-type")),
+        (200, Some("application/msgpack"))
+    );
+    let json = request(&server, "GET", "/v2/segments?debug=json");
+    assert_eq!((json.status, json.header("content-type")), (200, Some("application/json")));
+    let told: serde_json::Value = serde_json::from_slice(&json.body).unwrap();
+    let Some([first, _]) = told.as_array().map(Vec::as_slice) else { panic!("{told}") };
+    let info = &first["info"];
+    assert_eq!((&first["id"], &info["records"]), (&meta.id.into(), &1.into()));
+    assert_eq!(
+        (&first["hash"], &info["size"]),
+        (&meta.hash.as_bytes()[..].into(), &meta.bytes.into())
+    );
+    let end = serde_json::json!([b"ns", b"key"]);
+    assert_eq!((&info["keys"]["first"], &info["keys"]["last"]), (&end, &end));
+}
+
+#[test]
 fn a_segment_is_raw_bytes_with_their_length() {
     let (_dir, engine) = engine();
     let server = start(&engine, ServerLimits::default());
@@ -172,6 +209,9 @@ fn wrong_requests_get_the_published_servers_words() {
         ("/", 404, "not found"),
         ("/merkle/x", 404, "not found"),
         ("/segments/0/x", 404, "not found"),
+        ("/v2", 404, "not found"),
+        ("/v2/merkle", 404, "not found"),
+        (&format!("/v2/segments/{:064}", 0), 404, "not found"),
         (&format!("/segments/{:064}", 0), 404, "segment not found"),
         ("/segments/abc", 400, length),
         (&format!("/segments/{:065}", 0), 400, length),
@@ -191,7 +231,7 @@ fn head_has_no_body_and_nothing_can_be_written() {
     let (_dir, engine) = engine();
     let server = start(&engine, ServerLimits::default());
     let segment = format!("/segments/{}", engine.manifest()[0].hash);
-    for path in ["/merkle", "/watermark", "/segments", &segment] {
+    for path in ["/merkle", "/watermark", "/segments", "/v2/segments", &segment] {
         let (get, head) = (request(&server, "GET", path), request(&server, "HEAD", path));
         assert_eq!((head.status, head.body.len()), (200, 0), "{path}");
         for name in ["content-length", "content-type"] {
