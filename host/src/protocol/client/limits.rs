@@ -22,7 +22,7 @@ pub struct ClientLimits {
     /// Size of a root or a watermark. Default: 4 KiB.
     pub max_root_bytes: u64,
     /// Size of a manifest, which is held in memory: some 80 bytes a segment in
-    /// version 1, and some 200 in version 2. Default: 64 MiB.
+    /// version 1, and twice that in version 2. Default: 64 MiB.
     pub max_manifest_bytes: u64,
     /// Size of a segment, which goes to disk. Default: 256 MiB.
     pub max_segment_bytes: u64,

@@ -127,7 +127,7 @@ fn what_is_told_by_halves_is_refused() {
         ("size", json!(null), "invalid type"),
         ("records", json!(-1), "invalid value"),
         ("newest_ms", json!(1.5), "invalid type"),
-        ("created_ms", json!("now"), "invalid type"),
+        ("created_ms", json!("now"), "wrong msgpack marker"),
         ("keys", json!({"first": ["ns", "key"]}), "missing field `last`"),
         ("keys", json!({"first": ["ns", "key"], "last": ["ns"]}), "invalid length"),
         ("keys", json!({"first": ["ns", 1], "last": ["ns", "key"]}), "invalid type"),
