@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::maintenance::{Maintenance, Plan};
 use super::peer_loop::{PeerLoop, Shared};
 use super::policies::{FOLDER, Policies, Rules, Start};
+use super::settings::Settings;
 use super::{CursorFiles, FolderArchive, Host, InvalidPeerId, PeerId, PeerStatus, SwapError};
 use crate::engine::Engine;
 use crate::policy::{Archive, Clock, Limits, LoadError, Observer, Peer, PolicyEngine, SystemClock};
@@ -67,7 +68,7 @@ pub struct HostBuilder {
     compaction: Plan,
     listen: Option<SocketAddr>,
     archive: Option<PathBuf>,
-    settings: Vec<(String, String)>,
+    settings: Settings,
     limits: Limits,
     client_limits: ClientLimits,
     server_limits: ServerLimits,
@@ -87,6 +88,11 @@ impl From<LoadError> for HostError {
 }
 
 impl HostBuilder {
+    /// See [`HostBuilder::probation`].
+    pub const PROBATION: u32 = 20;
+    /// See [`HostBuilder::max_failures`].
+    pub const MAX_FAILURES: u32 = 3;
+
     pub(super) fn new(engine: Arc<Engine>) -> Self {
         Self {
             engine,
@@ -98,7 +104,7 @@ impl HostBuilder {
             compaction: Plan::default(),
             listen: None,
             archive: None,
-            settings: Vec::new(),
+            settings: Settings::default(),
             limits: Limits::default(),
             client_limits: ClientLimits::default(),
             server_limits: ServerLimits::default(),
@@ -181,10 +187,10 @@ impl HostBuilder {
 
     /// A setting for the policy, which alone knows what it means. A later value of a key replaces
     /// an earlier one.
-    pub fn setting(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        let (key, value) = (key.into(), value.into());
-        self.settings.retain(|(other, _)| *other != key);
-        self.settings.push((key, value));
+    pub fn setting(self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        let mut settings = self.settings.get();
+        settings.push((key.into(), value.into()));
+        self.settings.set(settings);
         self
     }
 
@@ -255,7 +261,7 @@ impl HostBuilder {
             let shared = Arc::clone(&shared);
             let file = path.clone();
             let changed = move |bytes: Vec<u8>| {
-                shared.policies.file_changed(&file, &bytes, shared.settings.clone());
+                shared.policies.file_changed(&file, &bytes, shared.settings.get());
             };
             host.watch = Some(FileWatch::start(&path, &bytes, changed).map_err(no_thread)?);
         }

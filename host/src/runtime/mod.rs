@@ -15,6 +15,7 @@ mod peer_id;
 mod peer_loop;
 mod policies;
 mod schedule;
+mod settings;
 mod status;
 
 use std::io;
@@ -117,7 +118,7 @@ impl Host {
     /// # Errors
     /// [`SwapError`]; the policy that runs goes on.
     pub fn swap_policy(&self, path: &Path) -> Result<PolicyChange, SwapError> {
-        self.shared.policies.swap(path, self.shared.settings.clone())
+        self.shared.policies.swap(path, self.shared.settings.get())
     }
 
     /// Lets the last policy that is known to be good take over from the one that runs.
@@ -134,6 +135,12 @@ impl Host {
     /// When the journal can't be read.
     pub fn policy_history(&self, limit: usize) -> io::Result<Vec<PolicyEvent>> {
         policy_history(self.engine.path(), limit)
+    }
+
+    /// Gives the policy other settings in place of all that it had. Ticks that begin from now on
+    /// have them; none is woken. Of a key that is given twice the later value holds.
+    pub fn set_settings(&self, settings: impl IntoIterator<Item = (String, String)>) {
+        self.shared.settings.set(settings);
     }
 
     /// Where peers reach this node; none when it does not serve.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::policies::{Policies, Turn};
 use super::schedule::Schedule;
+use super::settings::Settings;
 use super::{CursorFiles, PeerStatus};
 use crate::engine::Engine;
 use crate::policy::{
@@ -28,7 +29,7 @@ pub(super) struct Shared {
     pub(super) archive: Option<Arc<dyn Archive>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) interval: Duration,
-    pub(super) settings: Vec<(String, String)>,
+    pub(super) settings: Settings,
 }
 
 /// The loop of one peer, as others see it.
@@ -186,7 +187,7 @@ impl PeerLoop {
             observer: shared.observer.clone(),
         };
         let context =
-            Context { reason, interval: shared.interval, settings: shared.settings.clone() };
+            Context { reason, interval: shared.interval, settings: shared.settings.get() };
         tracing::debug!(peer = self.id(), ?reason, "tick begins");
         // A mistake in the host may cost a tick, and not the peer.
         let tick = AssertUnwindSafe(|| turn.policy.tick(services, context));

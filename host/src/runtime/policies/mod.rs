@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use self::journal::Journal;
 pub use self::journal::{PolicyEvent, PolicyEventKind, policy_history};
 use self::store::{Choice, PolicyStore, Saved};
-use super::CursorFiles;
+use super::{CursorFiles, HostBuilder};
 use crate::Hash;
 use crate::disk::RealDisk;
 use crate::policy::{
@@ -51,7 +51,7 @@ pub(super) struct Rules {
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { probation: 20, max_failures: 3 }
+        Self { probation: HostBuilder::PROBATION, max_failures: HostBuilder::MAX_FAILURES }
     }
 }
 
