@@ -4,6 +4,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use edgestore_host_tests::wait_until;
@@ -53,6 +54,7 @@ pub fn run(args: &[&str]) -> Ran {
 pub struct Running {
     child: Child,
     db: String,
+    log: Arc<Mutex<String>>,
 }
 
 impl Running {
@@ -61,13 +63,23 @@ impl Running {
         let child = command.args(args).stderr(Stdio::piped()).stdout(Stdio::null()).spawn();
         let mut child = child.unwrap();
         // Whoever writes to a pipe that nobody reads stops.
-        let log = BufReader::new(child.stderr.take().unwrap());
+        let lines = BufReader::new(child.stderr.take().unwrap());
+        let log = Arc::new(Mutex::new(String::new()));
+        let said = Arc::clone(&log);
         std::thread::spawn(move || {
-            log.lines().map_while(Result::ok).for_each(|l| eprintln!("{l}"))
+            for line in lines.lines().map_while(Result::ok) {
+                eprintln!("{line}");
+                said.lock().unwrap().extend([&line, "\n"]);
+            }
         });
         let socket = Path::new(db).join("admin.sock");
         wait_until("the host runs", || socket.exists());
-        Self { child, db: db.to_owned() }
+        Self { child, db: db.to_owned(), log }
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
     }
 
     /// Its status, as JSON.

@@ -23,8 +23,6 @@ mod hash;
 pub mod policy;
 pub mod protocol;
 pub mod runtime;
-// What uses it follows.
-#[allow(dead_code)]
 mod watch;
 
 pub use hash::{Hash, ParseHashError};

@@ -5,6 +5,7 @@
 
 mod args;
 mod compact;
+mod config;
 mod database;
 mod delete;
 mod demo;
@@ -23,11 +24,11 @@ mod verify;
 mod wake;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::logging::{LogFormat, Verbosity};
 
@@ -48,6 +49,10 @@ struct GlobalArgs {
     /// Folder of the database [default: ./edgestore]
     #[arg(long, value_name = "DIR", global = true)]
     db: Option<PathBuf>,
+    /// Configuration of the host; see `config example` [default: ./edgestore-host.toml, if it is
+    /// there]
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
     /// Form of the log on standard error
     #[arg(long, value_name = "FORMAT", global = true, value_enum, default_value_t)]
     log_format: LogFormat,
@@ -59,16 +64,10 @@ struct GlobalArgs {
     quiet: bool,
 }
 
-impl GlobalArgs {
-    fn db(&self) -> &Path {
-        self.db.as_deref().unwrap_or(Path::new(DEFAULT_DB))
-    }
-}
-
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs a host: serves the database, and pulls from peers (this is the default command)
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// Writes a record
     Put(put::PutArgs),
     /// Prints the value of a record
@@ -93,14 +92,16 @@ enum Command {
     Policy(policy::PolicyArgs),
     /// Checks the whole database, and mends it by --repair
     Verify(verify::VerifyArgs),
+    /// Shows what a host would run with, or prints a configuration file to start from
+    Config(config::ConfigArgs),
     /// Makes two databases, syncs them with each other, and shows that they agree
     Demo(demo::DemoArgs),
 }
 
 /// Runs the program with the arguments of the process. Returns its exit status.
 pub fn main() -> ExitCode {
-    let cli = match parse(std::env::args_os()) {
-        Ok(cli) => cli,
+    let (cli, matches) = match parse(std::env::args_os()) {
+        Ok(parsed) => parsed,
         Err(error) => {
             // Fails when nobody reads it.
             let _ = error.print();
@@ -109,24 +110,7 @@ pub fn main() -> ExitCode {
     };
     let GlobalArgs { log_format, verbose, quiet, .. } = cli.global;
     logging::start(log_format, Verbosity::new(&cli.command, verbose, quiet));
-    let db = cli.global.db();
-    let result = match &cli.command {
-        Command::Run(args) => run::run(db, args),
-        Command::Put(args) => put::run(db, args),
-        Command::Get(args) => get::run(db, args),
-        Command::Delete(args) => delete::run(db, args),
-        Command::Scan(args) => scan::run(db, args),
-        Command::Flush => flush::run(db),
-        Command::Compact(args) => compact::run(db, args),
-        Command::Status(args) => status::run(db, args),
-        Command::Segments(args) => segments::run(db, args),
-        Command::Import(args) => import::run(db, args),
-        Command::Wake(args) => wake::run(db, args),
-        Command::Policy(args) => policy::run(db, args),
-        Command::Verify(args) => verify::run(db, args),
-        Command::Demo(args) => demo::run(args),
-    };
-    result.unwrap_or_else(|error| {
+    dispatch(&cli, &matches).unwrap_or_else(|error| {
         if output::is_closed(&error) {
             // As with `| head`: the reader has what it wanted.
             return ExitCode::SUCCESS;
@@ -136,13 +120,37 @@ pub fn main() -> ExitCode {
     })
 }
 
-fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
-    let cli = Cli::try_parse_from(with_default_command(args.into_iter().collect()))?;
+fn dispatch(Cli { command, global }: &Cli, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let db = || config::database(global);
+    match command {
+        Command::Run(_) => run::run(config::effective(matches, global)?),
+        Command::Put(args) => put::run(&db()?, args),
+        Command::Get(args) => get::run(&db()?, args),
+        Command::Delete(args) => delete::run(&db()?, args),
+        Command::Scan(args) => scan::run(&db()?, args),
+        Command::Flush => flush::run(&db()?),
+        Command::Compact(args) => compact::run(&db()?, args),
+        Command::Status(args) => status::run(&db()?, args),
+        Command::Segments(args) => segments::run(&db()?, args),
+        Command::Import(args) => import::run(&db()?, args),
+        Command::Wake(args) => wake::run(&db()?, args),
+        Command::Policy(args) => policy::run(&db()?, args),
+        Command::Verify(args) => verify::run(&db()?, args),
+        Command::Config(args) => config::run(matches, global, args),
+        Command::Demo(args) => demo::run(args),
+    }
+}
+
+/// The arguments, and the same as clap found them.
+fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Cli, ArgMatches), clap::Error> {
+    let args = with_default_command(args.into_iter().collect());
+    let matches = Cli::command().try_get_matches_from(args)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut Cli::command()))?;
     if matches!(cli.command, Command::Demo(_)) && cli.global.db.is_some() {
         let text = "the demo makes databases of its own: leave out --db, or give --keep DIR";
         return Err(Cli::command().error(ErrorKind::ArgumentConflict, text));
     }
-    Ok(cli)
+    Ok((cli, matches))
 }
 
 /// Puts in `run` where the arguments, after those that any command takes, name no command.
@@ -150,8 +158,8 @@ fn with_default_command(mut args: Vec<OsString>) -> Vec<OsString> {
     let mut at = 1;
     while let Some(arg) = args.get(at) {
         let arg = arg.to_string_lossy();
-        let takes_value = ["--db", "--log-format"].contains(&&*arg);
-        let with_value = arg.starts_with("--db=") || arg.starts_with("--log-format=");
+        let takes_value = ["--db", "--config", "--log-format"].contains(&&*arg);
+        let with_value = ["--db=", "--config=", "--log-format="].iter().any(|s| arg.starts_with(s));
         let flag = ["--verbose", "--quiet"].contains(&&*arg)
             || (arg.len() > 1
                 && arg.strip_prefix('-').is_some_and(|s| s.trim_matches(['v', 'q']).is_empty()));
@@ -174,10 +182,13 @@ fn with_default_command(mut args: Vec<OsString>) -> Vec<OsString> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn command(line: &str) -> Result<Cli, clap::Error> {
-        parse(std::iter::once("edgestore-host").chain(line.split_whitespace()).map(OsString::from))
+        let words = std::iter::once("edgestore-host").chain(line.split_whitespace());
+        parse(words.map(OsString::from)).map(|(cli, _)| cli)
     }
 
     #[test]
@@ -193,10 +204,11 @@ mod tests {
             "run --db d --peer http://a:1",
             "--db=d run --peer http://a:1",
             "-v --db d --peer=http://a:1",
+            "--config c --db d --peer=http://a:1",
             "--log-format json -vv --db d --peer=http://a:1 -v",
         ] {
             let cli = command(line).unwrap();
-            assert_eq!(cli.global.db(), Path::new("d"), "{line}");
+            assert_eq!(cli.global.db.as_deref(), Some(Path::new("d")), "{line}");
             let Command::Run(args) = cli.command else { panic!("{line}") };
             assert_eq!(args.peers.len(), 1, "{line}");
         }
@@ -208,7 +220,7 @@ mod tests {
     fn other_commands_are_found_behind_and_before_global_options() {
         for line in ["--db d status", "status --db d", "-v --db=d --log-format json status -v"] {
             let cli = command(line).unwrap();
-            assert_eq!(cli.global.db(), Path::new("d"), "{line}");
+            assert_eq!(cli.global.db.as_deref(), Some(Path::new("d")), "{line}");
             assert!(matches!(cli.command, Command::Status(_)), "{line}");
         }
     }

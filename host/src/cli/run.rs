@@ -7,11 +7,13 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use clap::value_parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::args::{self, DEFAULT_PORT, Listen, OrOff, PeerSpec};
+use super::config::{Effective, LimitValue, limits_help};
 use super::database::Database;
 use super::output;
 use super::status::yes_no;
@@ -43,17 +45,29 @@ pub(super) struct RunArgs {
     archive: Option<PathBuf>,
     /// Pulls from each peer once, serves nobody, prints how it went, and exits with 0 when all
     /// peers are in sync
-    #[arg(long, requires = "peers")]
+    #[arg(long)]
     once: bool,
     /// A setting for the policy; may be given many times
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = args::setting)]
     settings: Vec<(String, String)>,
-    /// Longest time of a tick
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = args::duration)]
-    tick_timeout: Duration,
-    /// Most memory of the policy
-    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = args::size)]
-    memory_limit: u64,
+    #[arg(long = "limit", value_name = "NAME=VALUE", value_parser = LimitValue::parse,
+        help = limits_help())]
+    limits: Vec<LimitValue>,
+    /// Longest time of a tick: short for --limit tick-timeout=DURATION
+    #[arg(long, value_name = "DURATION", value_parser = LimitValue::tick_timeout)]
+    tick_timeout: Option<LimitValue>,
+    /// Most memory of the policy: short for --limit memory=SIZE
+    #[arg(long, value_name = "SIZE", value_parser = LimitValue::memory)]
+    memory_limit: Option<LimitValue>,
+    /// Ticks that must end well before a new policy counts as good
+    #[arg(long, value_name = "TICKS", default_value_t = HostBuilder::PROBATION,
+        value_parser = value_parser!(u32).range(1..))]
+    probation: u32,
+    /// A new policy whose ticks of one peer fail this often in a row, by its own fault, makes way
+    /// for the last good one
+    #[arg(long, value_name = "TICKS", default_value_t = HostBuilder::MAX_FAILURES,
+        value_parser = value_parser!(u32).range(1..))]
+    max_failures: u32,
     /// Segments with records from further in the future wait until they are not
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = args::duration)]
     max_clock_ahead: Duration,
@@ -69,8 +83,16 @@ pub(super) struct RunArgs {
     tombstone_grace: Duration,
 }
 
-pub(super) fn run(db: &Path, args: &RunArgs) -> Result<ExitCode> {
+pub(super) fn run(config: Effective) -> Result<ExitCode> {
+    let config = Arc::new(config);
+    let (db, args) = (config.db(), config.args());
+    if let Some(file) = config.path() {
+        tracing::info!(file = %file.display(), "configuration");
+    }
     if args.once {
+        if args.peers.is_empty() {
+            bail!("--once needs a peer: give --peer [ID=]URL, or name one in [peers] of the file");
+        }
         let engine = Arc::new(Database::own(db, &args.engine())?);
         return once(args.builder(engine));
     }
@@ -86,6 +108,7 @@ pub(super) fn run(db: &Path, args: &RunArgs) -> Result<ExitCode> {
     let admin = AdminServer::start(engine.path(), Arc::clone(&host) as _)
         .with_context(|| format!("can't open the admin socket in {}", db.display()))?;
     log_start(db, &host);
+    let watch = config.watch(&host);
 
     // An error means that no more signals can come; then there is nothing left to wait for.
     let signal = stop.recv().context("signals can't be received")?;
@@ -93,6 +116,7 @@ pub(super) fn run(db: &Path, args: &RunArgs) -> Result<ExitCode> {
     // Somebody may wait for one at the admin socket.
     host.stop_compacting();
     admin.shutdown();
+    drop(watch);
     match Arc::try_unwrap(host) {
         Ok(host) => host.shutdown(),
         Err(shared) => drop(shared),
@@ -111,15 +135,21 @@ impl RunArgs {
         }
     }
 
+    /// Those of the policy.
+    pub(super) fn limits(&self) -> Limits {
+        let mut limits = Limits::default();
+        for limit in self.limits.iter().chain(&self.tick_timeout).chain(&self.memory_limit) {
+            limit.apply(&mut limits);
+        }
+        limits
+    }
+
     fn builder(&self, engine: Arc<Engine>) -> HostBuilder {
-        let limits = Limits {
-            tick_timeout: self.tick_timeout,
-            memory_bytes: self.memory_limit,
-            ..Limits::default()
-        };
         let mut builder = Host::builder(engine)
             .interval(self.interval)
-            .limits(limits)
+            .limits(self.limits())
+            .probation(self.probation)
+            .max_failures(self.max_failures)
             .compact_interval(self.compact_interval.0)
             .compact_rate(self.compact_rate.0);
         for PeerSpec { id, url } in &self.peers {

@@ -1,0 +1,229 @@
+//! Files, command lines and what comes of both.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use super::file::ConfigFile;
+use super::schema::{Schema, Section};
+use super::{Effective, Origin, print};
+use crate::cli::{Cli, parse};
+
+fn file(text: &str) -> ConfigFile {
+    ConfigFile::parse(Path::new("dir/x.toml"), text.into()).unwrap()
+}
+
+fn mistakes(text: &str) -> String {
+    let parsed = ConfigFile::parse(Path::new("x.toml"), text.into());
+    parsed.unwrap_err().in_a_line()
+}
+
+pub(super) fn config(line: &str, text: Option<&str>) -> anyhow::Result<Effective> {
+    let words = ["edgestore-host", "run"].into_iter().chain(line.split_whitespace());
+    let (_, matches) = parse(words.map(OsString::from)).unwrap();
+    let given = matches.subcommand_matches("run").unwrap().clone();
+    Effective::new(given, text.map(file))
+}
+
+/// Value and origin of a key.
+fn value(config: &Effective, section: Section, key: &str) -> (String, Origin) {
+    let value = config.of(section).find(|value| value.key == key).unwrap();
+    (value.text.clone().unwrap_or_default(), value.origin.clone())
+}
+
+#[test]
+fn the_command_line_beats_the_file_which_beats_the_default() {
+    let text = "[host]\ninterval = \"5s\"\nmax-clock-ahead = \"1m\"\n\
+                [limits]\nfuel = 1_000\nmemory = \"1MiB\"";
+    let config = config("--interval 7s --memory-limit 2MiB --limit handles=9", Some(text)).unwrap();
+    let host = |key| value(&config, Section::Host, key);
+    assert_eq!(host("interval"), ("7s".to_owned(), Origin::Flag("--interval".to_owned())));
+    assert_eq!(host("max-clock-ahead"), ("1m".to_owned(), Origin::File(3)));
+    assert_eq!(host("tombstone-grace"), ("10d".to_owned(), Origin::Default));
+    let limits = config.args().limits();
+    assert_eq!((limits.fuel, limits.memory_bytes, limits.handles), (1000, 2 << 20, 9));
+    assert_eq!(limits.transfers, crate::policy::Limits::default().transfers);
+}
+
+#[test]
+fn peers_and_settings_of_the_command_line_join_those_of_the_file() {
+    let text = "[peers]\nb = \"http://b:1\"\n\"10.0.0.1\" = \"http://a:1\"\n\
+                [policy.settings]\nwindow = 8\nx = true";
+    let config = config("--peer B=http://other:1 --peer c=http://c:1 --set window=2", Some(text));
+    let config = config.unwrap();
+    let peers = config.args().peers.iter().map(|peer| (peer.id.as_str(), peer.url.as_str()));
+    let expected = [("10.0.0.1", "http://a:1"), ("B", "http://other:1"), ("c", "http://c:1")];
+    assert_eq!(peers.collect::<Vec<_>>(), expected);
+    let settings = config.settings().into_iter().collect::<Vec<_>>();
+    let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    assert_eq!(settings, [pair("window", "2"), pair("x", "true")]);
+}
+
+#[test]
+fn peers_keep_their_order() {
+    let text = "[peers]\nz = \"http://z:1\"\na = \"http://a:1\"\nm = \"http://m:1\"";
+    let config = config("", Some(text)).unwrap();
+    let ids: Vec<_> = config.args().peers.iter().map(|peer| peer.id.as_str()).collect();
+    assert_eq!(ids, ["z", "a", "m"]);
+}
+
+#[test]
+fn a_setting_is_text_a_number_or_a_truth() {
+    let text = "[policy.settings]\na = \"x = y\"\nb = 0x10\nc = -1.50\nd = false\ne = 1_000";
+    let config = config("", Some(text)).unwrap();
+    let values: Vec<_> = config.settings().into_values().collect();
+    assert_eq!(values, ["x = y", "16", "-1.50", "false", "1000"]);
+    let why =
+        mistakes("[policy.settings]\na = [1]\nb = 2020-01-01\nc.d = 1\n\"e=f\" = 1\n\"\" = 1");
+    for at in [
+        "2:5: this is one value",
+        "3:5: a date",
+        "4:1: this is one value",
+        "5:1: the key",
+        "6:1: the key",
+    ] {
+        assert!(why.contains(&format!("x.toml:{at}")), "{at}: {why}");
+    }
+}
+
+#[test]
+fn paths_are_those_of_the_files_folder() {
+    let text = "[host]\ndb = \"data\"\narchive = \"/archive\"\n[policy]\nplugin = \"../a.wasm\"";
+    let config = config("", Some(text)).unwrap();
+    assert_eq!(config.db(), Path::new("dir/data"));
+    assert_eq!(value(&config, Section::Host, "archive").0, "/archive");
+    assert_eq!(value(&config, Section::Policy, "plugin").0, "dir/../a.wasm");
+    let typed = self::config("--db other", Some(text)).unwrap();
+    assert_eq!(typed.db(), Path::new("other"));
+}
+
+#[test]
+fn an_unknown_key_is_answered_with_the_one_that_was_meant() {
+    for (text, answer) in [
+        (
+            "[host]\nintervall = \"5s\"",
+            "2:1: unknown key `intervall` in [host]; did you mean `interval`?",
+        ),
+        ("[limits]\nmemory-limit = 1", "did you mean `memory`?"),
+        ("[hots]\n", "1:2: unknown section `hots`; did you mean `host`?"),
+        ("interval = \"5s\"", "1:1: unknown section `interval`; it belongs in [host]"),
+        ("[host]\nplugin = \"a\"", "it belongs in [policy]"),
+        ("[host]\ntick-timeout = \"1s\"", "it belongs in [limits]"),
+        ("[host]\nonce = true", "--once is an option of the command line alone"),
+        ("[host]\npeer = \"a\"", "peers are in [peers]"),
+        ("[policy]\nset = \"a=b\"", "settings are in [policy.settings]"),
+        ("[policy]\nzzz = 1", "known are plugin, probation, max-failures, settings"),
+    ] {
+        let why = mistakes(text);
+        assert!(why.contains(answer), "{text}: {why}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_with_their_lines() {
+    let why = mistakes(
+        "[host]\ninterval = 5\nlisten = \"x\"\ncompact-rate = \"off\"\n[peers]\na = \"ftp://a\"\n\
+         A = \"http://a:1\"\n.b = 1\n",
+    );
+    assert!(why.starts_with("x.toml:8:1: "), "syntax comes first: {why}");
+    let why = mistakes(
+        "[host]\ninterval = 5\nlisten = \"x\"\ncompact-rate = \"off\"\n[peers]\na = \"ftp://a\"\n\
+         A = \"http://a:1\"\nb.c = \"http://b:1\"\nd = 1\n\
+         \"e f\" = \"http://e:1\"\n[limits]\nfuel = 0\n",
+    );
+    for at in [
+        "2:12: interval: the unit is missing",
+        "3:10: listen: write ADDR:PORT",
+        "6:5: `ftp://a` is no peer URL",
+        "7:1: a peer of this id stands above",
+        "8:1: b is a table",
+        "9:5: peer d: write",
+        "10:1: \"e f\" is no peer id",
+        "12:8: fuel: write a whole number above zero",
+    ] {
+        assert!(why.contains(&format!("x.toml:{at}")), "{at}: {why}");
+    }
+    assert_eq!(why.matches("x.toml:").count(), 8, "{why}");
+}
+
+#[test]
+fn what_is_no_toml_is_told_with_its_line() {
+    assert!(mistakes("[host]\ninterval = \n").starts_with("x.toml:2:"));
+    assert!(mistakes("[host]\ninterval = \"5s\"\ninterval = \"6s\"").starts_with("x.toml:3:"));
+    assert!(mistakes("host = 1").contains("write [host] on a line"));
+    let bytes = b"[host]\n\xff".to_vec();
+    let error = ConfigFile::parse(Path::new("x.toml"), bytes).unwrap_err().in_a_line();
+    assert_eq!(error, "x.toml:2:1: what follows is no UTF-8 text");
+}
+
+#[test]
+fn settings_have_a_size_limit() {
+    let text = format!("[limits]\nsettings = 10\n[policy.settings]\nkey = \"{}\"", "x".repeat(8));
+    let error = config("", Some(&text)).unwrap_err().to_string();
+    assert!(error.contains("11 bytes") && error.contains("`settings`"), "{error}");
+    assert!(config("--limit settings=11", Some(&text)).is_ok());
+}
+
+#[test]
+fn what_is_printed_is_a_file_that_says_the_same() {
+    let text = "[host]\ndb = \"/db\"\n[peers]\n\"a.b\" = \"http://a:1\"\n\
+                [policy.settings]\nodd = \"\\n\\\"\"\nn = \"5\"";
+    let first = config("--limit fuel=7 --archive /a --set on=true", Some(text)).unwrap();
+    let printed = print::effective(&first);
+    for line in ["db = \"/db\"", "# dir/x.toml:2", "fuel = 7", "# --limit", "# plugin", "# not set"]
+    {
+        assert!(printed.contains(line), "{line}: {printed}");
+    }
+    let second = config("", Some(&printed)).unwrap();
+    assert_eq!(second.fixed(), first.fixed());
+    assert_eq!(second.settings(), first.settings());
+}
+
+#[test]
+fn the_example_has_every_key_and_says_the_defaults() {
+    let example = print::example();
+    // Without what has no default.
+    let keys = |line: &&str| line.strip_prefix('#').is_some_and(|key| !key.starts_with(' '));
+    let uncommented: Vec<_> =
+        example.lines().map(|line| if keys(&line) { &line[1..] } else { line }).collect();
+    let text = uncommented.join("\n").replace("\"./", "\"/");
+    let all = file(&text);
+    let schema = Schema::new();
+    for section in [Section::Host, Section::Policy, Section::Limits] {
+        for name in schema
+            .names(section)
+            .into_iter()
+            .filter(|name| *name != "settings" || section == Section::Limits)
+        {
+            let found =
+                all.values.iter().any(|value| value.section == section && value.key == name);
+            assert!(found, "{name} is not in the example");
+        }
+    }
+    let (example, default) = (config("", Some(&text)).unwrap(), config("", None).unwrap());
+    for value in default.values.iter().filter(|value| value.text.is_some() && value.key != "db") {
+        let (text, _) = self::value(&example, value.section, &value.key);
+        assert_eq!(Some(text), value.text, "{}", value.key);
+    }
+}
+
+#[test]
+fn the_documentation_has_the_example() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+    let docs = std::fs::read_to_string(path).unwrap();
+    let block = format!("```toml\n{}```\n", print::example());
+    assert!(
+        docs.contains(&block),
+        "docs/configuration.md does not have what `config example` prints:\n{block}"
+    );
+}
+
+#[test]
+fn the_database_of_other_commands_is_that_of_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.toml");
+    // Mistakes elsewhere are none of theirs.
+    std::fs::write(&path, "[host]\ndb = \"data\"\nintervall = 5").unwrap();
+    let words = ["edgestore-host", "status", "--config", path.to_str().unwrap()];
+    let (Cli { global, .. }, _) = parse(words.map(OsString::from)).unwrap();
+    assert_eq!(super::database(&global).unwrap(), dir.path().join("data"));
+}
