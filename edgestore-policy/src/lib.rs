@@ -67,6 +67,8 @@
 //! # }
 //! ```
 
+#![deny(unsafe_code)]
+
 pub mod backoff;
 mod budget;
 mod component;
@@ -107,7 +109,7 @@ pub mod prelude {
 
 /// What wit-bindgen makes of the contract. The types to use are those of [`types`] and [`host`].
 #[doc(hidden)]
-#[allow(missing_docs, clippy::all)]
+#[allow(missing_docs, unsafe_code, clippy::all)]
 pub mod bindings {
     wit_bindgen::generate!({
         path: "../wit",

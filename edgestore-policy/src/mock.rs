@@ -267,7 +267,7 @@ impl World {
     }
 
     /// What some peer offered in this tick is either here or remembered.
-    fn check_ledger(&self, value: &[u8]) {
+    fn check_cursor(&self, value: &[u8]) {
         let (cursor, local) = (PeerCursor::decode(value).0, self.local.borrow());
         let Some(ticked) = self.peers.borrow().first().cloned() else { return };
         let offered = ticked.offered.borrow();
@@ -343,7 +343,7 @@ impl Host for MockHost {
         }
         // A cursor that had to be cut is no promise.
         if self.world.check_ledger.get() && self.store_limit.get().is_none() {
-            self.world.check_ledger(value);
+            self.world.check_cursor(value);
         }
         self.stored_bytes.set(self.stored_bytes.get() + value.len());
         *self.stored.borrow_mut() = Some(value.to_vec());

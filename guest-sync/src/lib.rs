@@ -5,6 +5,8 @@
 //! segments that can never be applied. Start reading at `tick.rs`, or at `spec.rs` for what is
 //! promised; the parts are those of `edgestore-policy`.
 
+#![forbid(unsafe_code)]
+
 mod tick;
 
 #[cfg(test)]

@@ -92,6 +92,7 @@ impl<H: Host> Round<'_, H> {
                     unanswered = if error.answered() { 0 } else { unanswered + 1 };
                     self.failed(landing.hash, error.why(), error.blames_segment());
                     if unanswered == GIVE_UP_AFTER {
+                        // No transfer will start, as if the host allowed none.
                         return Ok(End::Blocked);
                     }
                 }
