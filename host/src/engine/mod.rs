@@ -62,7 +62,7 @@ use self::memtable::Memtable;
 pub use self::options::EngineOptions;
 pub(crate) use self::read::prefix_end;
 pub use self::record::{MAX_BATCH, MAX_KEY, MAX_RECORD, Record};
-pub use self::staging::{HashMismatch, StagedSegment, StagingFile};
+pub use self::staging::{Allowance, AllowanceSpent, HashMismatch, StagedSegment, StagingFile};
 use self::store::{Progress, Store, Writer};
 pub use self::verify::{Problem, Verified};
 pub use self::write::WriteBatch;

@@ -6,6 +6,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::apply::Prepared;
 use super::folder::{PREFIX, SUFFIX};
@@ -18,6 +19,39 @@ pub struct StagingFile {
     name: TemporaryName,
     hasher: blake3::Hasher,
     len: u64,
+    allowance: Option<Arc<Allowance>>,
+}
+
+/// How many bytes all files that share it may still take. Bytes that were thrown away count too.
+#[derive(Debug)]
+pub struct Allowance(AtomicU64);
+
+/// A write that would take more than the file's [`Allowance`] is refused with this, as the inner
+/// error of an [`io::Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("as many bytes as allowed were staged")]
+pub struct AllowanceSpent;
+
+impl Allowance {
+    /// So many bytes.
+    pub fn new(bytes: u64) -> Self {
+        Self(AtomicU64::new(bytes))
+    }
+
+    /// Whether nothing more is taken.
+    pub fn is_spent(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+
+    /// Before `bytes` are written. Once a write was refused, so are all others.
+    fn take(&self, bytes: u64) -> io::Result<()> {
+        let left = |left: u64| Some(left.saturating_sub(bytes));
+        let before = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
+        match before {
+            Ok(before) if before >= bytes => Ok(()),
+            _ => Err(io::Error::new(io::ErrorKind::QuotaExceeded, AllowanceSpent)),
+        }
+    }
 }
 
 /// The bytes that came are not those that the hash names.
@@ -40,7 +74,13 @@ impl StagingFile {
     }
 
     fn new((file, name): (Box<dyn DiskFile>, TemporaryName)) -> Self {
-        Self { file, name, hasher: blake3::Hasher::new(), len: 0 }
+        Self { file, name, hasher: blake3::Hasher::new(), len: 0, allowance: None }
+    }
+
+    /// Counts what is written from now on.
+    #[must_use]
+    pub fn within(self, allowance: &Arc<Allowance>) -> Self {
+        Self { allowance: Some(Arc::clone(allowance)), ..self }
     }
 
     /// One for tests that have no engine.
@@ -80,6 +120,9 @@ impl StagingFile {
 
 impl Write for StagingFile {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        if let Some(allowance) = &self.allowance {
+            allowance.take(buf.len() as u64)?;
+        }
         let n = self.file.write(buf)?;
         self.hasher.update(&buf[..n]);
         self.len += n as u64;
@@ -178,5 +221,29 @@ impl StagedSegment {
     pub(super) fn release(&mut self) {
         // Of two links to one file, a rename leaves both.
         self.name.remove();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_share_an_allowance_never_take_more_than_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let allowance = Arc::new(Allowance::new(100));
+        let file = || StagingFile::for_test(dir.path()).within(&allowance);
+        let (mut a, mut b, mut thrown_away) = (file(), file(), file());
+        a.write_all(&[1; 40]).unwrap();
+        thrown_away.write_all(&[1; 10]).unwrap();
+        drop(thrown_away);
+        b.write_all(&[2; 49]).unwrap();
+        assert!(!allowance.is_spent());
+        let error = b.write_all(&[2; 2]).unwrap_err();
+        assert!(error.get_ref().is_some_and(|inner| inner.is::<AllowanceSpent>()), "{error:?}");
+        assert!(a.write_all(&[1]).is_err(), "the first refusal is one to all");
+        assert!(allowance.is_spent());
+        assert_eq!((a.len(), b.len()), (40, 49));
+        StagingFile::for_test(dir.path()).write_all(&[3; 1000]).unwrap();
     }
 }

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use super::HostCall;
 use super::log::printable;
 use super::state::State;
 use super::words::Words;
+use super::{HostCall, TickError};
 
 impl State {
     /// Runs what an import does. `name` is that of [`HostCall::name`].
@@ -17,6 +17,9 @@ impl State {
     ) -> wasmtime::Result<R> {
         let tick = self.tick()?;
         tick.calls += 1;
+        if tick.calls > tick.limits.host_calls {
+            return Err(TickError::HostCalls(tick.limits.host_calls).into());
+        }
         let Some(observer) = tick.services.observer.clone() else {
             return run(self, arguments);
         };

@@ -5,6 +5,7 @@ use wasmtime::component::Component;
 
 use super::LoadError;
 use super::bindings::policy::Description;
+use super::limits::{MEMORIES, TABLES};
 
 /// The package that this host speaks; patch releases are compatible.
 pub(super) const SPOKEN: &str = "edgestore:sync@0.2";
@@ -47,6 +48,20 @@ pub(super) fn interfaces(component: &Component, engine: &Engine) -> Result<(), L
         None if exported => Ok(()),
         None => Err(LoadError::MissingExport),
     }
+}
+
+/// Checks what the component brings along, where it says so. The rest is counted when it starts.
+pub(super) fn resources(component: &Component) -> Result<(), LoadError> {
+    // None where it instantiates a module that it imports, and so will not link.
+    let Some(needed) = component.resources_required() else { return Ok(()) };
+    for (what, count, limit) in
+        [("memories", needed.num_memories, MEMORIES), ("tables", needed.num_tables, TABLES)]
+    {
+        if count > limit {
+            return Err(LoadError::TooMany { what, count, limit });
+        }
+    }
+    Ok(())
 }
 
 /// Whether the interface is of the contract, and of a version that this host speaks.

@@ -21,6 +21,11 @@ impl Downloads {
         lock(&self.running).contains_key(hash)
     }
 
+    /// Whether no tick fetches or holds anything.
+    pub fn is_empty(&self) -> bool {
+        lock(&self.running).is_empty()
+    }
+
     /// Counts the segment for as long as the result lives.
     pub(super) fn begin(self: &Arc<Self>, hash: Hash) -> Download {
         *lock(&self.running).entry(hash).or_default() += 1;
@@ -61,6 +66,6 @@ mod tests {
         drop(first);
         assert!(downloads.has(&a));
         drop(second);
-        assert!(!downloads.has(&a));
+        assert!(!downloads.has(&a) && downloads.is_empty());
     }
 }

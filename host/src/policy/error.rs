@@ -75,10 +75,32 @@ pub enum LoadError {
     #[error("`describe` failed: {0}; it must return at once and not call any import")]
     Describe(String),
     /// The component needs more memory than it may have.
-    #[error("needs more than {limit} bytes of memory to start; give it more (--memory-limit)")]
+    #[error("needs more than {limit} bytes of memory to start; raise limits.memory")]
     Memory {
         /// [`Limits::memory_bytes`](super::Limits::memory_bytes).
         limit: u64,
+    },
+    /// The component needs larger tables than it may have.
+    #[error("needs more than {limit} table elements to start; raise limits.table-elements")]
+    Table {
+        /// [`Limits::table_elements`](super::Limits::table_elements).
+        limit: usize,
+    },
+    /// The component is made of too many core instances.
+    #[error("is made of more than {limit} core instances; raise limits.instances")]
+    Instances {
+        /// [`Limits::instances`](super::Limits::instances).
+        limit: usize,
+    },
+    /// The component has too many memories or tables.
+    #[error("has {count} {what}, and may have {limit}; build it with fewer modules")]
+    TooMany {
+        /// `memories` or `tables`.
+        what: &'static str,
+        /// How many it has.
+        count: u32,
+        /// How many it may have.
+        limit: u32,
     },
     /// `describe` returned a name or a version that can't be shown.
     #[error(
@@ -106,6 +128,19 @@ fn import_fix(import: &str) -> &'static str {
     }
 }
 
+/// The settings of a policy are larger than [`Limits::settings_bytes`](super::Limits).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the settings of the policy have {bytes} bytes, keys and values together, and may have \
+     {limit}; shorten them or raise limits.settings"
+)]
+pub struct SettingsTooLarge {
+    /// What they have.
+    pub bytes: usize,
+    /// What they may have.
+    pub limit: usize,
+}
+
 /// Why a tick failed. The host goes on in any case.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TickError {
@@ -120,14 +155,40 @@ pub enum TickError {
         blame: bool,
     },
     /// The policy did not return in time.
-    #[error("the tick took longer than {0:?}")]
+    #[error("the tick took longer than {0:?}; if the policy needs more, raise limits.tick-timeout")]
     Timeout(Duration),
+    /// The policy computed more than it may, in instructions, more or less.
+    #[error("the policy ran more than {0} instructions; if it needs more, raise limits.fuel")]
+    Fuel(u64),
     /// The policy wanted more memory than it may have, in bytes.
-    #[error("the policy wanted more than {0} bytes of memory")]
+    #[error(
+        "the policy wanted more than {0} bytes of memory; if it needs more, raise limits.memory"
+    )]
     Memory(u64),
+    /// The policy wanted larger tables than it may have, in elements.
+    #[error(
+        "the policy wanted more than {0} table elements; if it needs more, raise \
+         limits.table-elements"
+    )]
+    Table(usize),
+    /// The policy holds as many handles as it may.
+    #[error(
+        "the policy holds more than {0} handles; it must drop those it does not need, or you \
+         raise limits.handles"
+    )]
+    Handles(usize),
+    /// The policy called into the host as often as it may.
+    #[error("the policy made more than {0} host calls; if it needs more, raise limits.host-calls")]
+    HostCalls(u64),
+    /// The user's settings are too large to be given to the policy.
+    #[error(transparent)]
+    Settings(#[from] SettingsTooLarge),
     /// The policy did something that ends a WebAssembly instance.
     #[error("the policy trapped: {0}")]
     Trap(String),
+    /// This machine could not start the policy, which it did before.
+    #[error("the policy did not start: {0}; is the machine out of memory?")]
+    System(String),
     /// The host's own files failed, so that the tick could not go on.
     #[error("storage: {0}")]
     Storage(String),
@@ -142,8 +203,14 @@ impl TickError {
     pub fn blames_policy(&self) -> bool {
         match self {
             Self::Policy { blame, .. } => *blame,
-            Self::Timeout(_) | Self::Memory(_) | Self::Trap(_) => true,
-            Self::Storage(_) | Self::Closed => false,
+            Self::Timeout(_)
+            | Self::Fuel(_)
+            | Self::Memory(_)
+            | Self::Table(_)
+            | Self::Handles(_)
+            | Self::HostCalls(_)
+            | Self::Trap(_) => true,
+            Self::Settings(_) | Self::System(_) | Self::Storage(_) | Self::Closed => false,
         }
     }
 }

@@ -12,6 +12,7 @@ use super::limits::{LISTED, MANIFESTS};
 use super::resources::{Content, Manifest, PeerHandle, Segment, Transfer, handle};
 use super::state::{State, Tick, lost};
 use crate::Hash;
+use crate::engine::AllowanceSpent;
 use crate::protocol::{FetchError, PeerTransport, SegmentRef};
 
 impl types::Host for State {}
@@ -60,8 +61,7 @@ impl peers::HostPeer for State {
                 });
                 Ok((root, watermark))
             });
-            let answer = answer.map_err(|stop| state.stopped(stop))?;
-            Ok(answer.map(|(root, watermark)| peers::RootInfo {
+            Ok(answer?.map(|(root, watermark)| peers::RootInfo {
                 root: root.into(),
                 watermark: watermark.map(|watermark| peers::Watermark {
                     confirmed_lsn: watermark.confirmed_lsn,
@@ -82,7 +82,7 @@ impl peers::HostPeer for State {
                 wasmtime::bail!("holds more than {MANIFESTS} manifests; drop those not needed");
             }
             let answer = tick.ask(peer, |transport| transport.manifest());
-            let segments = match answer.map_err(|stop| state.stopped(stop))? {
+            let segments = match answer? {
                 Ok(segments) => segments,
                 Err(error) => return Ok(Err(error)),
             };
@@ -91,11 +91,12 @@ impl peers::HostPeer for State {
             let root = Hash::root(hashes.clone());
             let listed = tick.listed.entry(peer).or_default();
             listed.extend(hashes);
-            if listed.len() > LISTED {
+            if listed.len().max(tick.held + segments.len()) > LISTED {
                 wasmtime::bail!("more than {LISTED} segments in the manifests of one tick");
             }
-            let manifest = handle(table, Manifest::new(segments, root))?;
             tick.manifests += 1;
+            tick.held += segments.len();
+            let manifest = handle(table, Manifest::new(segments, root))?;
             Ok(Ok(manifest))
         })
     }
@@ -134,8 +135,11 @@ fn start_fetch(tick: &mut Tick, peer: usize, hash: Hash) -> Result<Transfer, typ
     if tick.transfers + tick.staged >= tick.limits.transfers {
         return Err(types::FetchError::TooManyTransfers);
     }
+    if tick.allowance.is_spent() {
+        return Err(types::FetchError::TooManyBytes);
+    }
     let staging = match tick.services.engine.stage() {
-        Ok(staging) => staging,
+        Ok(staging) => staging.within(&tick.allowance),
         Err(error) => {
             tick.note_storage_error("can't stage a segment", &error);
             return Err(types::FetchError::Storage);
@@ -199,8 +203,9 @@ impl peers::HostManifest for State {
 
     fn drop(&mut self, manifest: Resource<Manifest>) -> wasmtime::Result<()> {
         self.call("manifest.drop", manifest, |state, manifest| {
-            state.table.delete(manifest)?;
-            state.tick()?.manifests -= 1;
+            let (table, tick) = state.parts()?;
+            tick.held -= table.delete(manifest)?.segments.len();
+            tick.manifests -= 1;
             Ok(())
         })
     }
@@ -230,7 +235,7 @@ impl transfers::Host for State {
                 let waited = tick.wait(Duration::from_millis(timeout_ms), || {
                     slots.iter().find(|(_, slot)| slot.is_done()).map(|(position, _)| *position)
                 });
-                waited.map_err(|stop| state.stopped(stop))
+                Ok(waited?)
             },
         )
     }
@@ -283,6 +288,19 @@ impl transfers::HostTransfer for State {
 /// Logs the failure and says what the policy is told of it.
 fn fetch_failed(tick: &mut Tick, peer: usize, hash: Hash, error: &FetchError) -> types::FetchError {
     if let FetchError::Storage(source) = error {
+        if source.get_ref().is_some_and(|inner| inner.is::<AllowanceSpent>()) {
+            if tick.may_log() {
+                let (policy, peer) = (&tick.policy, tick.services.peers[peer].id());
+                let limit = tick.limits.pulled_bytes;
+                tracing::warn!(
+                    policy,
+                    peer,
+                    "the tick has pulled the {limit} bytes that it may; the next one goes on. \
+                     limits.pulled-bytes must be larger than the largest segment"
+                );
+            }
+            return types::FetchError::TooManyBytes;
+        }
         tick.note_storage_error(&format!("can't stage segment {hash}"), source);
         return types::FetchError::Storage;
     }

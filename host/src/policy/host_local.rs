@@ -8,8 +8,8 @@ use super::bindings::{archive, clock, cursor, local, log, random, types};
 use super::instance::millis;
 use super::log::printable;
 use super::resources::{Content, Segment};
-use super::state::{State, Stop};
-use super::{UploadOutcome, state};
+use super::state::State;
+use super::{TickError, UploadOutcome, state};
 use crate::engine::{Applied, ApplyError};
 
 impl local::Host for State {
@@ -117,7 +117,7 @@ impl cursor::Host for State {
                 Err(error) => {
                     tick.note_storage_error("can't read the cursor", &error);
                     let text = format!("can't read the cursor: {}", state::chain(&error));
-                    Err(state.stopped(Stop::Storage(text)))
+                    Err(TickError::Storage(text).into())
                 }
             }
         })

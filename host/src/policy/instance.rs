@@ -7,8 +7,8 @@ use wasmtime::{Store, UpdateDeadline};
 
 use super::bindings::{SyncPolicyPre, policy};
 use super::log::printable;
-use super::resources::PeerHandle;
-use super::state::{State, Stop};
+use super::resources::{PeerHandle, handle};
+use super::state::State;
 use super::{
     Context, CursorLayout, Limits, LoadError, Reason, Services, TickError, TickReport, check, trap,
 };
@@ -44,20 +44,12 @@ impl Policy {
         limits: Limits,
     ) -> Result<Self, LoadError> {
         let state = State::without_imports(&limits, DESCRIBE_TIMEOUT);
-        let mut store = store(&linked, state, &limits);
-        let description = linked
+        let store = store(&linked, state, &limits);
+        let mut store = store.map_err(|error| LoadError::System(format!("{error:#}")))?;
+        let described = linked
             .instantiate(&mut store)
             .and_then(|instance| instance.edgestore_sync_policy().call_describe(&mut store));
-        let description = description.map_err(|error| {
-            if store.data().limiter.exceeded {
-                return LoadError::Memory { limit: limits.memory_bytes };
-            }
-            LoadError::Describe(match failure(store.data(), &error, &limits) {
-                TickError::Timeout(_) => format!("it took longer than {DESCRIBE_TIMEOUT:?}"),
-                TickError::Trap(text) => text,
-                error => error.to_string(),
-            })
-        })?;
+        let description = described.map_err(|error| undescribed(&error, &limits))?;
         check::description(&description)?;
         let hash = Hash::of(component);
         Ok(Self { inner: Arc::new(Inner { linked, limits, description, hash }) })
@@ -111,20 +103,26 @@ impl Policy {
     /// When `services.current` is no position in `services.peers`.
     pub fn tick(&self, services: Services, context: Context) -> Result<TickReport, TickError> {
         let Inner { linked, limits, .. } = &*self.inner;
+        limits.check_settings(&context.settings)?;
         let current = services.current;
         let state = State::with_services(limits, self.cursor_layout(), services);
         if state.running_tick().is_some_and(|tick| tick.is_closed()) {
             return Err(TickError::Closed);
         }
-        let mut store = store(linked, state, limits);
-        let result = (|| {
-            let handle = store.data_mut().table.push(PeerHandle(current))?;
-            let instance = linked.instantiate(&mut store)?;
+        let store = store(linked, state, limits);
+        let mut store = store.map_err(|error| TickError::System(format!("{error:#}")))?;
+        // The same component has started before, without an import, so it starts again.
+        let started = linked.instantiate(&mut store);
+        let instance = started.map_err(|error| match failure(&error, limits) {
+            TickError::Trap(text) if !error.is::<wasmtime::Trap>() => TickError::System(text),
+            other => other,
+        })?;
+        let result = handle(&mut store.data_mut().table, PeerHandle(current)).and_then(|handle| {
             // A borrow ends with the call; the handle goes with the store.
             let peer = wasmtime::component::Resource::new_borrow(handle.rep());
             let context = told(context, limits);
             instance.edgestore_sync_policy().call_tick(&mut store, &context, peer)
-        })();
+        });
         match result {
             Ok(Ok(report)) => {
                 let counted = store.data().running_tick().map(|tick| tick.applied);
@@ -137,36 +135,59 @@ impl Policy {
                 })
             }
             Ok(Err(failure)) => Err(returned(store.data(), failure)),
-            Err(error) => Err(self::failure(store.data(), &error, limits)),
+            Err(error) => Err(self::failure(&error, limits)),
         }
     }
 }
 
 /// A store that holds its instance to the limits.
-fn store(linked: &SyncPolicyPre<State>, state: State, limits: &Limits) -> Store<State> {
+fn store(
+    linked: &SyncPolicyPre<State>,
+    state: State,
+    limits: &Limits,
+) -> wasmtime::Result<Store<State>> {
     let mut store = Store::new(linked.engine(), state);
     store.limiter(|state| &mut state.limiter);
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|mut store| {
-        Ok(match store.data_mut().interrupts() {
-            true => UpdateDeadline::Interrupt,
-            false => UpdateDeadline::Continue(1),
-        })
+    store.epoch_deadline_callback(|mut store| match store.data_mut().interrupts() {
+        Some(why) => Err(why.into()),
+        None => Ok(UpdateDeadline::Continue(1)),
     });
+    store.set_fuel(limits.fuel)?;
     // What the host copies out of the instance for one call. A cursor that is somewhat too large
     // is refused with the error that says so, not here.
     store.set_hostcall_fuel(limits.cursor_bytes.saturating_mul(2).saturating_add(16 << 20));
-    store
+    Ok(store)
 }
 
 /// Why the instance ended without a result.
-fn failure(state: &State, error: &wasmtime::Error, limits: &Limits) -> TickError {
-    match &state.stop {
-        Some(Stop::Timeout) => TickError::Timeout(limits.tick_timeout),
-        Some(Stop::Closed) => TickError::Closed,
-        Some(Stop::Storage(text)) => TickError::Storage(text.clone()),
-        None if state.limiter.exceeded => TickError::Memory(limits.memory_bytes),
-        None => TickError::Trap(trap::explain(error)),
+fn failure(error: &wasmtime::Error, limits: &Limits) -> TickError {
+    if let Some(ours) = error.downcast_ref::<TickError>() {
+        return ours.clone();
+    }
+    match error.downcast_ref::<wasmtime::Trap>() {
+        Some(wasmtime::Trap::OutOfFuel) => TickError::Fuel(limits.fuel),
+        _ => TickError::Trap(trap::explain(error)),
+    }
+}
+
+/// Why a component did not say who it is.
+fn undescribed(error: &wasmtime::Error, limits: &Limits) -> LoadError {
+    match failure(error, limits) {
+        TickError::Timeout(timeout) => {
+            LoadError::Describe(format!("it took longer than {timeout:?}"))
+        }
+        TickError::Fuel(fuel) => {
+            LoadError::Describe(format!("it ran more than {fuel} instructions"))
+        }
+        TickError::Memory(limit) => LoadError::Memory { limit },
+        TickError::Table(limit) => LoadError::Table { limit },
+        // Of all that wasmtime counts itself, this alone is not looked at before.
+        TickError::Trap(text) if text.contains("instance count too high") => {
+            LoadError::Instances { limit: limits.instances }
+        }
+        TickError::Trap(text) => LoadError::Describe(text),
+        other => LoadError::Describe(other.to_string()),
     }
 }
 

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use wasmtime::ResourceLimiter;
 
+use super::{SettingsTooLarge, TickError};
+
 /// What one policy may use in one tick.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Wall time of a tick. Default: 60 s.
     pub tick_timeout: Duration,
     /// Instructions of a tick, more or less: see [`wasmtime::Store::set_fuel`]. Default: 20 billion,
-    /// which is some ten seconds of doing nothing else.
+    /// which is one to ten seconds of doing nothing else.
     pub fuel: u64,
     /// Linear memory of an instance, in bytes. Default: 256 MiB.
     pub memory_bytes: u64,
@@ -57,6 +59,17 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Whether a policy can be given these settings: to be asked before a host runs with them. A
+    /// tick asks again.
+    ///
+    /// # Errors
+    /// When they are larger than [`Limits::settings_bytes`].
+    pub fn check_settings(&self, settings: &[(String, String)]) -> Result<(), SettingsTooLarge> {
+        let bytes = settings.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let limit = self.settings_bytes;
+        if bytes > limit { Err(SettingsTooLarge { bytes, limit }) } else { Ok(()) }
+    }
+
     /// How long host calls of a tick may wait: so much less than the tick that the policy has time
     /// left to report.
     pub(super) fn budget(&self) -> Duration {
@@ -64,37 +77,31 @@ impl Limits {
     }
 }
 
-/// Handles that a policy may hold. Each costs the host a few hundred bytes at most.
-pub(super) const HANDLES: usize = 10_000;
-
 /// Manifests that a policy may hold. Each costs the host as much as the peer's list is long.
 pub(super) const MANIFESTS: usize = 16;
 
-/// Segments in all manifests of a peer in one tick; a manifest has half as many at most. Each costs
-/// the host some 40 bytes.
+/// Segments in all manifests of a peer in one tick, and in all that a policy holds; a manifest has
+/// half as many at most. Each costs the host some 40 bytes.
 pub(super) const LISTED: usize = 4_000_000;
 
-/// Elements of all tables of an instance. Interpreters compiled to wasm have some ten thousand.
-const TABLE_ELEMENTS: usize = 100_000;
+/// Tables and memories of one component; interpreters with their libraries have some dozens.
+pub(super) const TABLES: u32 = 100;
+pub(super) const MEMORIES: u32 = 20;
 
-/// Core instances, tables and memories of one component; interpreters with their libraries have
-/// some dozens.
-const INSTANCES: usize = 250;
-const TABLES: usize = 100;
-const MEMORIES: usize = 20;
-
-/// Counts the memories of one store together.
+/// Counts the memories of one store together, and its tables. A refusal is a [`TickError`].
 pub(super) struct Limiter {
-    limit: u64,
-    memory: u64,
-    elements: usize,
-    /// Set when an allocation was refused.
-    pub(super) exceeded: bool,
+    memory_left: u64,
+    elements_left: usize,
+    memory_bytes: u64,
+    table_elements: usize,
+    instances: usize,
 }
 
 impl Limiter {
-    pub(super) fn new(memory_bytes: u64) -> Self {
-        Self { limit: memory_bytes, memory: 0, elements: 0, exceeded: false }
+    pub(super) fn new(limits: &Limits) -> Self {
+        let &Limits { memory_bytes, table_elements, instances, .. } = limits;
+        let (memory_left, elements_left) = (memory_bytes, table_elements);
+        Self { memory_left, elements_left, memory_bytes, table_elements, instances }
     }
 }
 
@@ -109,12 +116,9 @@ impl ResourceLimiter for Limiter {
             // The module's own limit: its `memory.grow` fails.
             return Ok(false);
         }
-        let grown = self.memory.saturating_add(desired.saturating_sub(current) as u64);
-        if grown > self.limit {
-            self.exceeded = true;
-            return Err(wasmtime::format_err!("more than {} bytes of memory", self.limit));
-        }
-        self.memory = grown;
+        let grown = desired.saturating_sub(current) as u64;
+        let left = self.memory_left.checked_sub(grown);
+        self.memory_left = left.ok_or(TickError::Memory(self.memory_bytes))?;
         Ok(true)
     }
 
@@ -127,23 +131,20 @@ impl ResourceLimiter for Limiter {
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
-        let grown = self.elements.saturating_add(desired.saturating_sub(current));
-        if grown > TABLE_ELEMENTS {
-            return Err(wasmtime::format_err!("more than {TABLE_ELEMENTS} table elements"));
-        }
-        self.elements = grown;
+        let left = self.elements_left.checked_sub(desired.saturating_sub(current));
+        self.elements_left = left.ok_or(TickError::Table(self.table_elements))?;
         Ok(true)
     }
 
     fn instances(&self) -> usize {
-        INSTANCES
+        self.instances
     }
 
     fn tables(&self) -> usize {
-        TABLES
+        TABLES as usize
     }
 
     fn memories(&self) -> usize {
-        MEMORIES
+        MEMORIES as usize
     }
 }

@@ -44,6 +44,9 @@ impl PolicyEngine {
         config
             .wasm_component_model(true)
             .epoch_interruption(true)
+            .consume_fuel(true)
+            // The contract hands over addresses of 32 bits.
+            .wasm_memory64(false)
             // No policy waits for another one, so none needs the machinery for it.
             .concurrency_support(false)
             .max_wasm_stack(STACK_BYTES);
@@ -81,6 +84,7 @@ impl PolicyEngine {
         let compiled = Component::from_binary(&self.engine, component)
             .map_err(|error| LoadError::Compile(format!("{error:#}")))?;
         check::interfaces(&compiled, &self.engine)?;
+        check::resources(&compiled)?;
         let mismatch = |error: wasmtime::Error| LoadError::Mismatch(format!("{error:#}"));
         let linked = self.linker.instantiate_pre(&compiled).map_err(mismatch)?;
         let linked = SyncPolicyPre::new(linked).map_err(mismatch)?;

@@ -33,7 +33,7 @@ mod wait;
 mod words;
 
 pub use downloads::Downloads;
-pub use error::{LoadError, TickError};
+pub use error::{LoadError, SettingsTooLarge, TickError};
 pub use instance::Policy;
 pub use limits::Limits;
 pub use load::PolicyEngine;

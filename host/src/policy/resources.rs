@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use wasmtime::component::{Resource, ResourceTable, ResourceTableError};
 
+use super::TickError;
 use super::downloads::Download;
-use super::limits::HANDLES;
 use super::wait::Slot;
 use crate::Hash;
 use crate::engine::StagedSegment;
@@ -20,9 +20,7 @@ pub(super) fn handle<T: Send + 'static>(
     of: T,
 ) -> wasmtime::Result<Resource<T>> {
     table.push(of).map_err(|error| match error {
-        ResourceTableError::Full => {
-            wasmtime::format_err!("holds more than {HANDLES} handles; drop those not needed")
-        }
+        ResourceTableError::Full => TickError::Handles(table.max_capacity()).into(),
         error => error.into(),
     })
 }

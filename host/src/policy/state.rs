@@ -8,31 +8,20 @@ use std::time::{Duration, Instant};
 use wasmtime::component::ResourceTable;
 
 use super::bindings::types;
-use super::limits::{HANDLES, Limiter};
+use super::limits::Limiter;
 use super::log::{Grant, Quota, printable};
 use super::wait::{Bell, Slot};
-use super::{CursorLayout, Limits, Peer, Services};
+use super::{CursorLayout, Limits, Peer, Services, TickError};
 use crate::Hash;
+use crate::engine::Allowance;
 use crate::protocol::{PeerError, PeerTransport};
-
-/// Why the host ends an instance that did nothing wrong itself.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Stop {
-    #[error("the time is up")]
-    Timeout,
-    #[error("the host is stopping")]
-    Closed,
-    #[error("{0}")]
-    Storage(String),
-}
 
 /// The data of a store.
 pub(super) struct State {
     pub(super) table: ResourceTable,
     pub(super) limiter: Limiter,
-    /// Set when the host ended the instance.
-    pub(super) stop: Option<Stop>,
-    /// When the instance is interrupted.
+    /// After which the instance is interrupted.
+    timeout: Duration,
     deadline: Instant,
     tick: Option<Tick>,
 }
@@ -41,11 +30,11 @@ impl State {
     /// Of an instance that may not call an import.
     pub(super) fn without_imports(limits: &Limits, timeout: Duration) -> Self {
         let mut table = ResourceTable::new();
-        table.set_max_capacity(HANDLES);
+        table.set_max_capacity(limits.handles);
         Self {
             table,
-            limiter: Limiter::new(limits.memory_bytes),
-            stop: None,
+            limiter: Limiter::new(limits),
+            timeout,
             deadline: after(Instant::now(), timeout),
             tick: None,
         }
@@ -75,21 +64,15 @@ impl State {
         self.tick.as_ref()
     }
 
-    /// Notes why the instance ends; the error makes it end.
-    pub(super) fn stopped(&mut self, stop: Stop) -> wasmtime::Error {
-        let error = wasmtime::Error::new(stop.clone());
-        self.stop = Some(stop);
-        error
-    }
-
-    /// Whether running code is to be interrupted; notes why.
-    pub(super) fn interrupts(&mut self) -> bool {
+    /// Why running code is to be interrupted; none when it may go on.
+    pub(super) fn interrupts(&self) -> Option<TickError> {
         if self.tick.as_ref().is_some_and(Tick::is_closed) {
-            self.stop = Some(Stop::Closed);
+            Some(TickError::Closed)
         } else if Instant::now() >= self.deadline {
-            self.stop = Some(Stop::Timeout);
+            Some(TickError::Timeout(self.timeout))
+        } else {
+            None
         }
-        self.stop.is_some()
     }
 }
 
@@ -122,7 +105,11 @@ pub(super) struct Tick {
     pub(super) applied: Counts,
     /// Segments that were taken, and neither applied nor dropped.
     pub(super) staged: usize,
+    /// Manifests that the policy holds, and how many segments those list together.
     pub(super) manifests: usize,
+    pub(super) held: usize,
+    /// For what transfers write.
+    pub(super) allowance: Arc<Allowance>,
     pub(super) bell: Arc<Bell>,
     /// Whether the policy was told of anything that a peer did wrong.
     pub(super) peer_failed: bool,
@@ -152,6 +139,8 @@ impl Tick {
             applied: Counts::default(),
             staged: 0,
             manifests: 0,
+            held: 0,
+            allowance: Arc::new(Allowance::new(limits.pulled_bytes)),
             bell,
             peer_failed: false,
             peer_failure: None,
@@ -177,10 +166,10 @@ impl Tick {
         &self,
         timeout: Duration,
         mut ready: impl FnMut() -> Option<R>,
-    ) -> Result<Option<R>, Stop> {
+    ) -> Result<Option<R>, TickError> {
         let until = after(Instant::now(), timeout).min(self.budget_end);
         let waited = self.bell.wait(until, || {
-            if self.is_closed() { Some(Err(Stop::Closed)) } else { ready().map(Ok) }
+            if self.is_closed() { Some(Err(TickError::Closed)) } else { ready().map(Ok) }
         });
         waited.transpose()
     }
@@ -190,9 +179,9 @@ impl Tick {
         &mut self,
         peer: usize,
         request: impl FnOnce(&dyn PeerTransport) -> Result<T, PeerError> + Send + 'static,
-    ) -> Result<Result<T, types::PeerError>, Stop> {
+    ) -> Result<Result<T, types::PeerError>, TickError> {
         if self.is_closed() {
-            return Err(Stop::Closed);
+            return Err(TickError::Closed);
         }
         let cancel = Arc::new(AtomicBool::new(false));
         let answer = match self.services.peers[peer].submit(true, &self.bell, &cancel, request) {
@@ -207,7 +196,7 @@ impl Tick {
         &self,
         peer: usize,
         slot: &Slot<Result<T, PeerError>>,
-    ) -> Result<Result<T, PeerError>, Stop> {
+    ) -> Result<Result<T, PeerError>, TickError> {
         let waited = self.wait(Duration::MAX, || match slot.take() {
             None if self.services.peers[peer].is_closed() => Some(None),
             taken => taken,

@@ -219,17 +219,21 @@ pub(super) fn context() -> Context {
     Context { reason: Reason::Wake, interval: Duration::from_secs(30), settings: Vec::new() }
 }
 
-/// An engine without a cache whose ticks take at most so long.
-pub(super) fn policies(tick_timeout: Duration) -> PolicyEngine {
-    let limits = Limits {
-        tick_timeout,
+/// Small ones.
+pub(super) fn limits() -> Limits {
+    Limits {
+        tick_timeout: Duration::from_secs(20),
         memory_bytes: 64 << 20,
         transfers: 4,
         cursor_bytes: 1000,
         log_lines: 10,
         ..Limits::default()
-    };
-    PolicyEngine::new(None, limits).unwrap()
+    }
+}
+
+/// An engine without a cache whose ticks take at most so long.
+pub(super) fn policies(tick_timeout: Duration) -> PolicyEngine {
+    PolicyEngine::new(None, Limits { tick_timeout, ..limits() }).unwrap()
 }
 
 /// What `run` logs on this thread.

@@ -144,7 +144,7 @@ fn describe_must_return_at_once_and_alone() {
     refused(&describes(import, "(drop (call 0)) (i32.const 16)"), "Describe", &["import"]);
     // Seventeen pages of 64 KiB more than there may be.
     let greedy = "(drop (memory.grow (i32.const 1040))) (i32.const 16)";
-    refused(&describes("", greedy), "Memory", &["67108864 bytes of memory", "--memory-limit"]);
+    refused(&describes("", greedy), "Memory", &["67108864 bytes of memory", "limits.memory"]);
     // An empty name.
     refused(&describes("", "(i32.const 1024)"), "Description", &["name", "empty"]);
 }

@@ -1,0 +1,147 @@
+//! What hostile policies leave behind, after many of their ticks: nothing.
+
+use std::fs;
+use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::super::super::testing::context;
+use super::*;
+
+/// All that have no need of a world of their own.
+const CASES: [&Case<'static>; 38] = [
+    &boundary::TRAPS,
+    &boundary::INVALID_UTF8,
+    &boundary::WILD_STRING,
+    &boundary::HUGE_STRING,
+    &boundary::WILD_LIST,
+    &boundary::CROOKED_LIST,
+    &boundary::WILD_RESULT,
+    &boundary::WILD_REPORT,
+    &boundary::NO_SUCH_CASE,
+    &boundary::WILD_FAILURE,
+    &boundary::CALLS_AFTER_THE_END,
+    &boundary::LOOPS_AFTER_THE_END,
+    &data::APPLIES_TWICE,
+    &data::UPLOADS_FIRST,
+    &data::STORES_AND_TRAPS,
+    &data::APPLIES_AND_TRAPS,
+    &data::LARGE_CURSOR,
+    &data::LYING_REPORT,
+    &data::LOG_FLOOD,
+    &handles::HANDLE_FLOOD,
+    &handles::MANIFEST_FLOOD,
+    &handles::DROPS_TWICE,
+    &handles::USES_AFTER_DROP,
+    &handles::WRONG_TYPE,
+    &handles::MADE_UP,
+    &handles::FROM_ANOTHER_TICK,
+    &handles::DROPS_ITS_LOAN,
+    &memory::MEMORY_BOMB,
+    &memory::MANY_MEMORIES,
+    &memory::TABLE_BOMB,
+    &time::ENDLESS_LOOP,
+    &time::ENDLESS_RECURSION,
+    &time::CALL_FLOOD,
+    &time::WAITS_FOR_NOTHING,
+    &time::WAITS_TWICE_FOR_ONE,
+    &transfers::TRANSFER_FLOOD,
+    &transfers::FORGED_HASH,
+    &transfers::OTHER_PEER,
+];
+
+/// These fetch more than the others: now and then one among them.
+const FETCHERS: [&Case<'static>; 4] =
+    [&transfers::BYTE_FLOOD, &transfers::GIVES_UP, &transfers::TAKES_TWICE, &transfers::KEEPS_ALL];
+
+const TICKS: usize = 10_000;
+const WARM_UP: usize = 1000;
+
+/// Set for the process that ticks.
+const ALONE: &str = "EDGESTORE_SOAK_ALONE";
+
+/// What a process holds.
+#[derive(Debug, PartialEq)]
+struct Held {
+    files: usize,
+    threads: usize,
+}
+
+impl Held {
+    fn now() -> Self {
+        let count = |dir| fs::read_dir(dir).unwrap().count();
+        Self { files: count("/proc/self/fd"), threads: count("/proc/self/task") }
+    }
+}
+
+fn resident_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    1024 * line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+}
+
+/// Counts would be disturbed by other tests of the same process.
+#[test]
+fn ten_thousand_hostile_ticks_leave_nothing_behind() {
+    if std::env::var_os(ALONE).is_some() {
+        return soak();
+    }
+    let name = thread::current().name().unwrap().to_owned();
+    let mut test = Command::new(std::env::current_exe().unwrap());
+    let done = test.args(["--exact", &name, "--nocapture"]).env(ALONE, "1").output().unwrap();
+    let told = [done.stdout, done.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    assert!(done.status.success() && told[0].contains("1 passed"), "{}", told.concat());
+}
+
+fn soak() {
+    let limits = Limits {
+        fuel: 200_000,
+        handles: 500,
+        host_calls: 2000,
+        memory_bytes: 4 << 20,
+        table_elements: 5000,
+        pulled_bytes: 100_000,
+        ..limits()
+    };
+    let engine = PolicyEngine::new(None, limits).unwrap();
+    let load = |bytes: Vec<u8>| engine.load(&bytes).unwrap();
+    let components = CASES.iter().chain(&FETCHERS).map(|case| case.component());
+    let reallocs = boundary::REALLOCS.iter().map(|(body, _)| boundary::with_realloc(body));
+    let policies: Vec<Policy> = components.chain(reallocs).map(load).collect();
+
+    let world = world();
+    let services = world.services();
+    let downloads = Arc::clone(&services.downloads);
+    let tick = |at: usize| {
+        let services = Services { downloads: Arc::clone(&downloads), ..world.services() };
+        let policy = &policies[at % policies.len()];
+        let error = policy.tick(services, context()).err();
+        // Whatever happens is the policy's doing, and never the host's.
+        assert!(error.as_ref().is_none_or(TickError::blames_policy), "{policy:?}: {error:?}");
+    };
+    let settle = || {
+        let start = Instant::now();
+        while world.peers.iter().any(|peer| peer.load() > 0) || !downloads.is_empty() {
+            assert!(start.elapsed() < Duration::from_secs(20), "a transfer does not end");
+            thread::yield_now();
+        }
+        // Threads of the peers that have nothing to do stay for a while; a thread that has just
+        // come to that is not idle yet.
+        (Held::now(), resident_bytes())
+    };
+    (0..WARM_UP).for_each(tick);
+    let (held, resident) = settle();
+    (WARM_UP..TICKS).for_each(tick);
+    let (held_after, resident_after) = settle();
+
+    assert_eq!(held_after, held);
+    let grown = resident_after.saturating_sub(resident);
+    assert!(grown < 16 << 20, "{grown} bytes more than the {resident} after the warm-up");
+    assert_eq!(fs::read_dir(world.engine.path().join("staging")).unwrap().count(), 0);
+    // Three segments is what there was to have.
+    assert_eq!(world.engine.stats().segments, 3);
+    for key in [b"1", b"2", b"3"] {
+        assert_eq!(world.engine.get(b"ns", key).unwrap().as_deref(), Some(&b"value"[..]));
+    }
+}
