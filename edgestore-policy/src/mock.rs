@@ -266,7 +266,7 @@ impl World {
         ms <= left_ms
     }
 
-    /// What some peer offered in this tick is either here or remembered.
+    /// What the ticked peer offered in this tick is either here or remembered.
     fn check_cursor(&self, value: &[u8]) {
         let (cursor, local) = (PeerCursor::decode(value).0, self.local.borrow());
         let Some(ticked) = self.peers.borrow().first().cloned() else { return };
