@@ -8,7 +8,7 @@ use std::time::Duration;
 use wasmtime::component::Resource;
 
 use super::bindings::{peers, transfers, types};
-use super::limits::{LISTED, MANIFESTS};
+use super::limits::{HELD_BYTES, LISTED, MANIFESTS};
 use super::resources::{Content, Manifest, PeerHandle, Segment, Transfer, handle};
 use super::state::{State, Tick, lost};
 use crate::Hash;
@@ -91,13 +91,16 @@ impl peers::HostPeer for State {
             let root = Hash::root(hashes.clone());
             let listed = tick.listed.entry(peer).or_default();
             listed.extend(hashes);
-            if listed.len().max(tick.held + segments.len()) > LISTED {
+            if listed.len() > LISTED {
                 wasmtime::bail!("more than {LISTED} segments in the manifests of one tick");
             }
+            let manifest = Manifest::new(segments, root);
+            if tick.held + manifest.bytes > HELD_BYTES {
+                wasmtime::bail!("holds more than {HELD_BYTES} bytes of manifests");
+            }
             tick.manifests += 1;
-            tick.held += segments.len();
-            let manifest = handle(table, Manifest::new(segments, root))?;
-            Ok(Ok(manifest))
+            tick.held += manifest.bytes;
+            Ok(Ok(handle(table, manifest)?))
         })
     }
 
@@ -204,7 +207,7 @@ impl peers::HostManifest for State {
     fn drop(&mut self, manifest: Resource<Manifest>) -> wasmtime::Result<()> {
         self.call("manifest.drop", manifest, |state, manifest| {
             let (table, tick) = state.parts()?;
-            tick.held -= table.delete(manifest)?.segments.len();
+            tick.held -= table.delete(manifest)?.bytes;
             tick.manifests -= 1;
             Ok(())
         })

@@ -201,8 +201,9 @@ fn returned(state: &State, failure: policy::TickFailure) -> TickError {
     let (message, blame) = match failure.error {
         PolicyError::Peer(error) => (tick.peer_failure(error), !tick.peer_failed),
         PolicyError::Storage => (tick.storage_failure(), !tick.storage_failed()),
+        // Theirs who set it. A policy that takes over was tried with the settings before.
         PolicyError::Setting(text) => {
-            (format!("the policy does not take a setting: {}", printable(&text)), true)
+            (format!("the policy does not take a setting: {}", printable(&text)), false)
         }
         PolicyError::Other(text) => (printable(&text), true),
     };

@@ -32,13 +32,16 @@ pub struct PeerHandle(pub(super) usize);
 pub struct Manifest {
     pub(super) segments: Vec<SegmentRef>,
     pub(super) root: Hash,
+    /// What it takes of memory, about.
+    pub(super) bytes: usize,
     /// Positions of the segments; made when one is looked for by its hash.
     positions: OnceCell<HashMap<Hash, usize>>,
 }
 
 impl Manifest {
     pub(super) fn new(segments: Vec<SegmentRef>, root: Hash) -> Self {
-        Self { segments, root, positions: OnceCell::new() }
+        let bytes = segments.iter().map(SegmentRef::memory).sum();
+        Self { segments, root, bytes, positions: OnceCell::new() }
     }
 
     /// The segment of this name.

@@ -105,7 +105,7 @@ pub(super) struct Tick {
     pub(super) applied: Counts,
     /// Segments that were taken, and neither applied nor dropped.
     pub(super) staged: usize,
-    /// Manifests that the policy holds, and how many segments those list together.
+    /// Manifests that the policy holds, and how many bytes they take.
     pub(super) manifests: usize,
     pub(super) held: usize,
     /// For what transfers write.

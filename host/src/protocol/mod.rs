@@ -58,6 +58,20 @@ pub struct SegmentInfo {
     pub keys: Option<KeyRange>,
 }
 
+impl SegmentRef {
+    /// What it takes of memory, about, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        let info = self.info.as_deref().map_or(0, |info| {
+            let keys = info.keys.as_ref().map_or(0, |keys| {
+                let (first, last) = (keys.first(), keys.last());
+                first.0.len() + first.1.len() + last.0.len() + last.1.len()
+            });
+            size_of::<SegmentInfo>() + keys
+        });
+        size_of::<Self>() + info
+    }
+}
+
 impl SegmentInfo {
     /// What this node says of a segment of its own. Times before 1970 count as
     /// 1970.
