@@ -24,6 +24,7 @@ pub mod policy;
 pub mod protocol;
 pub mod runtime;
 mod watch;
+pub mod world;
 
 pub use hash::{Hash, ParseHashError};
 pub use runtime::{Host, HostBuilder, HostError};

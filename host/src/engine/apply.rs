@@ -11,7 +11,6 @@ use fjall::PersistMode;
 use super::extent::{Extent, Measure};
 use super::index::Registration;
 use super::memtable::{Cursors, Run};
-use super::record::now;
 use super::segment::{Entry, Invalid, Reader, Records};
 use super::store::POSITION;
 use super::{Applied, ApplyError, Engine, EngineError, SegmentMeta, StagedSegment};
@@ -94,7 +93,7 @@ impl Engine {
     /// What is stamped too far ahead would win over all that nodes with a right clock write, and
     /// drag their clocks along.
     fn check_clock(&self, hash: Hash, latest: i64) -> Result<(), ApplyError> {
-        let ahead = u64::try_from(i128::from(latest) - i128::from(now())).unwrap_or(0);
+        let ahead = u64::try_from(i128::from(latest) - i128::from(self.now())).unwrap_or(0);
         let (ahead, bound) = (Duration::from_nanos(ahead), self.options.max_clock_ahead);
         if ahead <= bound {
             return Ok(());

@@ -5,7 +5,6 @@ use std::io::{self, BufWriter};
 use fjall::PersistMode;
 
 use super::index::Registration;
-use super::record::now;
 use super::segment::{self, Entry};
 use super::store::{POSITION, Writer};
 use super::{Engine, EngineError, Extent, SegmentMeta, StagedSegment};
@@ -52,7 +51,7 @@ impl Engine {
             batch.remove(&self.store.pending, key.as_slice());
         }
         batch.insert(&self.store.state, POSITION, position.encode());
-        self.commit_with(batch, &mut staged, &segment, &extent.made(now()))?;
+        self.commit_with(batch, &mut staged, &segment, &extent.made(self.now()))?;
 
         writer.position = position;
         writer.pending.clear();

@@ -59,7 +59,7 @@ use self::filter::Filter;
 use self::folder::Folder;
 use self::index::{Index, Registration};
 use self::memtable::Memtable;
-pub use self::options::EngineOptions;
+pub use self::options::{EngineOptions, WallClock};
 pub(crate) use self::read::prefix_end;
 pub use self::record::{MAX_BATCH, MAX_KEY, MAX_RECORD, Record};
 pub use self::staging::{Allowance, AllowanceSpent, HashMismatch, StagedSegment, StagingFile};
@@ -257,6 +257,11 @@ impl Engine {
     /// All segments, by id.
     pub fn manifest(&self) -> Vec<SegmentMeta> {
         self.index().all().iter().map(|segment| segment.meta.clone()).collect()
+    }
+
+    /// Unix nanoseconds, by the wall clock that the options name.
+    fn now(&self) -> i64 {
+        self.options.clock.now()
     }
 
     /// How far this node is.

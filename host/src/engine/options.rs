@@ -1,10 +1,43 @@
 //! What can be set, and what it is when it is not.
 
-use std::time::Duration;
+use std::fmt::{self, Debug, Formatter};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// Tells the time.
+#[derive(Clone)]
+pub struct WallClock(Arc<dyn Fn() -> SystemTime + Send + Sync>);
+
+impl WallClock {
+    /// A clock that shows what `now` returns.
+    pub fn new(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    /// In Unix nanoseconds; 0 for times before.
+    pub(super) fn now(&self) -> i64 {
+        let since = (self.0)().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+    }
+}
+
+impl Default for WallClock {
+    fn default() -> Self {
+        Self::new(SystemTime::now)
+    }
+}
+
+impl Debug for WallClock {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("WallClock")
+    }
+}
 
 /// What the engine may use and promises.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct EngineOptions {
+    /// The wall clock. Default: that of this machine.
+    pub clock: WallClock,
     /// Whether a write is on disk (fsynced) when it returns. Without it, a write survives the
     /// death of the process and may be lost with the machine. Segments are always fsynced.
     /// Default: true.
@@ -36,6 +69,7 @@ pub struct EngineOptions {
 impl Default for EngineOptions {
     fn default() -> Self {
         Self {
+            clock: WallClock::default(),
             sync_writes: true,
             flush_bytes: 8 << 20,
             cache_bytes: 32 << 20,

@@ -3,7 +3,7 @@
 use std::ops::Bound;
 use std::sync::PoisonError;
 
-use super::record::{Record, Stored, Version, now, split, store_key};
+use super::record::{Record, Stored, Version, split, store_key};
 use super::scan::Scan;
 use super::{Engine, EngineError};
 
@@ -22,7 +22,7 @@ impl Engine {
     /// As there.
     pub fn get_record(&self, ns: &[u8], key: &[u8]) -> Result<Option<Record>, EngineError> {
         let Ok(store_key) = store_key(ns, key) else { return Ok(None) };
-        self.version(&store_key, |version| live(key, version?, now()))
+        self.version(&store_key, |version| live(key, version?, self.now()))
     }
 
     /// Live records with `start` <= key < `end`, in key order; without an end, to the end of the
@@ -86,7 +86,7 @@ impl Engine {
     ) -> impl Iterator<Item = Result<Record, EngineError>> + use<> {
         let empty = matches!(&end, Bound::Excluded(end) if *end <= start);
         let found = (!empty).then(|| self.versions((Bound::Included(start), end)));
-        let now = now();
+        let now = self.now();
         found.into_iter().flatten().filter_map(move |version| {
             let record = || -> Result<Option<Record>, EngineError> {
                 let (key, value) = version?;

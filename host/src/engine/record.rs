@@ -5,7 +5,7 @@
 //! (Shapiro et al., "Conflict-free Replicated Data Types", 2011), in which any order, grouping and
 //! repetition of segments ends in the same records.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::EngineError;
 
@@ -179,7 +179,7 @@ pub(super) fn ttl_secs(ttl: Option<Duration>) -> Result<u32, EngineError> {
 }
 
 /// Unix nanoseconds, by the wall clock of this machine.
+#[cfg(test)]
 pub(super) fn now() -> i64 {
-    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+    super::WallClock::default().now()
 }

@@ -14,7 +14,7 @@ use std::sync::PoisonError;
 use fjall::PersistMode;
 
 use super::index::Registration;
-use super::record::{Stored, now, split};
+use super::record::{Stored, split};
 use super::segment::Entry;
 use super::store::{POSITION, Pending};
 use super::{Engine, EngineError};
@@ -199,7 +199,7 @@ impl Engine {
                 return if repair { self.quarantine(segment) } else { Ok(()) };
             }
         };
-        let (now, grace) = (now(), self.options.tombstone_grace);
+        let (now, grace) = (self.now(), self.options.tombstone_grace);
         let mut behind = Vec::new();
         for entry in records.iter() {
             let order =
@@ -307,7 +307,7 @@ impl Engine {
             }
             let mut batch = self.store.batch(PersistMode::SyncAll);
             // All that was in them is somewhere else now. A peer that has them offers them.
-            let time = now().to_le_bytes();
+            let time = self.now().to_le_bytes();
             for segment in writer.absent.values() {
                 self.store.unregister(&mut batch, segment.meta.id);
                 batch.insert(&self.store.lost, *segment.meta.hash.as_bytes(), time);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fjall::PersistMode;
 
-use super::record::{MAX_BATCH, Stored, Version, check_size, now, store_key, ttl_secs};
+use super::record::{MAX_BATCH, Stored, Version, check_size, store_key, ttl_secs};
 use super::store::{POSITION, Pending};
 use super::{Engine, EngineError};
 
@@ -127,7 +127,7 @@ impl Engine {
         for (key, value, ttl) in checked {
             position.lsn += 1;
             // No record here is stamped later.
-            position.stamp = now().max(position.stamp.saturating_add(1));
+            position.stamp = self.now().max(position.stamp.saturating_add(1));
             let timestamp = position.stamp;
             let (deleted, value) = (value.is_none(), value.unwrap_or_default());
             let pending = Pending { lsn: position.lsn, bytes: (key.len() + value.len()) as u64 };

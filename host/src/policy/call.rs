@@ -1,7 +1,5 @@
 //! The one way of a policy's calls into the host: each is counted, and told to whoever watches.
 
-use std::time::Instant;
-
 use super::log::printable;
 use super::state::State;
 use super::words::Words;
@@ -23,12 +21,12 @@ impl State {
         let Some(observer) = tick.services.observer.clone() else {
             return run(self, arguments);
         };
-        let at = tick.start.elapsed();
+        let start = tick.monotonic();
+        let at = start.saturating_sub(tick.start);
         // Now, for a handle means nothing once it is dropped.
         let told = arguments.words(self);
-        let start = Instant::now();
         let result = run(self, arguments);
-        let took = start.elapsed();
+        let took = self.tick()?.monotonic().saturating_sub(start);
         let outcome = match &result {
             Ok(outcome) => outcome.words(self),
             Err(error) => format!("ends the tick: {}", printable(&error.to_string())),

@@ -7,18 +7,19 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
-use std::thread;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use super::wait::{Bell, Slot, lock};
 use crate::protocol::{PeerError, PeerTransport};
+use crate::world::{Machine, Signal, World};
 
 /// How long a thread without work stays.
 const IDLE: Duration = Duration::from_secs(10);
 
 /// A configured peer, with the threads that run its requests.
 pub struct Peer {
+    world: Arc<dyn World>,
     id: String,
     transport: Arc<dyn PeerTransport>,
     pool: Arc<Pool>,
@@ -31,15 +32,31 @@ impl Peer {
         transport: Arc<dyn PeerTransport>,
         max_threads: usize,
     ) -> Self {
+        Self::in_world(&Machine::shared(), id, transport, max_threads)
+    }
+
+    /// [`Peer::new`], elsewhere than on this machine.
+    pub fn in_world(
+        world: &Arc<dyn World>,
+        id: impl Into<String>,
+        transport: Arc<dyn PeerTransport>,
+        max_threads: usize,
+    ) -> Self {
         let id = id.into();
         let pool = Pool {
+            world: Arc::clone(world),
             name: format!("edgestore-peer-{id}"),
             max_threads: max_threads.max(1),
             closed: AtomicBool::new(false),
             state: Mutex::default(),
-            work: Condvar::new(),
+            work: world.signal(),
         };
-        Self { id, transport, pool: Arc::new(pool) }
+        Self { world: Arc::clone(world), id, transport, pool: Arc::new(pool) }
+    }
+
+    /// Where its requests run, and its ticks wait for them.
+    pub(super) fn world(&self) -> &Arc<dyn World> {
+        &self.world
     }
 
     /// The name it was given in the host's configuration.
@@ -101,11 +118,13 @@ struct Job {
 }
 
 struct Pool {
+    world: Arc<dyn World>,
     name: String,
     max_threads: usize,
     closed: AtomicBool,
     state: Mutex<State>,
-    work: Condvar,
+    /// There is a job, or no more will be.
+    work: Box<dyn Signal>,
 }
 
 #[derive(Default)]
@@ -145,7 +164,7 @@ impl Pool {
         let max_threads = self.max_threads + usize::from(urgent);
         let mut refused = None;
         if state.idle >= state.queue.len() {
-            self.work.notify_one();
+            self.work.raise();
         } else if state.threads < max_threads {
             match self.spawn() {
                 Ok(()) => state.threads += 1,
@@ -169,7 +188,7 @@ impl Pool {
 
     fn spawn(self: &Arc<Self>) -> std::io::Result<()> {
         let pool = Arc::clone(self);
-        thread::Builder::new().name(self.name.clone()).spawn(move || pool.work()).map(drop)
+        self.world.spawn(self.name.clone(), Box::new(move || pool.work())).map(drop)
     }
 
     /// What a thread does.
@@ -184,25 +203,22 @@ impl Pool {
 
     /// The next job; none when the thread is to end.
     fn next(&self) -> Option<Job> {
-        let mut state = lock(&self.state);
+        let until = self.world.monotonic().saturating_add(IDLE);
         loop {
+            let seen = self.work.count();
+            let mut state = lock(&self.state);
             if let Some(job) = state.queue.pop_front() {
                 state.running.push(Arc::clone(&job.cancel));
                 return Some(job);
             }
-            if self.closed.load(Ordering::Acquire) {
+            if self.closed.load(Ordering::Acquire) || self.world.monotonic() >= until {
                 state.threads -= 1;
                 return None;
             }
             state.idle += 1;
-            let waited = self.work.wait_timeout(state, IDLE);
-            let (woken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-            state = woken;
-            state.idle -= 1;
-            if timeout.timed_out() && state.queue.is_empty() {
-                state.threads -= 1;
-                return None;
-            }
+            drop(state);
+            self.work.wait(seen, Some(until));
+            lock(&self.state).idle -= 1;
         }
     }
 
@@ -215,7 +231,7 @@ impl Pool {
             }
             (std::mem::take(&mut state.queue), std::mem::take(&mut state.bells))
         };
-        self.work.notify_all();
+        self.work.raise();
         drop(queue);
         bells.iter().filter_map(Weak::upgrade).for_each(|bell| bell.ring());
     }

@@ -1,10 +1,13 @@
 //! The pool: threads come, go and are never waited for.
 
 use std::sync::mpsc;
+use std::thread;
 use std::time::Instant;
 
 use super::super::testing::FakePeer;
 use super::*;
+use crate::policy::Clock as _;
+use crate::world::Machine;
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -17,12 +20,12 @@ fn flag() -> Arc<AtomicBool> {
 }
 
 fn until(bell: &Bell, ready: impl FnMut() -> Option<()>) -> Option<()> {
-    bell.wait(Instant::now() + LONG, ready)
+    bell.wait(Machine.monotonic() + LONG, ready)
 }
 
 #[test]
 fn no_more_requests_run_at_a_time_than_allowed_and_all_of_them_do() {
-    let (peer, bell) = (peer(3), Arc::new(Bell::default()));
+    let (peer, bell) = (peer(3), Arc::new(Bell::new(&Machine::shared())));
     let running = Arc::new(Mutex::new((0, 0)));
     let slots: Vec<_> = (0..20)
         .map(|_| {
@@ -46,7 +49,7 @@ fn no_more_requests_run_at_a_time_than_allowed_and_all_of_them_do() {
 
 #[test]
 fn a_thread_that_has_nothing_to_do_takes_the_next_request() {
-    let (peer, bell) = (peer(8), Arc::new(Bell::default()));
+    let (peer, bell) = (peer(8), Arc::new(Bell::new(&Machine::shared())));
     for _ in 0..50 {
         let slot = peer.submit(false, &bell, &flag(), |_| ()).unwrap();
         until(&bell, || slot.take()?).unwrap();
@@ -60,17 +63,17 @@ fn a_thread_that_has_nothing_to_do_takes_the_next_request() {
 
 #[test]
 fn a_request_that_panics_is_lost_and_its_thread_goes_on() {
-    let (peer, bell) = (peer(1), Arc::new(Bell::default()));
+    let (peer, bell) = (peer(1), Arc::new(Bell::new(&Machine::shared())));
     let slot = peer.submit::<()>(false, &bell, &flag(), |_| panic!("on purpose")).unwrap();
-    assert_eq!(bell.wait(Instant::now() + LONG, || slot.take()), Some(None));
+    assert_eq!(bell.wait(Machine.monotonic() + LONG, || slot.take()), Some(None));
     let slot = peer.submit(false, &bell, &flag(), |_| 7).unwrap();
-    assert_eq!(bell.wait(Instant::now() + LONG, || slot.take()), Some(Some(7)));
+    assert_eq!(bell.wait(Machine.monotonic() + LONG, || slot.take()), Some(Some(7)));
     assert_eq!(lock(&peer.pool.state).threads, 1);
 }
 
 #[test]
 fn cancelled_requests_do_not_pile_up_behind_one_that_hangs() {
-    let (peer, bell) = (peer(1), Arc::new(Bell::default()));
+    let (peer, bell) = (peer(1), Arc::new(Bell::new(&Machine::shared())));
     let (free, hang) = mpsc::channel::<()>();
     let hung = peer.submit(false, &bell, &flag(), move |_| hang.recv().is_ok()).unwrap();
     for _ in 0..100 {
@@ -81,12 +84,12 @@ fn cancelled_requests_do_not_pile_up_behind_one_that_hangs() {
         assert!(lock(&peer.pool.state).queue.len() <= 2);
     }
     free.send(()).unwrap();
-    assert_eq!(bell.wait(Instant::now() + LONG, || hung.take()), Some(Some(true)));
+    assert_eq!(bell.wait(Machine.monotonic() + LONG, || hung.take()), Some(Some(true)));
 }
 
 #[test]
 fn closing_cancels_what_runs_and_drops_what_waits() {
-    let (peer, bell) = (peer(1), Arc::new(Bell::default()));
+    let (peer, bell) = (peer(1), Arc::new(Bell::new(&Machine::shared())));
     peer.watch(&bell);
     let cancel = flag();
     let seen = Arc::clone(&cancel);
@@ -116,7 +119,7 @@ fn closing_cancels_what_runs_and_drops_what_waits() {
 
 #[test]
 fn threads_end_with_the_peer() {
-    let (peer, bell) = (peer(2), Arc::new(Bell::default()));
+    let (peer, bell) = (peer(2), Arc::new(Bell::new(&Machine::shared())));
     let slot = peer.submit(false, &bell, &flag(), |_| ()).unwrap();
     until(&bell, || slot.take()?).unwrap();
     let pool = Arc::clone(&peer.pool);

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use wasmtime::component::ResourceTable;
 
@@ -15,6 +15,7 @@ use super::{CursorLayout, Limits, Peer, Services, TickError};
 use crate::Hash;
 use crate::engine::Allowance;
 use crate::protocol::{PeerError, PeerTransport};
+use crate::world::{Machine, World};
 
 /// The data of a store.
 pub(super) struct State {
@@ -22,20 +23,26 @@ pub(super) struct State {
     pub(super) limiter: Limiter,
     /// After which the instance is interrupted.
     timeout: Duration,
-    deadline: Instant,
+    deadline: Duration,
+    world: Arc<dyn World>,
     tick: Option<Tick>,
 }
 
 impl State {
     /// Of an instance that may not call an import.
     pub(super) fn without_imports(limits: &Limits, timeout: Duration) -> Self {
+        Self::new(limits, timeout, Machine::shared())
+    }
+
+    fn new(limits: &Limits, timeout: Duration, world: Arc<dyn World>) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles);
         Self {
             table,
             limiter: Limiter::new(limits),
             timeout,
-            deadline: after(Instant::now(), timeout),
+            deadline: world.monotonic().saturating_add(timeout),
+            world,
             tick: None,
         }
     }
@@ -43,7 +50,8 @@ impl State {
     /// Of an instance that is ticked.
     pub(super) fn with_services(limits: &Limits, layout: CursorLayout, services: Services) -> Self {
         let tick = Tick::new(limits.clone(), layout, services);
-        Self { tick: Some(tick), ..Self::without_imports(limits, limits.tick_timeout) }
+        let world = Arc::clone(tick.current().world());
+        Self { tick: Some(tick), ..Self::new(limits, limits.tick_timeout, world) }
     }
 
     /// What imports work on.
@@ -68,7 +76,7 @@ impl State {
     pub(super) fn interrupts(&self) -> Option<TickError> {
         if self.tick.as_ref().is_some_and(Tick::is_closed) {
             Some(TickError::Closed)
-        } else if Instant::now() >= self.deadline {
+        } else if self.world.monotonic() >= self.deadline {
             Some(TickError::Timeout(self.timeout))
         } else {
             None
@@ -92,7 +100,8 @@ pub(super) struct Tick {
     /// Of the cursor.
     pub(super) layout: CursorLayout,
     pub(super) random: fastrand::Rng,
-    pub(super) start: Instant,
+    /// By the clock of the world.
+    pub(super) start: Duration,
     /// Calls into the host.
     pub(super) calls: u64,
     /// Last answer of `monotonic-ms`.
@@ -117,13 +126,14 @@ pub(super) struct Tick {
     peer_failure: Option<(types::PeerError, String)>,
     storage_failure: Option<String>,
     /// When host calls stop to wait.
-    budget_end: Instant,
+    budget_end: Duration,
     quota: Quota,
 }
 
 impl Tick {
     fn new(limits: Limits, layout: CursorLayout, services: Services) -> Self {
-        let (bell, start) = (Arc::new(Bell::default()), Instant::now());
+        let world = services.peers[services.current].world();
+        let (bell, start) = (Arc::new(Bell::new(world)), world.monotonic());
         for peer in &services.peers {
             peer.watch(&bell);
         }
@@ -145,7 +155,7 @@ impl Tick {
             peer_failed: false,
             peer_failure: None,
             storage_failure: None,
-            budget_end: after(start, limits.budget()),
+            budget_end: start.saturating_add(limits.budget()),
             quota: Quota::new(limits.log_lines),
             services,
             limits,
@@ -155,6 +165,11 @@ impl Tick {
     /// The peer being ticked.
     pub(super) fn current(&self) -> &Arc<Peer> {
         &self.services.peers[self.services.current]
+    }
+
+    /// By the clock that timeouts are told by.
+    pub(super) fn monotonic(&self) -> Duration {
+        self.current().world().monotonic()
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -167,7 +182,7 @@ impl Tick {
         timeout: Duration,
         mut ready: impl FnMut() -> Option<R>,
     ) -> Result<Option<R>, TickError> {
-        let until = after(Instant::now(), timeout).min(self.budget_end);
+        let until = self.monotonic().saturating_add(timeout).min(self.budget_end);
         let waited = self.bell.wait(until, || {
             if self.is_closed() { Some(Err(TickError::Closed)) } else { ready().map(Ok) }
         });
@@ -262,12 +277,6 @@ impl Tick {
         }
         grant == Grant::Line
     }
-}
-
-/// The instant, or one that is too far away to matter.
-fn after(start: Instant, duration: Duration) -> Instant {
-    const FAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-    start + duration.min(FAR)
 }
 
 /// Of a request that was cancelled, or panicked.

@@ -3,8 +3,10 @@
 //! Whatever happens for a tick happens in a [`Slot`] of its own, and then rings the tick's one
 //! [`Bell`]. The tick looks at its slots whenever the bell rings, and never waits for a thread.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::world::{Signal, World};
 
 /// Locks; a panic elsewhere leaves nothing half done in what this module and the pool guard.
 pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -12,38 +14,37 @@ pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Wakes a tick.
-#[derive(Default)]
 pub(super) struct Bell {
-    lock: Mutex<()>,
-    rung: Condvar,
+    world: Arc<dyn World>,
+    signal: Box<dyn Signal>,
 }
 
 impl Bell {
+    pub(super) fn new(world: &Arc<dyn World>) -> Self {
+        Self { world: Arc::clone(world), signal: world.signal() }
+    }
+
     /// To be called after what `ready` looks at has changed.
     pub(super) fn ring(&self) {
-        // Who holds the lock may have looked before the change and not be asleep yet.
-        drop(lock(&self.lock));
-        self.rung.notify_all();
+        self.signal.raise();
     }
 
     /// What `ready` returns, as soon as it returns something; none when that did not happen until
-    /// `until`. `ready` runs at least once.
+    /// the clock of the world was at `until`. `ready` runs at least once.
     pub(super) fn wait<R>(
         &self,
-        until: Instant,
+        until: Duration,
         mut ready: impl FnMut() -> Option<R>,
     ) -> Option<R> {
-        let mut guard = lock(&self.lock);
         loop {
+            let seen = self.signal.count();
             if let Some(ready) = ready() {
                 return Some(ready);
             }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if self.world.monotonic() >= until {
                 return None;
             }
-            let woken = self.rung.wait_timeout(guard, left);
-            guard = woken.unwrap_or_else(PoisonError::into_inner).0;
+            self.signal.wait(seen, Some(until));
         }
     }
 }
@@ -110,17 +111,23 @@ impl<T> Drop for Filler<T> {
 #[cfg(test)]
 mod tests {
     use std::thread;
-    use std::time::Duration;
+    use std::time::Instant;
 
     use super::*;
+    use crate::policy::Clock as _;
+    use crate::world::Machine;
+
+    fn bell() -> Bell {
+        Bell::new(&Machine::shared())
+    }
 
     #[test]
     fn an_outcome_is_taken_once() {
-        let bell = Arc::new(Bell::default());
+        let bell = Arc::new(bell());
         let (slot, filler) = Slot::new(&bell);
         assert!(!slot.is_done() && slot.take().is_none());
         let filling = thread::spawn(move || filler.fill(7));
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Machine.monotonic() + Duration::from_secs(10);
         assert_eq!(bell.wait(until, || slot.take()), Some(Some(7)));
         filling.join().unwrap();
         assert!(!slot.is_done() && slot.take().is_none());
@@ -128,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_dropped_job_is_told() {
-        let bell = Arc::new(Bell::default());
+        let bell = Arc::new(bell());
         let (slot, filler) = Slot::<()>::new(&bell);
         drop(filler);
         assert_eq!(slot.take(), Some(None));
@@ -137,8 +144,8 @@ mod tests {
     #[test]
     fn a_wait_ends_in_time() {
         let start = Instant::now();
-        let until = start + Duration::from_millis(30);
-        assert_eq!(Bell::default().wait(until, || None::<()>), None);
+        let until = Machine.monotonic() + Duration::from_millis(30);
+        assert_eq!(bell().wait(until, || None::<()>), None);
         assert!(start.elapsed() >= Duration::from_millis(30));
     }
 }

@@ -5,9 +5,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, SystemTime};
 
 use super::maintenance::{Maintenance, Plan};
 use super::peer_loop::{PeerLoop, Shared};
@@ -15,9 +15,10 @@ use super::policies::{FOLDER, Policies, Rules, Start};
 use super::settings::Settings;
 use super::{CursorFiles, FolderArchive, Host, InvalidPeerId, PeerId, PeerStatus, SwapError};
 use crate::engine::Engine;
-use crate::policy::{Archive, Clock, Limits, LoadError, Observer, Peer, PolicyEngine, SystemClock};
+use crate::policy::{Archive, Clock, Limits, LoadError, Observer, Peer, PolicyEngine};
 use crate::protocol::{ClientLimits, HttpPeer, InvalidUrl, PeerTransport, Server, ServerLimits};
 use crate::watch::FileWatch;
+use crate::world::{Machine, Signal, Task, World};
 
 /// Requests that run at a time to one peer. The policy may ask for more; they wait.
 const THREADS_PER_PEER: usize = 8;
@@ -72,7 +73,8 @@ pub struct HostBuilder {
     limits: Limits,
     client_limits: ClientLimits,
     server_limits: ServerLimits,
-    clock: Arc<dyn Clock>,
+    clock: Option<Arc<dyn Clock>>,
+    world: Arc<dyn World>,
     observer: Option<Arc<dyn Observer>>,
 }
 
@@ -108,7 +110,8 @@ impl HostBuilder {
             limits: Limits::default(),
             client_limits: ClientLimits::default(),
             server_limits: ServerLimits::default(),
-            clock: Arc::new(SystemClock),
+            clock: None,
+            world: Machine::shared(),
             observer: None,
         }
     }
@@ -212,6 +215,12 @@ impl HostBuilder {
         self
     }
 
+    /// Where the host runs: what gives it time, threads and chance. Default: this machine.
+    pub fn world(mut self, world: Arc<dyn World>) -> Self {
+        self.world = world;
+        self
+    }
+
     /// Who is told of each call of the policy into the host.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
@@ -248,9 +257,11 @@ impl HostBuilder {
         });
         // From here on an early return stops what runs already.
         let mut host = Host {
-            flusher: Some(Flusher::start(&engine, flush_interval).map_err(no_thread)?),
+            flusher: Some(
+                Flusher::start(&shared.world, &engine, flush_interval).map_err(no_thread)?,
+            ),
             shared: Arc::clone(&shared),
-            maintenance: Maintenance::new(&engine, plan),
+            maintenance: Maintenance::new(&shared.world, &engine, plan),
             engine,
             server,
             peers,
@@ -318,7 +329,12 @@ impl HostBuilder {
                     (Arc::new(peer), url)
                 }
             };
-            peers.push(Arc::new(Peer::new(id.as_str(), transport, THREADS_PER_PEER)));
+            peers.push(Arc::new(Peer::in_world(
+                &self.world,
+                id.as_str(),
+                transport,
+                THREADS_PER_PEER,
+            )));
             urls.push(url);
         }
         let db = self.engine.path();
@@ -347,7 +363,8 @@ impl HostBuilder {
             downloads: Arc::default(),
             observer: self.observer,
             archive,
-            clock: self.clock,
+            clock: self.clock.unwrap_or_else(|| Arc::new(WorldClock(Arc::clone(&self.world)))),
+            world: self.world,
             interval: self.interval,
             settings: self.settings,
         };
@@ -359,40 +376,71 @@ fn no_thread(source: io::Error) -> HostError {
     HostError::Io { context: "can't start a thread: ".to_owned(), source }
 }
 
-/// Flushes pending writes at an interval, on a thread that ends when this is dropped.
+/// The clock of a world.
+struct WorldClock(Arc<dyn World>);
+
+impl Clock for WorldClock {
+    fn now(&self) -> SystemTime {
+        self.0.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic()
+    }
+}
+
+/// Flushes pending writes at an interval, in a task that ends when this is dropped.
 pub(super) struct Flusher {
-    stop: Option<mpsc::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    stop: Arc<Stop>,
+    task: Option<Task>,
+}
+
+struct Stop {
+    wanted: AtomicBool,
+    changed: Box<dyn Signal>,
 }
 
 impl Flusher {
-    fn start(engine: &Arc<Engine>, interval: Duration) -> io::Result<Self> {
-        let (stop, stopped) = mpsc::channel::<()>();
-        let engine = Arc::clone(engine);
-        let thread =
-            thread::Builder::new().name("edgestore-flush".to_owned()).spawn(move || {
-                while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-                    match engine.flush() {
-                        Ok(Some(segment)) => tracing::info!(
-                            segment = segment.hash.short(),
-                            records = segment.records,
-                            "flushed local writes"
-                        ),
-                        Ok(None) => {}
-                        Err(error) => {
-                            tracing::error!(%error, "can't flush; the writes stay in the database");
-                        }
+    fn start(world: &Arc<dyn World>, engine: &Arc<Engine>, interval: Duration) -> io::Result<Self> {
+        let stop = Arc::new(Stop { wanted: AtomicBool::new(false), changed: world.signal() });
+        let (stopped, engine, clock) = (Arc::clone(&stop), Arc::clone(engine), Arc::clone(world));
+        let run = move || {
+            loop {
+                let due = clock.monotonic().saturating_add(interval);
+                while clock.monotonic() < due {
+                    let seen = stopped.changed.count();
+                    if stopped.wanted.load(Ordering::Acquire) {
+                        return;
                     }
+                    stopped.changed.wait(seen, Some(due));
                 }
-            })?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+                flush(&engine);
+            }
+        };
+        let task = world.spawn("edgestore-flush".to_owned(), Box::new(run))?;
+        Ok(Self { stop, task: Some(task) })
+    }
+}
+
+fn flush(engine: &Engine) {
+    match engine.flush() {
+        Ok(Some(segment)) => tracing::info!(
+            segment = segment.hash.short(),
+            records = segment.records,
+            "flushed local writes"
+        ),
+        Ok(None) => {}
+        Err(error) => {
+            tracing::error!(%error, "can't flush; the writes stay in the database");
+        }
     }
 }
 
 impl Drop for Flusher {
     fn drop(&mut self) {
-        drop(self.stop.take());
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+        self.stop.wanted.store(true, Ordering::Release);
+        self.stop.changed.raise();
+        if self.task.take().is_some_and(|task| !task.join()) {
             tracing::error!("the flush thread panicked");
         }
     }

@@ -7,12 +7,12 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use super::LastCompaction;
 use crate::engine::{Compacted, Engine, EngineError, Pace};
+use crate::world::{Signal, Task, World};
 
 /// After the start, at most: peers and programs that waited for the host come first.
 const FIRST: Duration = Duration::from_secs(10);
@@ -41,7 +41,8 @@ pub(super) struct Maintenance {
     engine: Arc<Engine>,
     plan: Plan,
     state: Mutex<State>,
-    changed: Condvar,
+    changed: Box<dyn Signal>,
+    world: Arc<dyn World>,
 }
 
 #[derive(Debug)]
@@ -51,76 +52,67 @@ struct State {
     /// Of the compaction that runs.
     running: Option<Arc<Pace>>,
     /// Until a compaction is due whatever is new; none while the last one was not through.
-    fresh_until: Option<Instant>,
+    fresh_until: Option<Duration>,
     last: Option<LastCompaction>,
 }
 
 impl Maintenance {
-    pub(super) fn new(engine: &Arc<Engine>, plan: Plan) -> Arc<Self> {
+    pub(super) fn new(world: &Arc<dyn World>, engine: &Arc<Engine>, plan: Plan) -> Arc<Self> {
         let state =
             State { stopping: false, woken: false, running: None, fresh_until: None, last: None };
         let (engine, state) = (Arc::clone(engine), Mutex::new(state));
-        Arc::new(Self { engine, plan, state, changed: Condvar::new() })
+        Arc::new(Self { engine, plan, state, changed: world.signal(), world: Arc::clone(world) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Starts the thread, which ends after [`Maintenance::stop`].
-    pub(super) fn spawn(self: &Arc<Self>) -> io::Result<JoinHandle<()>> {
+    pub(super) fn spawn(self: &Arc<Self>) -> io::Result<Task> {
         let this = Arc::clone(self);
-        thread::Builder::new().name("edgestore-compact".to_owned()).spawn(move || {
+        let run = move || {
             let interval = this.plan.interval;
             let mut wait = interval.map(|interval| interval.min(FIRST));
             while let Some(woken) = this.until_next_look(wait) {
-                let begin = Instant::now();
+                let begin = this.world.monotonic();
                 if woken || this.is_due() {
                     // What came of it is logged.
                     let _ = this.compact(this.plan.bytes_per_sec, false);
                 }
                 // A large database is not read all the time.
-                wait = interval.map(|interval| interval.max(begin.elapsed()));
+                wait = interval.map(|interval| interval.max(this.world.monotonic() - begin));
             }
-        })
+        };
+        self.world.spawn("edgestore-compact".to_owned(), Box::new(run))
     }
 
     /// Whether somebody woke the thread, or none when it is to end.
     fn until_next_look(&self, wait: Option<Duration>) -> Option<bool> {
-        // A wait too long for the clock is as good as none.
-        let due = wait.and_then(|wait| Instant::now().checked_add(wait));
-        let mut state = self.state();
+        let due = wait.map(|wait| self.world.monotonic().saturating_add(wait));
         loop {
+            let seen = self.changed.count();
+            let mut state = self.state();
             if state.stopping {
                 return None;
             }
-            let left = due.map(|due| due.saturating_duration_since(Instant::now()));
-            if state.woken || left.is_some_and(|left| left.is_zero()) {
+            if state.woken || due.is_some_and(|due| self.world.monotonic() >= due) {
                 return Some(std::mem::take(&mut state.woken));
             }
-            state = match left {
-                Some(left) => {
-                    let waited = self.changed.wait_timeout(state, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-                None => self.wait(state),
-            };
+            drop(state);
+            self.changed.wait(seen, due);
         }
     }
 
     fn is_due(&self) -> bool {
-        let fresh = self.state().fresh_until.is_some_and(|until| Instant::now() < until);
+        let fresh = self.state().fresh_until.is_some_and(|until| self.world.monotonic() < until);
         !fresh || self.engine.compaction_due()
     }
 
     /// Has the thread compact soon.
     pub(super) fn wake(&self) {
         self.state().woken = true;
-        self.changed.notify_all();
+        self.changed.raise();
     }
 
     /// Ends the running compaction and the thread. No other compaction begins.
@@ -130,7 +122,7 @@ impl Maintenance {
         if let Some(pace) = &state.running {
             pace.stop();
         }
-        self.changed.notify_all();
+        self.changed.raise();
     }
 
     pub(super) fn last(&self) -> Option<LastCompaction> {
@@ -146,41 +138,49 @@ impl Maintenance {
     ) -> Result<Compacted, EngineError> {
         let stopped = Compacted { stopped: true, ..Compacted::default() };
         let pace = Arc::new(Pace::new(bytes_per_sec));
-        let mut state = self.state();
-        while let Some(running) = &state.running {
-            if state.stopping || !asked {
+        loop {
+            let seen = self.changed.count();
+            let mut state = self.state();
+            if state.stopping {
+                return Ok(stopped);
+            }
+            let Some(running) = &state.running else {
+                state.running = Some(Arc::clone(&pace));
+                break;
+            };
+            if !asked {
                 return Ok(stopped);
             }
             running.stop();
-            state = self.wait(state);
+            drop(state);
+            self.changed.wait(seen, None);
         }
-        if state.stopping {
-            return Ok(stopped);
-        }
-        state.running = Some(Arc::clone(&pace));
-        drop(state);
 
         tracing::debug!(asked, "compaction begins");
-        let start = Instant::now();
+        let start = self.world.monotonic();
         // A mistake in the engine may cost a compaction, and not the thread.
         let compact = AssertUnwindSafe(|| self.engine.compact(&pace));
         let result = catch_unwind(compact).unwrap_or_else(|_| {
             let why = "a compaction panicked: run verify, and please report this";
             Err(EngineError::Corrupt(why.to_owned()))
         });
-        log(&result, start.elapsed());
+        log(&result, self.world.monotonic().saturating_sub(start));
         let through = matches!(&result, Ok(done) if !done.stopped);
         let mut state = self.state();
         state.running = None;
-        state.fresh_until = through.then(|| Instant::now().checked_add(RARELY)).flatten();
+        state.fresh_until = through.then(|| self.world.monotonic().saturating_add(RARELY));
         state.last = Some(LastCompaction {
-            ended_secs: SystemTime::UNIX_EPOCH.elapsed().map_or(0, |now| now.as_secs()),
+            ended_secs: unix_secs(self.world.now()),
             done: result.as_ref().copied().unwrap_or_default(),
             error: result.as_ref().err().map(ToString::to_string),
         });
-        self.changed.notify_all();
+        self.changed.raise();
         result
     }
+}
+
+fn unix_secs(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn log(result: &Result<Compacted, EngineError>, elapsed: Duration) {
@@ -204,7 +204,11 @@ fn log(result: &Result<Compacted, EngineError>, elapsed: Duration) {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+    use std::time::Instant;
+
     use super::*;
+    use crate::world::Machine;
 
     /// Writes over the same keys, in as many segments.
     fn engine(dir: &std::path::Path, segments: u32) -> Arc<Engine> {
@@ -235,7 +239,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let engine = engine(dir.path(), 3);
         let plan = Plan { interval: Some(Duration::from_millis(10)), ..Plan::default() };
-        let maintenance = Maintenance::new(&engine, plan);
+        let maintenance = Maintenance::new(&Machine::shared(), &engine, plan);
         let thread = maintenance.spawn().unwrap();
         wait_until(|| engine.manifest().len() == 1);
         wait_until(|| maintenance.last().is_some_and(|last| last.done.retired == 2));
@@ -246,21 +250,25 @@ mod tests {
         // The last of them may be too few for one more.
         wait_until(|| maintenance.last() != first && engine.manifest().len() < 5);
         maintenance.stop();
-        thread.join().unwrap();
+        assert!(thread.join());
     }
 
     #[test]
     fn without_an_interval_it_compacts_when_it_is_woken() {
         let dir = tempfile::tempdir().unwrap();
         let engine = engine(dir.path(), 5);
-        let maintenance = Maintenance::new(&engine, Plan { interval: None, bytes_per_sec: None });
+        let maintenance = Maintenance::new(
+            &Machine::shared(),
+            &engine,
+            Plan { interval: None, bytes_per_sec: None },
+        );
         let thread = maintenance.spawn().unwrap();
         thread::sleep(Duration::from_millis(50));
         assert_eq!((engine.manifest().len(), maintenance.last()), (5, None));
         maintenance.wake();
         wait_until(|| engine.manifest().len() == 1);
         maintenance.stop();
-        thread.join().unwrap();
+        assert!(thread.join());
     }
 
     #[test]
@@ -268,7 +276,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let engine = engine(dir.path(), 5);
         let plan = Plan { interval: Some(Duration::from_millis(1)), bytes_per_sec: Some(1) };
-        let maintenance = Maintenance::new(&engine, plan);
+        let maintenance = Maintenance::new(&Machine::shared(), &engine, plan);
         let thread = maintenance.spawn().unwrap();
         wait_until(|| maintenance.state().running.is_some());
         assert!(maintenance.compact(Some(1), false).unwrap().stopped, "one runs");
@@ -282,7 +290,7 @@ mod tests {
         thread::sleep(Duration::from_millis(50));
         let start = Instant::now();
         maintenance.stop();
-        thread.join().unwrap();
+        assert!(thread.join());
         assert!(asked.join().unwrap().stopped && start.elapsed() < Duration::from_secs(2));
         assert!(maintenance.compact(None, true).unwrap().stopped, "for good");
     }

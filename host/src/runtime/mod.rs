@@ -22,7 +22,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 pub use self::archive::FolderArchive;
 pub use self::builder::{HostBuilder, HostError};
@@ -35,6 +34,7 @@ pub use self::status::{HostStatus, LastCompaction, PeerStatus};
 use crate::engine::{Compacted, Engine, EngineError};
 use crate::protocol::Server;
 use crate::watch::FileWatch;
+use crate::world::Task;
 use maintenance::Maintenance;
 use peer_loop::{PeerLoop, Shared};
 
@@ -72,7 +72,7 @@ pub struct Host {
     shared: Arc<Shared>,
     server: Option<Server>,
     peers: Vec<Arc<PeerLoop>>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<Task>,
     flusher: Option<builder::Flusher>,
     maintenance: Arc<Maintenance>,
     /// Of the file of the policy.
@@ -185,7 +185,7 @@ impl Host {
             server.shutdown();
         }
         for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
+            if !thread.join() {
                 tracing::error!("a thread of the host panicked");
             }
         }

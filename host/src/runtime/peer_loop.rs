@@ -1,9 +1,8 @@
 //! One peer's ticks, on a thread of its own: wait until one is due, run it, plan the next.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use super::policies::{Policies, Turn};
 use super::schedule::Schedule;
@@ -13,6 +12,7 @@ use crate::engine::Engine;
 use crate::policy::{
     Archive, Clock, Context, Downloads, Observer, Peer, Reason, Services, TickError, TickReport,
 };
+use crate::world::{Signal, Task, World};
 
 /// Before a policy on probation is ticked again that has failed by its own fault: a bad one is to be
 /// found out soon.
@@ -28,6 +28,7 @@ pub(super) struct Shared {
     pub(super) observer: Option<Arc<dyn Observer>>,
     pub(super) archive: Option<Arc<dyn Archive>>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) world: Arc<dyn World>,
     pub(super) interval: Duration,
     pub(super) settings: Settings,
 }
@@ -38,14 +39,14 @@ pub(super) struct PeerLoop {
     /// Position among the shared peers.
     index: usize,
     state: Mutex<State>,
-    changed: Condvar,
+    changed: Box<dyn Signal>,
 }
 
 struct State {
     stopping: bool,
     woken: bool,
     /// None while a tick runs.
-    due: Option<Instant>,
+    due: Option<Duration>,
     status: PeerStatus,
 }
 
@@ -58,8 +59,9 @@ impl PeerLoop {
             due: None,
             status: PeerStatus { id, url, ..PeerStatus::default() },
         };
+        let changed = shared.world.signal();
         let (shared, state) = (Arc::clone(shared), Mutex::new(state));
-        Arc::new(Self { shared, index, state, changed: Condvar::new() })
+        Arc::new(Self { shared, index, state, changed })
     }
 
     pub(super) fn id(&self) -> &str {
@@ -75,9 +77,9 @@ impl PeerLoop {
     }
 
     /// Starts the thread, which ticks at once and ends after [`PeerLoop::stop`].
-    pub(super) fn spawn(self: &Arc<Self>) -> std::io::Result<JoinHandle<()>> {
+    pub(super) fn spawn(self: &Arc<Self>) -> std::io::Result<Task> {
         let this = Arc::clone(self);
-        thread::Builder::new().name(format!("edgestore-tick-{}", self.id())).spawn(move || {
+        let run = move || {
             let mut schedule = Schedule::new(this.shared.interval);
             let mut reason = Reason::Wake;
             let mut last = None;
@@ -97,14 +99,15 @@ impl PeerLoop {
                 if !matches!(result, Err(TickError::Storage(_))) {
                     last = Some(turn.generation);
                 }
-                let mut due = schedule.after(&result, fastrand::u64(..));
+                let mut due = schedule.after(&result, this.shared.world.random());
                 if turn.probation && matches!(&result, Err(error) if error.blames_policy()) {
                     due.wait = due.wait.min(TRIAL_RETRY);
                 }
                 reason = due.reason;
                 this.ended(&result, schedule.failures(), Some(due.wait));
             }
-        })
+        };
+        self.shared.world.spawn(format!("edgestore-tick-{}", self.id()), Box::new(run))
     }
 
     /// Ticks on this thread until the policy asks for no further tick at once, or one fails.
@@ -126,46 +129,45 @@ impl PeerLoop {
 
     pub(super) fn wake(&self) {
         self.state().woken = true;
-        self.changed.notify_all();
+        self.changed.raise();
     }
 
     /// Ends the running tick, and the loop.
     pub(super) fn stop(&self) {
         self.state().stopping = true;
-        self.changed.notify_all();
+        self.changed.raise();
         self.peer().close();
     }
 
     pub(super) fn status(&self) -> PeerStatus {
         let state = self.state();
         let next_tick_in_secs =
-            state.due.map(|due| due.saturating_duration_since(Instant::now()).as_secs());
+            state.due.map(|due| due.saturating_sub(self.shared.world.monotonic()).as_secs());
         PeerStatus { next_tick_in_secs, ..state.status.clone() }
     }
 
     /// Until a tick is due: whether somebody woke this loop, or none when it is to stop.
     fn wait(&self) -> Option<bool> {
-        let mut state = self.state();
         loop {
+            let seen = self.changed.count();
+            let mut state = self.state();
             if state.stopping {
                 return None;
             }
-            let left = state
-                .due
-                .map_or(Duration::ZERO, |due| due.saturating_duration_since(Instant::now()));
-            if state.woken || left.is_zero() {
+            let due = state.due.unwrap_or_default();
+            if state.woken || self.shared.world.monotonic() >= due {
                 state.due = None;
                 return Some(std::mem::take(&mut state.woken));
             }
-            let waited = self.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            drop(state);
+            self.changed.wait(seen, Some(due));
         }
     }
 
     /// `first`: of this policy for this peer, as far as is known.
     fn tick(&self, turn: &Turn, reason: Reason, first: bool) -> Result<TickReport, TickError> {
         let shared = &self.shared;
-        let start = Instant::now();
+        let start = shared.world.monotonic();
         if first {
             let hash = turn.policy.hash();
             let entered = shared
@@ -183,7 +185,7 @@ impl PeerLoop {
             archive: shared.archive.clone(),
             clock: Arc::clone(&shared.clock),
             downloads: Arc::clone(&shared.downloads),
-            seed: fastrand::u64(..),
+            seed: shared.world.random(),
             observer: shared.observer.clone(),
         };
         let context =
@@ -194,7 +196,7 @@ impl PeerLoop {
         let result = catch_unwind(tick).unwrap_or_else(|_| {
             Err(TickError::Trap("the host panicked; please report this".to_owned()))
         });
-        let elapsed = start.elapsed();
+        let elapsed = shared.world.monotonic().saturating_sub(start);
         match &result {
             Ok(report) if report.applied > 0 || report.failed > 0 => tracing::info!(
                 peer = self.id(),
@@ -218,12 +220,12 @@ impl PeerLoop {
 
     fn ended(&self, result: &Result<TickReport, TickError>, failures: u32, next: Option<Duration>) {
         let mut state = self.state();
-        // A wait too long for the clock is as good as none.
-        state.due = next.and_then(|wait| Instant::now().checked_add(wait));
+        state.due = next.map(|wait| self.shared.world.monotonic().saturating_add(wait));
         let status = &mut state.status;
         status.ticks += 1;
         status.failures = failures;
-        status.last_tick_secs = SystemTime::UNIX_EPOCH.elapsed().ok().map(|now| now.as_secs());
+        let now = self.shared.world.now().duration_since(SystemTime::UNIX_EPOCH);
+        status.last_tick_secs = now.ok().map(|now| now.as_secs());
         match result {
             Ok(report) => {
                 status.segments_applied =

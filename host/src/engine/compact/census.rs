@@ -7,7 +7,7 @@ use fjall::{OwnedWriteBatch, Readable as _};
 
 use super::{Halt, Pace};
 use crate::engine::index::Registration;
-use crate::engine::record::{Stored, now};
+use crate::engine::record::Stored;
 use crate::engine::store::Store;
 use crate::engine::{Engine, EngineError};
 
@@ -151,7 +151,7 @@ impl Engine {
             past: BTreeMap::new(),
         };
         let (mut named, mut past_bytes) = (HashSet::new(), 0);
-        let (now, grace) = (now(), self.options.tombstone_grace);
+        let (now, grace) = (self.now(), self.options.tombstone_grace);
         for guard in census.snapshot.iter(&self.store.records) {
             let (key, value) = guard.into_inner()?;
             pace.spend((key.len() + value.len()) as u64)?;

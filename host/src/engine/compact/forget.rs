@@ -16,7 +16,7 @@ use super::{Compacted, Halt, Pace};
 use crate::Hash;
 use crate::engine::Engine;
 use crate::engine::index::Registration;
-use crate::engine::record::{Stored, now};
+use crate::engine::record::Stored;
 use crate::engine::segment::{Entry, Records};
 
 /// Records that are removed while writes wait.
@@ -69,7 +69,7 @@ impl Engine {
 
     /// Adds what was noted to a batch.
     pub(super) fn hide_in(&self, batch: &mut OwnedWriteBatch, hidden: &Hidden) {
-        let time = now().to_le_bytes();
+        let time = self.now().to_le_bytes();
         for key in &hidden.keys {
             batch.insert(&self.store.hidden, key.as_slice(), time);
         }
@@ -82,7 +82,7 @@ impl Engine {
     fn is_recent(&self, time: &[u8]) -> bool {
         let grace = i64::try_from(self.options.tombstone_grace.as_nanos()).unwrap_or(i64::MAX);
         let time = <[u8; 8]>::try_from(time).map_or(0, i64::from_le_bytes);
-        now() < time.saturating_add(grace)
+        self.now() < time.saturating_add(grace)
     }
 
     pub(super) fn forget_past(

@@ -8,7 +8,6 @@ use super::census::resolve;
 use super::forget::Hidden;
 use super::{Compacted, Halt, Pace, SegmentReader};
 use crate::engine::index::Registration;
-use crate::engine::record::now;
 use crate::engine::segment::{Entry, Records};
 use crate::engine::store::POSITION;
 use crate::engine::{Engine, Extent, SegmentMeta, StagedSegment};
@@ -61,7 +60,7 @@ impl Engine {
             Some(made) => {
                 batch.remove(&self.store.retired, *hash.as_bytes());
                 batch.insert(&self.store.state, POSITION, position.encode());
-                self.commit_with(batch, &mut staged, made, &extent.made(now()))?;
+                self.commit_with(batch, &mut staged, made, &extent.made(self.now()))?;
                 writer.position = position;
                 done.made += 1;
                 done.made_bytes += staged.len();

@@ -36,7 +36,6 @@ use self::forget::Hidden;
 pub use self::pace::Pace;
 use super::drain::SegmentReader;
 use super::index::Registration;
-use super::record::now;
 use super::segment::Invalid;
 use super::{Engine, EngineError};
 use crate::Hash;
@@ -174,7 +173,7 @@ impl Engine {
 
     /// Adds to a batch that these segments are not needed any more.
     fn retire_in(&self, batch: &mut fjall::OwnedWriteBatch, retired: &[Registration]) {
-        let time = now().to_le_bytes();
+        let time = self.now().to_le_bytes();
         for segment in retired {
             self.store.unregister(batch, segment.meta.id);
             batch.insert(&self.store.retired, *segment.meta.hash.as_bytes(), time);
