@@ -10,7 +10,8 @@ pub fn wat(body: &str) -> String {
     wat_with("", body)
 }
 
-/// Of [`wat()`], with further imports and data before the functions. Free memory begins at 8192.
+/// Of [`wat()`], with further imports and data before the functions. The report of
+/// zeros lies at 1032, behind the discriminant of a result at 1024.
 pub fn wat_with(imports: &str, body: &str) -> String {
     format!(
         r#"(module {imports}

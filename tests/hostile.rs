@@ -1,0 +1,167 @@
+//! Hostile policies and hanging peers in a running host: they cost their own peer its ticks, and
+//! nobody else anything. What a policy can try inside a tick is tested beside the code that
+//! contains it; `docs/threat-model.md` lists all of it.
+#![allow(clippy::unwrap_used)]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use edgestore_host::engine::{Engine, StagedSegment, StagingFile};
+use edgestore_host::policy::Limits;
+use edgestore_host::protocol::{FetchError, PeerError, PeerTransport, SegmentRef, Watermark};
+use edgestore_host::runtime::{HostBuilder, PeerStatus};
+use edgestore_host::{Hash, Host};
+use edgestore_host_tests::component::{component, wat_with};
+use edgestore_host_tests::open;
+
+/// A peer without segments.
+struct Empty;
+
+/// A peer that never answers.
+struct Hanging;
+
+fn hang<T>() -> T {
+    loop {
+        thread::park();
+    }
+}
+
+impl PeerTransport for Empty {
+    fn root(&self) -> Result<Hash, PeerError> {
+        Ok(Hash::ZERO)
+    }
+
+    fn watermark(&self) -> Result<Option<Watermark>, PeerError> {
+        Ok(None)
+    }
+
+    fn manifest(&self) -> Result<Vec<SegmentRef>, PeerError> {
+        Ok(Vec::new())
+    }
+
+    fn fetch(&self, _: Hash, _: StagingFile, _: &AtomicBool) -> Result<StagedSegment, FetchError> {
+        Err(FetchError::NotFound)
+    }
+}
+
+impl PeerTransport for Hanging {
+    fn root(&self) -> Result<Hash, PeerError> {
+        hang()
+    }
+
+    fn watermark(&self) -> Result<Option<Watermark>, PeerError> {
+        hang()
+    }
+
+    fn manifest(&self) -> Result<Vec<SegmentRef>, PeerError> {
+        hang()
+    }
+
+    fn fetch(&self, _: Hash, _: StagingFile, _: &AtomicBool) -> Result<StagedSegment, FetchError> {
+        hang()
+    }
+}
+
+struct Node {
+    dir: tempfile::TempDir,
+    engine: Arc<Engine>,
+}
+
+impl Node {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = open(&dir.path().join("db"));
+        Self { dir, engine }
+    }
+
+    fn host(&self, tick_timeout: Duration) -> HostBuilder {
+        let limits = Limits { tick_timeout, ..Limits::default() };
+        Host::builder(Arc::clone(&self.engine)).interval(Duration::from_millis(20)).limits(limits)
+    }
+
+    /// The file of a policy.
+    fn policy(&self, imports: &str, body: &str) -> PathBuf {
+        let path = self.dir.path().join("policy.wasm");
+        std::fs::write(&path, component(&wat_with(imports, body))).unwrap();
+        path
+    }
+
+    /// The node does its other work.
+    fn works(&self) {
+        self.engine.put(b"ns", b"key", b"value").unwrap();
+        assert_eq!(self.engine.get(b"ns", b"key").unwrap().as_deref(), Some(&b"value"[..]));
+    }
+}
+
+fn status(host: &Host, id: &str) -> PeerStatus {
+    host.status().peers.into_iter().find(|peer| peer.id == id).unwrap()
+}
+
+#[track_caller]
+fn wait_until(what: &str, done: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(45), "{what}: not in time");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_peer_that_hangs_delays_no_other_one() {
+    let node = Node::new();
+    // So long that the hanging peer is in its first tick to the end of the test.
+    let host = node.host(Duration::from_secs(600));
+    let host = host.transport("hanging", Arc::new(Hanging)).transport("good", Arc::new(Empty));
+    let host = host.start().unwrap();
+    wait_until("the good peer is ticked", || status(&host, "good").ticks >= 20);
+    assert!(status(&host, "good").last_report.unwrap().in_sync);
+    assert_eq!(status(&host, "hanging").ticks, 0);
+    node.works();
+    let start = Instant::now();
+    host.shutdown();
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_policy_that_loops_on_one_peer_delays_no_other_one() {
+    let node = Node::new();
+    let import =
+        r#"(import "edgestore:sync/peers@0.2.0" "[method]peer.id" (func $id (param i32 i32)))"#;
+    // Loops where the id begins with a b, as in "bad".
+    let loops = "(call $id (local.get $peer) (i32.const 2048))
+        (if (i32.eq (i32.load8_u (i32.load (i32.const 2048))) (i32.const 98))
+            (then (loop (br 0))))";
+    let policy = node.policy(import, loops);
+    let host = node.host(Duration::from_secs(1)).plugin(policy);
+    let host = host.transport("bad", Arc::new(Empty)).transport("good", Arc::new(Empty));
+    let host = host.start().unwrap();
+    wait_until("the good peer is ticked", || status(&host, "good").ticks >= 20);
+    wait_until("the bad one times out", || status(&host, "bad").ticks >= 1);
+    let error = status(&host, "bad").last_error.unwrap();
+    assert!(error.contains("longer than 1s"), "{error}");
+    assert_eq!(status(&host, "good").last_error, None);
+    let ticks = status(&host, "good").ticks;
+    wait_until("the good peer is ticked still", || status(&host, "good").ticks >= ticks + 20);
+    node.works();
+    host.shutdown();
+}
+
+#[test]
+fn a_policy_that_wants_the_next_tick_at_once_for_ever_makes_no_busy_loop() {
+    let node = Node::new();
+    // Some, and no wait.
+    let policy = node.policy("", "(i32.store8 (i32.const 1080) (i32.const 1))");
+    let host = node.host(Duration::from_secs(20)).interval(Duration::from_secs(30));
+    let host = host.plugin(policy).transport("peer", Arc::new(Empty)).start().unwrap();
+    wait_until("it is ticked again", || status(&host, "peer").ticks >= 2);
+    let (start, before) = (Instant::now(), status(&host, "peer").ticks);
+    thread::sleep(Duration::from_secs(2));
+    let (passed, ticks) = (start.elapsed(), status(&host, "peer").ticks - before);
+    assert_eq!(status(&host, "peer").last_report.unwrap().next_tick, Some(Duration::ZERO));
+    // Doubling from 100 ms there is time for five; idle, it would be ticked thousands of times.
+    assert!(u128::from(ticks) < passed.as_millis() / 100, "{ticks} ticks in {passed:?}");
+    host.shutdown();
+}
