@@ -23,6 +23,7 @@ mod hash;
 pub mod policy;
 pub mod protocol;
 pub mod runtime;
+pub mod sim;
 mod watch;
 pub mod world;
 
