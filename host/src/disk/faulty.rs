@@ -21,6 +21,7 @@ const FOREIGN: [&str; 3] = ["records", "records.new", "LOCK"];
 
 /// What an operation does instead of its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(test), expect(dead_code, reason = "tests plan them, simulations do without"))]
 pub(crate) enum Fault {
     /// EIO. A sync has lost what it was to write.
     Io,
@@ -71,7 +72,7 @@ impl FaultyDisk {
     /// A disk whose files are those in `root` now, all durable.
     pub(crate) fn new(root: &Path) -> Self {
         let mut model = Model::default();
-        scan(root, Path::new(""), &mut model).unwrap();
+        scan(root, Path::new(""), &mut model).expect("the folder of a test disk is there");
         let state = State { model, ..State::default() };
         Self { root: root.to_owned(), state: Arc::new(Mutex::new(state)) }
     }
@@ -80,48 +81,15 @@ impl FaultyDisk {
         Arc::new(self.clone())
     }
 
-    /// The `n`-th operation from now on, counted from 0, has this fault.
-    pub(crate) fn plan(&self, n: u64, fault: Fault) {
-        let mut state = self.state();
-        let done = if fault == Fault::PowerLoss { state.changes } else { state.operations };
-        (state.plan, state.happened) = (Some((done + n, fault)), false);
-    }
-
-    /// The next sync of a file fails.
-    pub(crate) fn plan_sync(&self) {
-        let mut state = self.state();
-        (state.sync_fails, state.happened) = (true, false);
-    }
-
     /// The disk is full once this much has been written; none for never.
     pub(crate) fn set_room(&self, bytes: Option<u64>) {
         self.state().room = bytes;
     }
 
-    /// From now on it has no hard links, as some file systems.
-    pub(crate) fn forbid_links(&self) {
-        self.state().no_links = true;
-    }
-
-    /// Whether the planned operation has come. If not, it never will.
-    pub(crate) fn happened(&self) -> bool {
+    /// Power is lost now.
+    pub(crate) fn cut_power(&self) {
         let mut state = self.state();
-        state.plan = None;
-        state.happened
-    }
-
-    pub(crate) fn lost_power(&self) -> bool {
-        self.state().frozen.is_some()
-    }
-
-    /// Flips a bit of a file, as a failing disk does.
-    pub(crate) fn damage(&self, path: &Path, at: usize) {
-        let mut bytes = fs::read(path).unwrap();
-        bytes[at] ^= 1;
-        fs::write(path, bytes).unwrap();
-        let mut state = self.state();
-        let file = state.model.file(self.relative(path)).unwrap();
-        state.model.damage(file, at);
+        state.frozen = Some(self.foreign(&state).expect("the folder of a test disk is there"));
     }
 
     /// Makes at `to` the folder as a power failure leaves it: the one that was, or one now, while
@@ -130,10 +98,10 @@ impl FaultyDisk {
         let state = self.state();
         let foreign = match state.frozen.clone() {
             Some(foreign) => foreign,
-            None => self.foreign(&state).unwrap(),
+            None => self.foreign(&state).expect("the folder of a test disk is there"),
         };
         let mut fate = Fate::new(seed);
-        let dirs = state.model.crash(&mut fate, to).unwrap();
+        let dirs = state.model.crash(&mut fate, to).expect("the folder of a test disk is there");
         for (path, image) in &foreign {
             let moved = state.moves.iter().find(|(_, to, _)| to == path);
             let path = match moved {
@@ -141,7 +109,7 @@ impl FaultyDisk {
                 _ => path,
             };
             if dirs.iter().any(|dir| Some(&**dir) == path.parent()) {
-                image.write(&to.join(path)).unwrap();
+                image.write(&to.join(path)).expect("the folder of a test disk is there");
             }
         }
     }
@@ -165,7 +133,7 @@ impl FaultyDisk {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
+        self.state.lock().expect("the folder of a test disk is there")
     }
 
     fn relative<'a>(&self, path: &'a Path) -> &'a Path {
@@ -207,6 +175,48 @@ impl FaultyDisk {
 
     fn look(&self) -> io::Result<()> {
         self.begin(Kind::Look).map(drop)
+    }
+}
+
+#[cfg(test)]
+impl FaultyDisk {
+    /// The `n`-th operation from now on, counted from 0, has this fault.
+    pub(crate) fn plan(&self, n: u64, fault: Fault) {
+        let mut state = self.state();
+        let done = if fault == Fault::PowerLoss { state.changes } else { state.operations };
+        (state.plan, state.happened) = (Some((done + n, fault)), false);
+    }
+
+    /// The next sync of a file fails.
+    pub(crate) fn plan_sync(&self) {
+        let mut state = self.state();
+        (state.sync_fails, state.happened) = (true, false);
+    }
+
+    /// From now on it has no hard links, as some file systems.
+    pub(crate) fn forbid_links(&self) {
+        self.state().no_links = true;
+    }
+
+    /// Whether the planned operation has come. If not, it never will.
+    pub(crate) fn happened(&self) -> bool {
+        let mut state = self.state();
+        state.plan = None;
+        state.happened
+    }
+
+    pub(crate) fn lost_power(&self) -> bool {
+        self.state().frozen.is_some()
+    }
+
+    /// Flips a bit of a file, as a failing disk does.
+    pub(crate) fn damage(&self, path: &Path, at: usize) {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[at] ^= 1;
+        fs::write(path, bytes).unwrap();
+        let mut state = self.state();
+        let file = state.model.file(self.relative(path)).unwrap();
+        state.model.damage(file, at);
     }
 }
 
@@ -356,6 +366,7 @@ impl Seek for FaultyFile {
 
 /// A folder for a test, in memory where there is a place for that. A real sync of it is of no use:
 /// what is durable is for the model to say.
+#[cfg(test)]
 pub(crate) fn test_folder() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()

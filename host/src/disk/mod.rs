@@ -12,11 +12,8 @@
 //! is different: its names are in the journal of the file system, which writes them or nothing
 //! more at all.
 
-#[cfg(test)]
 mod faulty;
-#[cfg(test)]
 mod image;
-#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod tests;
@@ -28,9 +25,9 @@ use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub(crate) use self::faulty::FaultyDisk;
 #[cfg(test)]
-pub(crate) use self::faulty::{Fault, FaultyDisk, test_folder};
-#[cfg(test)]
+pub(crate) use self::faulty::{Fault, test_folder};
 pub(crate) use self::image::Image;
 
 /// All that is done to files and folders. Errors are those of the system.

@@ -141,6 +141,7 @@ impl Model {
     }
 
     /// What has changed on the disk itself.
+    #[cfg(test)]
     pub(super) fn damage(&mut self, file: usize, at: usize) {
         self.files[file].durable[at] ^= 1;
     }

@@ -116,6 +116,11 @@ impl Folder {
         &self.path
     }
 
+    /// The disk, to share.
+    pub(super) fn shared_disk(&self) -> Arc<dyn Disk> {
+        Arc::clone(&self.disk)
+    }
+
     pub(super) fn disk(&self) -> &dyn Disk {
         &*self.disk
     }

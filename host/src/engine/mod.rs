@@ -212,6 +212,16 @@ impl Engine {
         self.folder.path()
     }
 
+    /// The disk that it is on.
+    pub(crate) fn disk(&self) -> Arc<dyn Disk> {
+        self.folder.shared_disk()
+    }
+
+    /// The latest stamp that was given to a record, or seen in one.
+    pub(crate) fn last_stamp(&self) -> i64 {
+        self.writer().position.stamp
+    }
+
     /// Counters. Those of the disk are read from it.
     pub fn stats(&self) -> EngineStats {
         let progress = *self.progress.read().unwrap_or_else(PoisonError::into_inner);

@@ -18,7 +18,8 @@ impl State {
         if tick.calls > tick.limits.host_calls {
             return Err(TickError::HostCalls(tick.limits.host_calls).into());
         }
-        let Some(observer) = tick.services.observer.clone() else {
+        let observer = tick.services.observer.clone().filter(|observer| observer.watches_calls());
+        let Some(observer) = observer else {
             return run(self, arguments);
         };
         let start = tick.monotonic();

@@ -8,7 +8,7 @@ use wasmtime::{Store, UpdateDeadline};
 use super::bindings::{SyncPolicyPre, policy};
 use super::log::printable;
 use super::resources::{PeerHandle, handle};
-use super::state::State;
+use super::state::{State, Tick};
 use super::{
     Context, CursorLayout, Limits, LoadError, Reason, Services, TickError, TickReport, check, trap,
 };
@@ -123,6 +123,10 @@ impl Policy {
             let context = told(context, limits);
             instance.edgestore_sync_policy().call_tick(&mut store, &context, peer)
         });
+        let left = store.get_fuel().unwrap_or_default();
+        if let Some(observer) = store.data().running_tick().and_then(Tick::observer) {
+            observer.spent(limits.fuel.saturating_sub(left));
+        }
         match result {
             Ok(Ok(report)) => {
                 let counted = store.data().running_tick().map(|tick| tick.applied);

@@ -1,8 +1,10 @@
 //! From bytes to a policy: compile, check, link, and ask it who it is.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -11,7 +13,9 @@ use wasmtime::{Cache, CacheConfig, Config, Engine, EngineWeak};
 
 use super::bindings::{SyncPolicy, SyncPolicyPre};
 use super::state::State;
+use super::wait::lock;
 use super::{Limits, LoadError, Policy, check};
+use crate::Hash;
 
 /// Largest component. Interpreters with a script in them have 20 MB.
 const MAX_BYTES: u64 = 64 << 20;
@@ -26,10 +30,13 @@ const STACK_BYTES: usize = 1 << 20;
 static DEFAULT: &[u8] = include_bytes!("../../../guest-sync/sync.wasm");
 
 /// Compiles and checks policies. Policies outlive it.
+#[derive(Clone)]
 pub struct PolicyEngine {
     engine: Engine,
     linker: Linker<State>,
     limits: Limits,
+    /// Policies that need not be compiled again.
+    known: Arc<Mutex<HashMap<Hash, Policy>>>,
 }
 
 impl PolicyEngine {
@@ -69,7 +76,7 @@ impl PolicyEngine {
             .name("edgestore-epoch".into())
             .spawn(move || tick_epochs(&weak))
             .map_err(|error| LoadError::System(format!("can't start a thread: {error}")))?;
-        Ok(Self { engine, linker, limits })
+        Ok(Self { engine, linker, limits, known: Arc::default() })
     }
 
     /// Compiles and checks a component.
@@ -77,6 +84,13 @@ impl PolicyEngine {
     /// # Errors
     /// [`LoadError`], which says what to do.
     pub fn load(&self, component: &[u8]) -> Result<Policy, LoadError> {
+        let known = lock(&self.known);
+        if !known.is_empty()
+            && let Some(policy) = known.get(&Hash::of(component))
+        {
+            return Ok(policy.clone());
+        }
+        drop(known);
         if component.len() as u64 > MAX_BYTES {
             return Err(LoadError::TooLarge { limit: MAX_BYTES });
         }
@@ -89,6 +103,12 @@ impl PolicyEngine {
         let linked = self.linker.instantiate_pre(&compiled).map_err(mismatch)?;
         let linked = SyncPolicyPre::new(linked).map_err(mismatch)?;
         Policy::new(linked, component, self.limits.clone())
+    }
+
+    /// Keeps a policy of this engine, so that its component is never compiled again by the engine
+    /// or its clones.
+    pub(crate) fn remember(&self, policy: &Policy) {
+        lock(&self.known).insert(policy.hash(), policy.clone());
     }
 
     /// Like [`PolicyEngine::load`], of a file.

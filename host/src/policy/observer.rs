@@ -21,4 +21,14 @@ pub struct HostCall<'a> {
 pub trait Observer: Send + Sync {
     /// The call has returned, or it has ended the tick.
     fn called(&self, call: &HostCall<'_>);
+
+    /// Whether it wants to be told of calls: words are made of each then.
+    fn watches_calls(&self) -> bool {
+        true
+    }
+
+    /// A tick has ended, and has used so much fuel.
+    fn spent(&self, fuel: u64) {
+        let _ = fuel;
+    }
 }

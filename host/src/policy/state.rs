@@ -11,7 +11,7 @@ use super::bindings::types;
 use super::limits::Limiter;
 use super::log::{Grant, Quota, printable};
 use super::wait::{Bell, Slot};
-use super::{CursorLayout, Limits, Peer, Services, TickError};
+use super::{CursorLayout, Limits, Observer, Peer, Services, TickError};
 use crate::Hash;
 use crate::engine::Allowance;
 use crate::protocol::{PeerError, PeerTransport};
@@ -165,6 +165,10 @@ impl Tick {
     /// The peer being ticked.
     pub(super) fn current(&self) -> &Arc<Peer> {
         &self.services.peers[self.services.current]
+    }
+
+    pub(super) fn observer(&self) -> Option<&dyn Observer> {
+        self.services.observer.as_deref()
     }
 
     /// By the clock that timeouts are told by.

@@ -10,12 +10,14 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use super::maintenance::{Maintenance, Plan};
-use super::peer_loop::{PeerLoop, Shared};
+use super::peer_loop::{OnTick, PeerLoop, Shared};
 use super::policies::{FOLDER, Policies, Rules, Start};
 use super::settings::Settings;
 use super::{CursorFiles, FolderArchive, Host, InvalidPeerId, PeerId, PeerStatus, SwapError};
 use crate::engine::Engine;
-use crate::policy::{Archive, Clock, Limits, LoadError, Observer, Peer, PolicyEngine};
+use crate::policy::{
+    Archive, Clock, Limits, LoadError, Observer, Peer, PolicyEngine, TickError, TickReport,
+};
 use crate::protocol::{ClientLimits, HttpPeer, InvalidUrl, PeerTransport, Server, ServerLimits};
 use crate::watch::FileWatch;
 use crate::world::{Machine, Signal, Task, World};
@@ -63,6 +65,7 @@ pub struct HostBuilder {
     engine: Arc<Engine>,
     peers: Vec<(String, Address)>,
     plugin: Option<PathBuf>,
+    watch_plugin: bool,
     rules: Rules,
     interval: Duration,
     flush_interval: Option<Duration>,
@@ -76,6 +79,8 @@ pub struct HostBuilder {
     clock: Option<Arc<dyn Clock>>,
     world: Arc<dyn World>,
     observer: Option<Arc<dyn Observer>>,
+    policies: Option<PolicyEngine>,
+    on_tick: Option<OnTick>,
 }
 
 enum Address {
@@ -100,6 +105,7 @@ impl HostBuilder {
             engine,
             peers: Vec::new(),
             plugin: None,
+            watch_plugin: true,
             rules: Rules::default(),
             interval: Duration::from_secs(30),
             flush_interval: None,
@@ -113,6 +119,8 @@ impl HostBuilder {
             clock: None,
             world: Machine::shared(),
             observer: None,
+            policies: None,
+            on_tick: None,
         }
     }
 
@@ -132,6 +140,12 @@ impl HostBuilder {
     /// put in its place takes over while the host runs.
     pub fn plugin(mut self, path: impl Into<PathBuf>) -> Self {
         self.plugin = Some(path.into());
+        self
+    }
+
+    /// Whether another component in the place of the plugin takes over by itself. Default: it does.
+    pub fn watch_plugin(mut self, watch: bool) -> Self {
+        self.watch_plugin = watch;
         self
     }
 
@@ -221,6 +235,21 @@ impl HostBuilder {
         self
     }
 
+    /// Compiles policies by this engine, with its limits, and not by one of the host's own.
+    pub(crate) fn policies(mut self, engine: PolicyEngine) -> Self {
+        self.policies = Some(engine);
+        self
+    }
+
+    /// Who is told of the end of each tick, with the id of the peer.
+    pub(crate) fn on_tick(
+        mut self,
+        ended: impl Fn(&str, &Result<TickReport, TickError>) + Send + Sync + 'static,
+    ) -> Self {
+        self.on_tick = Some(Box::new(ended));
+        self
+    }
+
     /// Who is told of each call of the policy into the host.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
@@ -236,7 +265,7 @@ impl HostBuilder {
         let (listen, server_limits) = (self.listen, self.server_limits.clone());
         let plan = self.compaction;
         // Before it is loaded: what changes after that is noticed.
-        let watched = self.plugin.clone().map(|path| {
+        let watched = self.plugin.clone().filter(|_| self.watch_plugin).map(|path| {
             let bytes = PolicyEngine::read_file(&path).unwrap_or_default();
             (path, bytes)
         });
@@ -338,10 +367,12 @@ impl HostBuilder {
             urls.push(url);
         }
         let db = self.engine.path();
-        let cursors = CursorFiles::open(db).map_err(|source| HostError::Io {
-            context: format!("can't use {} for cursors: ", db.join("sync").display()),
-            source,
-        })?;
+        let disk = self.engine.disk();
+        let cursors =
+            CursorFiles::open_on(db, Arc::clone(&disk)).map_err(|source| HostError::Io {
+                context: format!("can't use {} for cursors: ", db.join("sync").display()),
+                source,
+            })?;
         let archive = match &self.archive {
             Some(dir) => {
                 let archive = FolderArchive::open(dir)
@@ -352,8 +383,12 @@ impl HostBuilder {
         };
         let cursors = Arc::new(cursors);
         let cache = db.join(FOLDER).join("cache");
-        let start = Start { db, plugin: self.plugin.as_deref(), rules: self.rules, fixed: once };
-        let policies = PolicyEngine::new(Some(&cache), self.limits)?;
+        let start =
+            Start { db, plugin: self.plugin.as_deref(), rules: self.rules, fixed: once, disk };
+        let policies = match self.policies {
+            Some(policies) => policies,
+            None => PolicyEngine::new(Some(&cache), self.limits)?,
+        };
         let policies = Policies::open(&start, policies, Arc::clone(&cursors))?;
         let shared = Shared {
             engine: self.engine,
@@ -362,6 +397,7 @@ impl HostBuilder {
             cursors,
             downloads: Arc::default(),
             observer: self.observer,
+            on_tick: self.on_tick,
             archive,
             clock: self.clock.unwrap_or_else(|| Arc::new(WorldClock(Arc::clone(&self.world)))),
             world: self.world,

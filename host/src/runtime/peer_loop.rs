@@ -18,6 +18,9 @@ use crate::world::{Signal, Task, World};
 /// found out soon.
 const TRIAL_RETRY: Duration = Duration::from_secs(1);
 
+/// Who is told of the end of a tick, with the id of its peer.
+pub(super) type OnTick = Box<dyn Fn(&str, &Result<TickReport, TickError>) + Send + Sync>;
+
 /// What the loops of all peers share.
 pub(super) struct Shared {
     pub(super) engine: Arc<Engine>,
@@ -26,6 +29,7 @@ pub(super) struct Shared {
     pub(super) cursors: Arc<CursorFiles>,
     pub(super) downloads: Arc<Downloads>,
     pub(super) observer: Option<Arc<dyn Observer>>,
+    pub(super) on_tick: Option<OnTick>,
     pub(super) archive: Option<Arc<dyn Archive>>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) world: Arc<dyn World>,
@@ -213,6 +217,9 @@ impl PeerLoop {
                 tracing::debug!(peer = self.id(), in_sync = report.in_sync, ?elapsed, "tick");
             }
             Err(error) => tracing::warn!(peer = self.id(), %error, ?elapsed, "tick failed"),
+        }
+        if let Some(ended) = &shared.on_tick {
+            ended(self.id(), &result);
         }
         shared.policies.ticked(self.index, turn.generation, &result);
         result

@@ -15,9 +15,19 @@
 //!               └─ check      what must hold
 //! ```
 
+mod check;
+mod log;
+mod model;
+mod network;
+mod node;
 mod outcome;
+mod run;
 mod scenario;
 mod schedule;
+#[cfg(test)]
+mod tests;
+mod topology;
 
 pub use self::outcome::{Divergence, Invariant, LinkCounts, NodeCounts, Outcome, Span, Violation};
+pub use self::run::{SimError, Subject, run};
 pub use self::scenario::{Expect, Fault, FaultKind, Link, Scenario, Topology, When, Writer};

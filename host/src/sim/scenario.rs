@@ -139,8 +139,8 @@ pub enum FaultKind {
     LyingManifest,
     /// A node's disk takes no more bytes.
     DiskFull,
-    /// Another policy takes over on a node, and the one before comes back after the time. The other
-    /// one traps in each tick.
+    /// The policy is swapped for the same one from another file, whatever it is doing, and the first
+    /// file's comes back after the time.
     Swap,
     /// A node's clock jumps by this, and back after the time.
     ClockJump {

@@ -29,7 +29,7 @@ pub use self::journal::{PolicyEvent, PolicyEventKind, policy_history};
 use self::store::{Choice, PolicyStore, Saved};
 use super::{CursorFiles, HostBuilder};
 use crate::Hash;
-use crate::disk::RealDisk;
+use crate::disk::Disk;
 use crate::policy::{
     LoadError, Policy, PolicyEngine, RehearsalError, TickError, TickReport, rehearse,
 };
@@ -171,6 +171,8 @@ pub(super) struct Start<'a> {
     pub(super) rules: Rules,
     /// The host runs once: nothing is written.
     pub(super) fixed: bool,
+    /// Of the database.
+    pub(super) disk: Arc<dyn Disk>,
 }
 
 impl Policies {
@@ -189,7 +191,7 @@ impl Policies {
     ) -> Result<Self, SwapError> {
         let dir = start.db.join(FOLDER);
         let storage = |source| SwapError::Storage { path: dir.clone(), source };
-        let store = PolicyStore::open(dir.clone(), RealDisk::shared()).map_err(storage)?;
+        let store = PolicyStore::open(dir.clone(), Arc::clone(&start.disk)).map_err(storage)?;
         let journal = Journal::new(store.dir());
         let mut saved = store.saved().map_err(storage)?;
         let mut refused = None;

@@ -1,0 +1,182 @@
+//! What must hold, looked at while a run lasts and at its end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::model::{Model, Seen};
+use super::node::{Node, Setup};
+use super::outcome::{Divergence, Invariant, Outcome, Violation};
+use super::scenario::Scenario;
+use crate::Hash;
+
+/// Violations that are told; a broken policy breaks the same thing again and again.
+const MOST: usize = 20;
+
+/// What was found.
+pub(super) struct Checks {
+    setup: Arc<Setup>,
+    pub(super) violations: Vec<Violation>,
+}
+
+/// The stock cursor: root, pending, and three numbers.
+type Cursor = (Vec<u8>, Vec<Vec<u8>>, u64, u64, u64);
+
+impl Checks {
+    pub(super) fn new(setup: &Arc<Setup>) -> Self {
+        Self { setup: Arc::clone(setup), violations: Vec::new() }
+    }
+
+    pub(super) fn fails(&mut self, at: Duration, invariant: Invariant, what: String) {
+        self.setup.log.note(at, format_args!("VIOLATION {invariant:?}: {what}"));
+        if self.violations.len() < MOST {
+            self.violations.push(Violation { at, invariant, what });
+        }
+    }
+
+    /// Looks at all keys on all nodes: how many of them each node is behind with, and whether all
+    /// nodes show the newest of all.
+    pub(super) fn look(
+        &mut self,
+        nodes: &[Node],
+        model: &Model,
+        namespace: &[u8],
+    ) -> (Vec<Option<u64>>, bool) {
+        let at = self.setup.schedule.time();
+        let mut all = true;
+        let mut counts = Vec::with_capacity(nodes.len());
+        for node in nodes {
+            let Some(engine) = node.engine() else {
+                counts.push(None);
+                all = false;
+                continue;
+            };
+            let mut behind = 0;
+            for key in model.keys() {
+                let shown = match engine.get_record(namespace, key) {
+                    Ok(record) => record,
+                    Err(error) => {
+                        let what = format!("n{} can't read: {error}", node.index);
+                        self.fails(at, Invariant::Durability, what);
+                        continue;
+                    }
+                };
+                let shown = shown.as_ref().map(|record| (record.timestamp, &record.value[..]));
+                match model.see(node.index, key, node.now(), shown) {
+                    Seen::Newest => {}
+                    Seen::Behind => behind += 1,
+                    Seen::Wrong(why) => {
+                        let invariant = if why.contains("acknowledged") {
+                            Invariant::Durability
+                        } else {
+                            Invariant::Merge
+                        };
+                        let key = String::from_utf8_lossy(key);
+                        self.fails(at, invariant, format!("n{} {why} at {key}", node.index));
+                    }
+                }
+            }
+            all &= behind == 0;
+            counts.push(Some(behind));
+            self.cursors(at, node);
+            self.starvation(at, node);
+        }
+        (counts, all)
+    }
+
+    /// No cursor says that a list was pulled of which something is neither here nor pending.
+    fn cursors(&mut self, at: Duration, node: &Node) {
+        let Some(engine) = node.engine() else { return };
+        for source in self.setup.network.sources(node.index) {
+            let file = node.db().join(format!("sync/n{source}.cursor"));
+            let Ok(bytes) = std::fs::read(file) else { continue };
+            // Other policies have cursors of other forms, which say nothing to us.
+            let Ok((root, pending, ..)) = rmp_serde::from_slice::<Cursor>(&bytes) else { continue };
+            let Ok(root) = Hash::try_from(root.as_slice()) else { continue };
+            let Some(list) = self.setup.network.offered(&root) else { continue };
+            let missing = list.iter().find(|hash| {
+                !engine.has(hash) && !pending.iter().any(|pending| pending == hash.as_bytes())
+            });
+            if let Some(hash) = missing {
+                let (index, hash) = (node.index, hash.short());
+                let what = format!("n{index} notes n{source} as pulled, and lacks segment {hash}");
+                self.fails(at, Invariant::Cursor, what);
+            }
+        }
+    }
+
+    /// Every peer is ticked now and then, however many fail.
+    fn starvation(&mut self, at: Duration, node: &Node) {
+        let bound = (self.setup.scenario.interval * 20).max(Duration::from_secs(60 * 60));
+        for source in self.setup.network.sources(node.index) {
+            let last = node.ticks.counts().last.get(&format!("n{source}")).copied();
+            let since = last.unwrap_or_default().max(node.up_since);
+            if at.saturating_sub(since) > bound {
+                let what = format!("n{} has not ticked n{source} for {bound:?}", node.index);
+                self.fails(at, Invariant::Starvation, what);
+            }
+        }
+    }
+
+    /// What is looked at once. Returns the bytes that had to cross the network at least.
+    pub(super) fn at_end(
+        &mut self,
+        nodes: &[Node],
+        converged_after: Option<Duration>,
+        divergence: &[Divergence],
+    ) -> u64 {
+        let at = self.setup.schedule.time();
+        if converged_after.is_none() {
+            let last = divergence.last().map(|last| last.behind.clone()).unwrap_or_default();
+            let behind: Vec<_> = last
+                .iter()
+                .enumerate()
+                .filter_map(|(node, behind)| match behind {
+                    Some(0) => None,
+                    Some(behind) => Some(format!("n{node} by {behind} keys")),
+                    None => Some(format!("n{node} is down")),
+                })
+                .collect();
+            let within = self.setup.scenario.expect.converge_within;
+            let what = format!("nodes still differ after {within:?}: {}", behind.join(", "));
+            self.fails(at, Invariant::Convergence, what);
+        }
+        let mut segments = BTreeMap::new();
+        for node in nodes {
+            let blamed = std::mem::take(&mut node.ticks.counts().blamed);
+            for (at, what) in blamed {
+                self.fails(at, Invariant::Limits, what);
+            }
+            let Some(engine) = node.engine() else { continue };
+            segments.extend(engine.manifest().into_iter().map(|meta| (meta.hash, meta.bytes)));
+            match engine.verify(false, |_, _| {}) {
+                Ok(found) if found.count == 0 => {}
+                Ok(found) => {
+                    let what = format!("n{}: {:?}", node.index, found.problems.first());
+                    self.fails(at, Invariant::Integrity, what);
+                }
+                Err(error) => {
+                    let what = format!("n{} can't be verified: {error}", node.index);
+                    self.fails(at, Invariant::Integrity, what);
+                }
+            }
+        }
+        segments.values().sum::<u64>() * (nodes.len() as u64 - 1)
+    }
+}
+
+/// What the scenario asks for beside the invariants.
+pub(super) fn expectations(scenario: &Scenario, outcome: &mut Outcome) {
+    if let (Some(limit), Some(overhead)) = (scenario.expect.max_overhead, outcome.overhead())
+        && overhead > limit
+    {
+        outcome.violations.push(Violation {
+            at: outcome.simulated,
+            invariant: Invariant::Expectation,
+            what: format!(
+                "{overhead:.2} times the least possible bytes crossed the network, and \
+                 {limit:.2} are expected at most (max_overhead)"
+            ),
+        });
+    }
+}

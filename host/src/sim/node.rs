@@ -1,0 +1,246 @@
+//! One node: a host, its engine, its disk and its clock, through crashes and restarts.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use super::log::EventLog;
+use super::network::Network;
+use super::scenario::Scenario;
+use super::schedule::{NodeWorld, Schedule};
+use crate::disk::FaultyDisk;
+use crate::engine::{Engine, EngineOptions, WallClock};
+use crate::policy::{HostCall, Observer, PolicyEngine, TickError, TickReport};
+use crate::runtime::{Host, HostError};
+use crate::world::World;
+
+/// What all nodes of a run share.
+pub(super) struct Setup {
+    pub(super) schedule: Schedule,
+    pub(super) network: Arc<Network>,
+    pub(super) log: Arc<EventLog>,
+    pub(super) scenario: Scenario,
+    pub(super) policies: PolicyEngine,
+    /// The file of the policy.
+    pub(super) plugin: PathBuf,
+    /// The same policy with another hash.
+    pub(super) variant: PathBuf,
+}
+
+/// What a node's ticks did, for whoever counts.
+#[derive(Debug, Default)]
+pub(super) struct Ticks {
+    pub(super) fuel: AtomicU64,
+    pub(super) inner: Mutex<TickCounts>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct TickCounts {
+    pub(super) ended: u64,
+    pub(super) failed: u64,
+    /// When the last tick of each peer ended.
+    pub(super) last: std::collections::BTreeMap<String, Duration>,
+    /// What only the policy can have done wrong.
+    pub(super) blamed: Vec<(Duration, String)>,
+}
+
+impl Observer for Ticks {
+    fn called(&self, _call: &HostCall<'_>) {}
+
+    fn watches_calls(&self) -> bool {
+        false
+    }
+
+    fn spent(&self, fuel: u64) {
+        self.fuel.fetch_add(fuel, Ordering::Relaxed);
+    }
+}
+
+impl Ticks {
+    pub(super) fn counts(&self) -> std::sync::MutexGuard<'_, TickCounts> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One node.
+pub(super) struct Node {
+    setup: Arc<Setup>,
+    pub(super) index: usize,
+    root: PathBuf,
+    generation: u32,
+    disk: FaultyDisk,
+    running: Option<Running>,
+    ahead: Arc<AtomicI64>,
+    world: Arc<dyn World>,
+    pub(super) ticks: Arc<Ticks>,
+    pub(super) up_since: Duration,
+    pub(super) crashes: u64,
+    pub(super) writes: u64,
+}
+
+struct Running {
+    engine: Arc<Engine>,
+    host: Host,
+}
+
+impl Node {
+    /// Makes the node in a folder of its own, and starts it.
+    pub(super) fn start(
+        setup: &Arc<Setup>,
+        index: usize,
+        root: &Path,
+        ahead: i64,
+    ) -> Result<Self, String> {
+        let root = root.join(format!("n{index}"));
+        let folder = root.join("0");
+        std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+        let ahead = Arc::new(AtomicI64::new(ahead));
+        let world: Arc<dyn World> = Arc::new(NodeWorld::new(&setup.schedule, Arc::clone(&ahead)));
+        let mut node = Self {
+            setup: Arc::clone(setup),
+            index,
+            disk: FaultyDisk::new(&folder),
+            root,
+            generation: 0,
+            running: None,
+            ahead,
+            world,
+            ticks: Arc::default(),
+            up_since: Duration::ZERO,
+            crashes: 0,
+            writes: 0,
+        };
+        node.boot()?;
+        Ok(node)
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.root.join(self.generation.to_string())
+    }
+
+    /// The folder of the database.
+    pub(super) fn db(&self) -> PathBuf {
+        self.folder().join("db")
+    }
+
+    pub(super) fn engine(&self) -> Option<&Arc<Engine>> {
+        self.running.as_ref().map(|running| &running.engine)
+    }
+
+    /// Unix nanoseconds, by the node's clock.
+    pub(super) fn now(&self) -> i64 {
+        let since = self.world.now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+    }
+
+    pub(super) fn jump(&self, by: i64) {
+        self.ahead.fetch_add(by, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_disk_full(&self, full: bool) {
+        self.disk.set_room(full.then_some(0));
+    }
+
+    /// Another file of the same policy takes over, or the first one again.
+    pub(super) fn swap(&self, variant: bool) -> Result<(), String> {
+        let Some(Running { host, .. }) = &self.running else { return Ok(()) };
+        let file = if variant { &self.setup.variant } else { &self.setup.plugin };
+        host.swap_policy(file).map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Power is lost, with what was not synced.
+    pub(super) fn crash(&mut self) {
+        let Some(running) = self.running.take() else { return };
+        self.crashes += 1;
+        self.disk.cut_power();
+        self.setup.network.set_engine(self.index, None);
+        let seed = self.setup.schedule.random();
+        let next = self.root.join((self.generation + 1).to_string());
+        self.disk.crash(seed, &next);
+        // What it still does is done to a disk that is gone.
+        running.host.shutdown();
+        drop(running.engine);
+        // Somebody may still read from it; then it goes with the whole run.
+        let _ = std::fs::remove_dir_all(self.folder());
+        self.generation += 1;
+        self.disk = FaultyDisk::new(&next);
+    }
+
+    /// Power is back.
+    pub(super) fn boot(&mut self) -> Result<(), String> {
+        if self.running.is_some() {
+            return Ok(());
+        }
+        let clock = Arc::clone(&self.world);
+        let options = EngineOptions {
+            clock: WallClock::new(move || clock.now()),
+            cache_bytes: 1 << 20,
+            filter_bytes: 64 << 10,
+            memtable_bytes: 1 << 20,
+            ..EngineOptions::default()
+        };
+        let engine = Engine::open_on(&self.db(), options, self.disk.shared());
+        let engine = Arc::new(engine.map_err(|error| format!("can't open: {error}"))?);
+        let host = self.host(&engine).map_err(|error| format!("can't start: {error}"))?;
+        self.setup.network.set_engine(self.index, Some(Arc::clone(&engine)));
+        self.running = Some(Running { engine, host });
+        self.up_since = self.setup.schedule.time();
+        Ok(())
+    }
+
+    fn host(&self, engine: &Arc<Engine>) -> Result<Host, HostError> {
+        let setup = &self.setup;
+        let (log, schedule) = (Arc::clone(&setup.log), setup.schedule.clone());
+        let (index, ticks) = (self.index, Arc::clone(&self.ticks));
+        let ended =
+            move |peer: &str, result: &Result<TickReport, TickError>| {
+                let at = schedule.time();
+                let mut counts = ticks.counts();
+                counts.ended += 1;
+                counts.last.insert(peer.to_owned(), at);
+                match result {
+                    Ok(report) => {
+                        let TickReport { in_sync, missing, applied, failed, pending, .. } = report;
+                        log.note(at, format_args!(
+                        "n{index} tick {peer}: missing {missing}, applied {applied}, failed \
+                         {failed}, pending {pending}, in sync {in_sync}"
+                    ));
+                    }
+                    Err(error) => {
+                        counts.failed += 1;
+                        log.note(at, format_args!("n{index} tick {peer}: {error}"));
+                        if error.blames_policy() {
+                            counts.blamed.push((at, format!("n{index} tick {peer}: {error}")));
+                        }
+                    }
+                }
+            };
+        let mut builder = Host::builder(Arc::clone(engine))
+            .world(Arc::clone(&self.world))
+            .policies(setup.policies.clone())
+            .plugin(&setup.plugin)
+            .watch_plugin(false)
+            .interval(setup.scenario.interval)
+            .flush_interval(setup.scenario.flush_interval)
+            .compact_interval(None)
+            .observer(Arc::clone(&self.ticks) as _)
+            .on_tick(ended);
+        for (key, value) in &setup.scenario.settings {
+            builder = builder.setting(key, value);
+        }
+        for source in setup.network.sources(self.index) {
+            let peer = setup.network.peer(self.index, source);
+            builder = builder.transport(format!("n{source}"), Arc::new(peer));
+        }
+        builder.start()
+    }
+
+    /// Ends the node in order.
+    pub(super) fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            self.setup.network.set_engine(self.index, None);
+            running.host.shutdown();
+        }
+    }
+}

@@ -1,0 +1,482 @@
+//! Plays a scenario: writes, faults and looks at what the nodes show, in the order of their times.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::check::Checks;
+use super::log::EventLog;
+use super::model::{Model, Write};
+use super::network::Network;
+use super::node::{Node, Setup};
+use super::outcome::{Divergence, Invariant, NodeCounts, Outcome, Span};
+use super::scenario::{Fault, FaultKind, Scenario, When, Writer};
+use super::schedule::Schedule;
+use super::topology;
+use crate::policy::{Limits, LoadError, Policy, PolicyEngine};
+
+/// Looks at all nodes while a run lasts.
+const LOOKS: u32 = 40;
+
+/// The namespace of all writes.
+const NAMESPACE: &[u8] = b"sim";
+
+/// The policy that is tested.
+#[derive(Clone)]
+pub struct Subject {
+    component: Vec<u8>,
+    variant: Vec<u8>,
+    policy: Policy,
+    engine: PolicyEngine,
+}
+
+impl Subject {
+    /// Compiles a component, with these limits.
+    ///
+    /// # Errors
+    /// When it is no policy.
+    pub fn new(component: Vec<u8>, limits: Limits) -> Result<Self, LoadError> {
+        let engine = PolicyEngine::new(None, limits)?;
+        let policy = engine.load(&component)?;
+        // The same with a custom section: another hash, and nothing else.
+        let mut variant = component.clone();
+        variant.extend_from_slice(&[0, 5, 4, b'c', b'o', b'p', b'y']);
+        engine.remember(&engine.load(&variant)?);
+        engine.remember(&policy);
+        Ok(Self { component, variant, policy, engine })
+    }
+
+    /// Name and version.
+    pub fn title(&self) -> String {
+        format!("{} {}", self.policy.name(), self.policy.version())
+    }
+}
+
+/// Why a simulation could not be run at all.
+#[derive(Debug, thiserror::Error)]
+pub enum SimError {
+    /// The folder for the nodes can't be used.
+    #[error("can't make the nodes' folders: {0}; check free space (TMPDIR chooses where)")]
+    Folder(#[from] std::io::Error),
+    /// A node did not start, with nothing wrong yet.
+    #[error("node n{node} did not start: {why}")]
+    Node {
+        /// Its number.
+        node: usize,
+        /// What it said.
+        why: String,
+    },
+}
+
+/// Runs a scenario once. `all_events`: the outcome has the whole event log.
+///
+/// # Errors
+/// [`SimError`]; what goes wrong in the simulation is in the outcome.
+pub fn run(
+    scenario: &Scenario,
+    subject: &Subject,
+    seed: u64,
+    all_events: bool,
+) -> Result<Outcome, SimError> {
+    let folder = folder()?;
+    Run::start(scenario, subject, seed, all_events, folder.path())?.play()
+}
+
+/// In memory where the system has such a folder: nothing is to survive.
+fn folder() -> std::io::Result<tempfile::TempDir> {
+    let memory = Path::new("/dev/shm");
+    let prefix = "edgestore-sim-";
+    let mut builder = tempfile::Builder::new();
+    let builder = builder.prefix(prefix);
+    if memory.is_dir()
+        && let Ok(folder) = builder.tempdir_in(memory)
+    {
+        return Ok(folder);
+    }
+    builder.tempdir()
+}
+
+enum Action {
+    Write(usize),
+    Begin(usize),
+    End(usize),
+    Look,
+}
+
+struct Run {
+    setup: Arc<Setup>,
+    seed: u64,
+    title: String,
+    nodes: Vec<Node>,
+    model: Model,
+    checks: Checks,
+    agenda: BTreeMap<(Duration, u64), Action>,
+    sequence: u64,
+    /// Faults that last: what ends, and since when.
+    active: BTreeMap<usize, Active>,
+    faults: Vec<Span>,
+    divergence: Vec<Divergence>,
+    written: u64,
+}
+
+struct Active {
+    fault: usize,
+    node: usize,
+    span: usize,
+}
+
+impl Run {
+    fn start(
+        scenario: &Scenario,
+        subject: &Subject,
+        seed: u64,
+        all_events: bool,
+        folder: &Path,
+    ) -> Result<Self, SimError> {
+        let schedule = Schedule::new(seed);
+        let log = Arc::new(EventLog::new(all_events));
+        let links = topology::links(scenario, &schedule);
+        let network = Network::new(&schedule, &log, scenario.nodes, links);
+        let (plugin, variant) = (folder.join("policy.wasm"), folder.join("copy.wasm"));
+        std::fs::write(&plugin, &subject.component)?;
+        std::fs::write(&variant, &subject.variant)?;
+        let setup = Arc::new(Setup {
+            schedule: schedule.clone(),
+            network,
+            log,
+            scenario: scenario.clone(),
+            policies: subject.engine.clone(),
+            plugin,
+            variant,
+        });
+        let skew = scenario.clock_skew.as_nanos() as f64;
+        let mut nodes = Vec::with_capacity(scenario.nodes);
+        for index in 0..scenario.nodes {
+            let ahead = (schedule.chance() * 2.0 - 1.0) * skew;
+            let node = Node::start(&setup, index, folder, ahead as i64);
+            nodes.push(node.map_err(|why| SimError::Node { node: index, why })?);
+        }
+        // Clocks that jump differ by as much.
+        let jumps = scenario.faults.iter().filter_map(|fault| match fault.kind {
+            FaultKind::ClockJump { by_secs } => Some(Duration::from_secs(by_secs.unsigned_abs())),
+            _ => None,
+        });
+        let jumps: Duration = jumps.sum();
+        let mut run = Self {
+            seed,
+            title: subject.title(),
+            model: Model::new(scenario.clock_skew + jumps),
+            checks: Checks::new(&setup),
+            setup,
+            nodes,
+            agenda: BTreeMap::new(),
+            sequence: 0,
+            active: BTreeMap::new(),
+            faults: Vec::new(),
+            divergence: Vec::new(),
+            written: 0,
+        };
+        run.plan();
+        Ok(run)
+    }
+
+    fn scenario(&self) -> &Scenario {
+        &self.setup.scenario
+    }
+
+    fn time(&self) -> Duration {
+        self.setup.schedule.time()
+    }
+
+    fn at(&mut self, time: Duration, action: Action) {
+        self.sequence += 1;
+        self.agenda.insert((time, self.sequence), action);
+    }
+
+    /// The first of everything.
+    fn plan(&mut self) {
+        let scenario = self.scenario().clone();
+        for (index, writer) in scenario.writers.iter().enumerate() {
+            let first = self.pause(writer.per_minute / 60.0);
+            self.at(first, Action::Write(index));
+        }
+        for (index, fault) in scenario.faults.iter().enumerate() {
+            match &fault.when {
+                When::At(times) => {
+                    for time in times {
+                        self.at(*time, Action::Begin(index));
+                    }
+                }
+                When::PerHour(rate) => {
+                    let first = self.pause(rate / 3600.0);
+                    self.at(first, Action::Begin(index));
+                }
+            }
+        }
+        for n in 1..=LOOKS {
+            self.at(scenario.duration * n / LOOKS, Action::Look);
+        }
+    }
+
+    /// Until the next of what happens `per_second` times in the mean (a Poisson process).
+    fn pause(&self, per_second: f64) -> Duration {
+        if per_second <= 0.0 {
+            return Duration::MAX;
+        }
+        let chance = self.setup.schedule.chance();
+        Duration::try_from_secs_f64(-(1.0 - chance).ln() / per_second).unwrap_or(Duration::MAX)
+    }
+
+    fn play(mut self) -> Result<Outcome, SimError> {
+        let end = self.scenario().duration;
+        while let Some((&(time, _), _)) = self.agenda.first_key_value() {
+            if time > end {
+                break;
+            }
+            let Some((_, action)) = self.agenda.pop_first() else { break };
+            self.setup.schedule.sleep_until(time);
+            match action {
+                Action::Write(index) => self.write(index),
+                Action::Begin(index) => self.begin(index),
+                Action::End(key) => self.end(key),
+                Action::Look => drop(self.look()),
+            }
+        }
+        self.setup.schedule.sleep_until(end);
+        for key in self.active.keys().copied().collect::<Vec<_>>() {
+            self.end(key);
+        }
+        let converged_after = self.converge();
+        Ok(self.finish(converged_after))
+    }
+
+    fn write(&mut self, index: usize) {
+        let writer = self.scenario().writers[index].clone();
+        let next = self.time().saturating_add(self.pause(writer.per_minute / 60.0));
+        self.at(next, Action::Write(index));
+        let schedule = self.setup.schedule.clone();
+        let node = writer.nodes[schedule.random() as usize % writer.nodes.len()];
+        let key = format!("{index}/{}", choose(&writer, schedule.chance()));
+        self.written += 1;
+        let deleted = schedule.chance() < writer.deletes;
+        let expiring = schedule.chance() < writer.expiring;
+        let (from, to) = writer.value_bytes;
+        let len = from + schedule.random() as usize % (to - from + 1);
+        let mut value = format!("{} ", self.written).into_bytes();
+        value.resize(value.len().max(len), b'.');
+        let Some(engine) = self.nodes[node].engine() else { return };
+        let ttl = (expiring && !deleted).then_some(writer.ttl);
+        let result = if deleted {
+            engine.delete(NAMESPACE, key.as_bytes())
+        } else {
+            match ttl {
+                Some(ttl) => engine.put_with_ttl(NAMESPACE, key.as_bytes(), &value, ttl),
+                None => engine.put(NAMESPACE, key.as_bytes(), &value),
+            }
+        };
+        let at = schedule.time();
+        match result {
+            Ok(_) => {
+                let stamp = engine.last_stamp();
+                let ttl = ttl.map_or(0, |ttl| u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX));
+                let value = if deleted { Vec::new() } else { value };
+                let write = Write { stamp, deleted, value, ttl };
+                self.model.acknowledged(node, key.as_bytes(), &write);
+                self.nodes[node].writes += 1;
+                let what = if deleted { "deletes" } else { "puts" };
+                self.setup.log.note(at, format_args!("n{node} {what} {key}, stamp {stamp}"));
+            }
+            Err(error) => {
+                self.setup.log.note(at, format_args!("n{node} can't write {key}: {error}"));
+            }
+        }
+    }
+
+    fn begin(&mut self, index: usize) {
+        let fault = self.scenario().faults[index].clone();
+        if let When::PerHour(rate) = fault.when {
+            let next = self.time().saturating_add(self.pause(rate / 3600.0));
+            self.at(next, Action::Begin(index));
+        }
+        let node = fault.nodes[self.setup.schedule.random() as usize % fault.nodes.len()];
+        // One at a time of a kind on a node.
+        let again = self.active.values().any(|active| active.fault == index && active.node == node);
+        if again {
+            return;
+        }
+        let what = words(&fault, node);
+        let (from, until) = (self.time(), self.time() + fault.lasts);
+        self.setup.log.note(from, format_args!("begins: {what}"));
+        self.set(&fault, node, true);
+        let span = self.faults.len();
+        self.faults.push(Span { from, until, what });
+        let key = span;
+        self.active.insert(key, Active { fault: index, node, span });
+        self.at(until, Action::End(key));
+    }
+
+    fn end(&mut self, key: usize) {
+        let Some(Active { fault, node, span }) = self.active.remove(&key) else { return };
+        let fault = self.scenario().faults[fault].clone();
+        let now = self.time();
+        self.faults[span].until = now;
+        self.setup.log.note(now, format_args!("ends: {}", self.faults[span].what));
+        self.set(&fault, node, false);
+    }
+
+    /// Begins a fault of a node, or ends it.
+    fn set(&mut self, fault: &Fault, node: usize, on: bool) {
+        let network = Arc::clone(&self.setup.network);
+        let mut weather = network.weather();
+        let put = |set: &mut BTreeSet<usize>| if on { set.insert(node) } else { set.remove(&node) };
+        match fault.kind {
+            FaultKind::Partition => {
+                let island: BTreeSet<usize> = fault.nodes.iter().copied().collect();
+                if on {
+                    weather.islands.push(island);
+                } else if let Some(at) = weather.islands.iter().position(|other| *other == island) {
+                    weather.islands.remove(at);
+                }
+            }
+            FaultKind::Slow { factor } if on => drop(weather.slow.insert(node, factor)),
+            FaultKind::Slow { .. } => drop(weather.slow.remove(&node)),
+            FaultKind::Hang => drop(put(&mut weather.hanging)),
+            FaultKind::CutBody => drop(put(&mut weather.cutting)),
+            FaultKind::BitFlip => drop(put(&mut weather.flipping)),
+            FaultKind::LyingRoot => drop(put(&mut weather.lying_root)),
+            FaultKind::LyingManifest => drop(put(&mut weather.lying_manifest)),
+            FaultKind::DiskFull => self.nodes[node].set_disk_full(on),
+            FaultKind::ClockJump { by_secs } => {
+                let by = by_secs.saturating_mul(1_000_000_000);
+                self.nodes[node].jump(if on { by } else { -by });
+            }
+            FaultKind::Crash | FaultKind::Swap => {
+                drop(weather);
+                self.set_node(fault, node, on);
+            }
+        }
+    }
+
+    /// Of these faults, the node's tasks have a part.
+    fn set_node(&mut self, fault: &Fault, node: usize, on: bool) {
+        let at = self.time();
+        let result = match (&fault.kind, on) {
+            (FaultKind::Crash, true) => {
+                self.nodes[node].crash();
+                Ok(())
+            }
+            (FaultKind::Crash, false) => self.nodes[node].boot(),
+            (_, on) => self.nodes[node].swap(on),
+        };
+        if let Err(why) = result {
+            let crash = fault.kind == FaultKind::Crash;
+            self.setup.log.note(at, format_args!("n{node}: {why}"));
+            if crash {
+                self.checks.fails(at, Invariant::Durability, format!("n{node} {why}"));
+            }
+        }
+    }
+
+    /// Looks at what all nodes show. Returns whether all show the newest of everything.
+    fn look(&mut self) -> bool {
+        let (behind, all) = self.checks.look(&self.nodes, &self.model, NAMESPACE);
+        self.divergence.push(Divergence { at: self.time(), behind });
+        all
+    }
+
+    /// Waits until all nodes are equal; none when that takes too long.
+    fn converge(&mut self) -> Option<Duration> {
+        let start = self.time();
+        let step = (self.scenario().interval / 4).max(Duration::from_millis(100));
+        let limit = self.scenario().expect.converge_within;
+        loop {
+            if self.look() {
+                return Some(self.time() - start);
+            }
+            if self.time() - start >= limit {
+                return None;
+            }
+            self.setup.schedule.sleep_until(self.time() + step);
+        }
+    }
+
+    fn finish(mut self, converged_after: Option<Duration>) -> Outcome {
+        let simulated = self.time();
+        let network = Arc::clone(&self.setup.network);
+        let least_bytes = self.checks.at_end(&self.nodes, converged_after, &self.divergence);
+        let pulls = network.pulls();
+        let nodes = self.nodes.iter().zip(&pulls).map(|(node, pulls)| {
+            let counts = node.ticks.counts();
+            NodeCounts {
+                ticks: counts.ended,
+                failed_ticks: counts.failed,
+                requests: pulls.requests,
+                failed_requests: pulls.failed,
+                pulls: pulls.segments,
+                duplicate_pulls: pulls.duplicates,
+                fuel: node.ticks.fuel.load(std::sync::atomic::Ordering::Relaxed),
+                writes: node.writes,
+                crashes: node.crashes,
+            }
+        });
+        let nodes = nodes.collect();
+        let links = network.counts();
+        let (log_hash, log) = self.setup.log.end();
+        for node in &mut self.nodes {
+            node.stop();
+        }
+        let mut outcome = Outcome {
+            scenario: self.setup.scenario.name.clone(),
+            policy: self.title,
+            seed: self.seed,
+            simulated,
+            converged_after,
+            nodes,
+            links,
+            least_bytes,
+            divergence: self.divergence,
+            faults: self.faults,
+            violations: self.checks.violations,
+            log_hash: log_hash.to_string(),
+            log,
+        };
+        super::check::expectations(&self.setup.scenario, &mut outcome);
+        outcome
+    }
+}
+
+/// A key by Zipf's law, or less uneven: `chance` is from 0 to 1.
+fn choose(writer: &Writer, chance: f64) -> u64 {
+    let keys = writer.keys.max(1);
+    if writer.skew <= 0.0 {
+        return (chance * keys as f64) as u64 % keys;
+    }
+    // The inverse of the continuous distribution with density x^-skew on 1 to keys + 1.
+    let (n, s) = (keys as f64 + 1.0, writer.skew);
+    let x = if (s - 1.0).abs() < 1e-9 {
+        n.powf(chance)
+    } else {
+        (chance * (n.powf(1.0 - s) - 1.0) + 1.0).powf(1.0 / (1.0 - s))
+    };
+    (x as u64).clamp(1, keys) - 1
+}
+
+fn words(fault: &Fault, node: usize) -> String {
+    match &fault.kind {
+        FaultKind::Partition => {
+            let nodes: Vec<_> = fault.nodes.iter().map(|node| format!("n{node}")).collect();
+            format!("{} cut off", nodes.join(", "))
+        }
+        FaultKind::Crash => format!("n{node} without power"),
+        FaultKind::Slow { factor } => format!("n{node} slow by {factor}"),
+        FaultKind::Hang => format!("n{node} hangs"),
+        FaultKind::CutBody => format!("n{node} cuts bodies"),
+        FaultKind::BitFlip => format!("n{node} flips bits"),
+        FaultKind::LyingRoot => format!("n{node} lies about its root"),
+        FaultKind::LyingManifest => format!("n{node} lies about its segments"),
+        FaultKind::DiskFull => format!("n{node} has a full disk"),
+        FaultKind::Swap => format!("n{node} runs another file of the policy"),
+        FaultKind::ClockJump { by_secs } => format!("n{node}'s clock jumps by {by_secs} s"),
+    }
+}

@@ -1,0 +1,105 @@
+//! The simulator itself: whole runs, and that they can be repeated.
+
+use std::time::Duration;
+
+use super::*;
+use crate::policy::Limits;
+
+fn subject() -> Subject {
+    let component = include_bytes!("../../../guest-sync/sync.wasm").to_vec();
+    Subject::new(component, Limits::default()).unwrap()
+}
+
+fn link() -> Link {
+    Link {
+        latency: Duration::from_millis(20),
+        jitter: Duration::from_millis(5),
+        bandwidth: Some(1 << 20),
+        loss: 0.0,
+    }
+}
+
+fn scenario(nodes: usize) -> Scenario {
+    Scenario {
+        name: "test".into(),
+        about: String::new(),
+        nodes,
+        topology: Topology::Mesh,
+        link: link(),
+        duration: Duration::from_secs(20 * 60),
+        interval: Duration::from_secs(30),
+        flush_interval: Duration::from_secs(30),
+        clock_skew: Duration::from_secs(1),
+        settings: Vec::new(),
+        writers: vec![Writer {
+            nodes: (0..nodes).collect(),
+            per_minute: 6.0,
+            keys: 20,
+            skew: 1.0,
+            deletes: 0.1,
+            expiring: 0.1,
+            ttl: Duration::from_secs(300),
+            value_bytes: (20, 200),
+        }],
+        faults: Vec::new(),
+        expect: Expect { converge_within: Duration::from_secs(300), max_overhead: None },
+    }
+}
+
+fn fault(kind: FaultKind, minute: u64, minutes: u64, nodes: &[usize]) -> Fault {
+    let at = |minutes| Duration::from_secs(minutes * 60);
+    Fault { kind, when: When::At(vec![at(minute)]), lasts: at(minutes), nodes: nodes.to_vec() }
+}
+
+#[test]
+fn nodes_converge_when_nothing_goes_wrong() {
+    let outcome = run(&scenario(3), &subject(), 1, false).unwrap();
+    assert!(outcome.passed(), "{:#?}\n{}", outcome.violations, outcome.log.join("\n"));
+    assert!(outcome.converged_after.is_some());
+    assert!(outcome.simulated >= Duration::from_secs(1200));
+    assert!(outcome.nodes.iter().all(|node| node.ticks > 30 && node.failed_ticks == 0));
+    assert!(outcome.nodes.iter().all(|node| node.fuel > 0 && node.pulls > 0));
+    assert!(outcome.overhead().unwrap() >= 1.0);
+}
+
+#[test]
+fn a_seed_makes_the_same_run_event_for_event() {
+    let mut scenario = scenario(3);
+    scenario.link.loss = 0.05;
+    scenario.faults = vec![
+        fault(FaultKind::Crash, 3, 2, &[0, 1, 2]),
+        fault(FaultKind::Partition, 6, 3, &[1]),
+        fault(FaultKind::BitFlip, 10, 3, &[0, 2]),
+    ];
+    let subject = subject();
+    let runs = [7, 7, 8].map(|seed| run(&scenario, &subject, seed, true).unwrap());
+    for (n, (a, b)) in runs[0].log.iter().zip(&runs[1].log).enumerate() {
+        assert_eq!(a, b, "line {n}\n{}", runs[0].log[n.saturating_sub(20)..n].join("\n"));
+    }
+    assert_eq!(runs[0], runs[1]);
+    assert_ne!(runs[0].log_hash, runs[2].log_hash);
+}
+
+#[test]
+fn nodes_converge_after_all_that_can_go_wrong() {
+    let mut scenario = scenario(4);
+    scenario.faults = vec![
+        fault(FaultKind::Crash, 2, 1, &[0]),
+        fault(FaultKind::Partition, 3, 3, &[0, 1]),
+        fault(FaultKind::Slow { factor: 20.0 }, 5, 3, &[1]),
+        fault(FaultKind::Hang, 6, 2, &[2]),
+        fault(FaultKind::CutBody, 8, 2, &[3]),
+        fault(FaultKind::BitFlip, 9, 2, &[0]),
+        fault(FaultKind::LyingRoot, 10, 2, &[1]),
+        fault(FaultKind::LyingManifest, 11, 2, &[2]),
+        fault(FaultKind::DiskFull, 13, 2, &[3]),
+        fault(FaultKind::Swap, 14, 2, &[0]),
+        fault(FaultKind::ClockJump { by_secs: -40 }, 16, 2, &[1]),
+    ];
+    scenario.expect.converge_within = Duration::from_secs(3600);
+    for seed in 0..3 {
+        let outcome = run(&scenario, &subject(), seed, false).unwrap();
+        assert!(outcome.passed(), "{seed}: {:#?}\n{}", outcome.violations, outcome.log.join("\n"));
+        assert_eq!(outcome.faults.len(), 11);
+    }
+}
