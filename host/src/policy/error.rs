@@ -38,7 +38,7 @@ pub enum LoadError {
     /// A core module, not a component.
     #[error(
         "a core WebAssembly module, not a component; turn it into one with \
-         `wasm-tools component new module.wasm -o policy.wasm` or the crate wit-component"
+         `edgestore-host policy pack module.wasm -o policy.wasm`"
     )]
     CoreModule,
     /// The bytes are broken, or use what this host's WebAssembly lacks.

@@ -14,7 +14,7 @@ use wasmtime::{Cache, CacheConfig, Config, Engine, EngineWeak};
 use super::bindings::{SyncPolicy, SyncPolicyPre};
 use super::state::State;
 use super::wait::lock;
-use super::{Limits, LoadError, Policy, check};
+use super::{Limits, LoadError, Outline, Policy, check};
 use crate::Hash;
 
 /// Largest component. Interpreters with a script in them have 20 MB.
@@ -37,6 +37,7 @@ pub struct PolicyEngine {
     limits: Limits,
     /// Policies that need not be compiled again.
     known: Arc<Mutex<HashMap<Hash, Policy>>>,
+    cache: Option<Cache>,
 }
 
 impl PolicyEngine {
@@ -57,7 +58,7 @@ impl PolicyEngine {
             // No policy waits for another one, so none needs the machinery for it.
             .concurrency_support(false)
             .max_wasm_stack(STACK_BYTES);
-        config.cache(cache_dir.and_then(|dir| match cache(dir) {
+        let cache = cache_dir.and_then(|dir| match cache(dir) {
             Ok(cache) => Some(cache),
             Err(error) => {
                 tracing::warn!(
@@ -67,7 +68,8 @@ impl PolicyEngine {
                 );
                 None
             }
-        }));
+        });
+        config.cache(cache.clone());
         let engine = Engine::new(&config).map_err(system)?;
         let mut linker = Linker::new(&engine);
         SyncPolicy::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state).map_err(system)?;
@@ -76,7 +78,7 @@ impl PolicyEngine {
             .name("edgestore-epoch".into())
             .spawn(move || tick_epochs(&weak))
             .map_err(|error| LoadError::System(format!("can't start a thread: {error}")))?;
-        Ok(Self { engine, linker, limits, known: Arc::default() })
+        Ok(Self { engine, linker, limits, known: Arc::default(), cache })
     }
 
     /// Compiles and checks a component.
@@ -94,10 +96,10 @@ impl PolicyEngine {
         if component.len() as u64 > MAX_BYTES {
             return Err(LoadError::TooLarge { limit: MAX_BYTES });
         }
-        check::header(component)?;
+        // Before it is compiled, which takes seconds where an interpreter is in it.
+        Outline::of(component)?.check()?;
         let compiled = Component::from_binary(&self.engine, component)
             .map_err(|error| LoadError::Compile(format!("{error:#}")))?;
-        check::interfaces(&compiled, &self.engine)?;
         check::resources(&compiled)?;
         let mismatch = |error: wasmtime::Error| LoadError::Mismatch(format!("{error:#}"));
         let linked = self.linker.instantiate_pre(&compiled).map_err(mismatch)?;
@@ -132,6 +134,11 @@ impl PolicyEngine {
         // One more than is taken, and so too many where there is more.
         file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
         Ok(bytes)
+    }
+
+    /// How many of the components so far were found compiled in the cache.
+    pub fn cache_hits(&self) -> usize {
+        self.cache.as_ref().map_or(0, Cache::cache_hits)
     }
 
     /// The policy that is built into the host.

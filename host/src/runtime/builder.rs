@@ -67,6 +67,7 @@ pub struct HostBuilder {
     plugin: Option<PathBuf>,
     watch_plugin: bool,
     rules: Rules,
+    policy_cache: Option<PathBuf>,
     interval: Duration,
     flush_interval: Option<Duration>,
     compaction: Plan,
@@ -107,6 +108,7 @@ impl HostBuilder {
             plugin: None,
             watch_plugin: true,
             rules: Rules::default(),
+            policy_cache: None,
             interval: Duration::from_secs(30),
             flush_interval: None,
             compaction: Plan::default(),
@@ -160,6 +162,12 @@ impl HostBuilder {
     /// one included. Default: 3.
     pub fn max_failures(mut self, ticks: u32) -> Self {
         self.rules.max_failures = ticks.max(1);
+        self
+    }
+
+    /// Where compiled policies are kept. Default: a folder of the database.
+    pub fn policy_cache(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.policy_cache = Some(dir.into());
         self
     }
 
@@ -382,7 +390,7 @@ impl HostBuilder {
             None => None,
         };
         let cursors = Arc::new(cursors);
-        let cache = db.join(FOLDER).join("cache");
+        let cache = self.policy_cache.unwrap_or_else(|| db.join(FOLDER).join("cache"));
         let start =
             Start { db, plugin: self.plugin.as_deref(), rules: self.rules, fixed: once, disk };
         let policies = match self.policies {

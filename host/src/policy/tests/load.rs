@@ -72,7 +72,7 @@ fn what_is_no_component_is_told_apart() {
     refused(b"", "NotWasm", &["not WebAssembly"]);
     refused(b"(component)", "NotWasm", &["not WebAssembly"]);
     let core = wat::parse_str("(module)").unwrap();
-    refused(&core, "CoreModule", &["wasm-tools component new"]);
+    refused(&core, "CoreModule", &["policy pack module.wasm"]);
     let mut torn = policy("", "(i32.const 1024)", "");
     torn.truncate(torn.len() / 2);
     refused(&torn, "Compile", &["does not compile"]);
