@@ -8,6 +8,7 @@
 //! - [`engine`] keeps records on disk, merges, and makes segments to exchange them;
 //! - [`protocol`] is how nodes ask each other, version 1 of `edgestore-repl`;
 //! - [`policy`] runs a component in bounds, and lets it reach engine and peers by handles;
+//! - [`kit`] is for those who write policies: a project to begin with, in four languages;
 //! - [`runtime`] ticks the policy for each peer, and is where a program starts: see [`Host`].
 //!
 //! Segment bytes, URLs and keys stay on this side of `wit/sync.wit`; every byte of a peer is
@@ -20,6 +21,7 @@ pub mod cli;
 mod disk;
 pub mod engine;
 mod hash;
+pub mod kit;
 pub mod policy;
 pub mod protocol;
 pub mod runtime;
