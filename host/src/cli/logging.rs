@@ -25,7 +25,12 @@ pub(super) struct Verbosity(&'static str);
 
 impl Verbosity {
     pub(super) fn new(command: &Command, verbose: u8, quiet: bool) -> Self {
-        let usual = if matches!(command, Command::Run(_)) { 2 } else { 1 };
+        let ticks = match command {
+            Command::Run(_) => true,
+            Command::Policy(args) => args.ticks(),
+            _ => false,
+        };
+        let usual = if ticks { 2 } else { 1 };
         let level = if quiet { 0 } else { usual + verbose };
         Self(match level {
             0 => "error",

@@ -88,7 +88,7 @@ enum Command {
     Import(import::ImportArgs),
     /// Lets the running host ask a peer now, or all of them
     Wake(wake::WakeArgs),
-    /// Swaps the policy of the running host, and goes back to the last good one
+    /// Makes, checks and tries policies; swaps the one of the running host
     Policy(policy::PolicyArgs),
     /// Checks the whole database, and mends it by --repair
     Verify(verify::VerifyArgs),
@@ -134,7 +134,7 @@ fn dispatch(Cli { command, global }: &Cli, matches: &ArgMatches) -> anyhow::Resu
         Command::Segments(args) => segments::run(&db()?, args),
         Command::Import(args) => import::run(&db()?, args),
         Command::Wake(args) => wake::run(&db()?, args),
-        Command::Policy(args) => policy::run(&db()?, args),
+        Command::Policy(args) => policy::run(global, args),
         Command::Verify(args) => verify::run(&db()?, args),
         Command::Config(args) => config::run(matches, global, args),
         Command::Demo(args) => demo::run(args),
@@ -146,8 +146,16 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Cli, ArgMatches), 
     let args = with_default_command(args.into_iter().collect());
     let matches = Cli::command().try_get_matches_from(args)?;
     let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut Cli::command()))?;
-    if matches!(cli.command, Command::Demo(_)) && cli.global.db.is_some() {
-        let text = "the demo makes databases of its own: leave out --db, or give --keep DIR";
+    let text = match &cli.command {
+        Command::Demo(_) => {
+            "the demo makes databases of its own: leave out --db, or give --keep DIR"
+        }
+        Command::Policy(args) if !args.takes_database() => {
+            "this command works without a database: leave out --db"
+        }
+        _ => return Ok((cli, matches)),
+    };
+    if cli.global.db.is_some() {
         return Err(Cli::command().error(ErrorKind::ArgumentConflict, text));
     }
     Ok((cli, matches))
@@ -227,8 +235,16 @@ mod tests {
 
     #[test]
     fn what_is_no_command_is_a_usage_error() {
-        for line in ["statsu", "--db d statsu", "demo --db d", "--db", "--nope", "-q -v status", ""]
-        {
+        for line in [
+            "statsu",
+            "--db d statsu",
+            "demo --db d",
+            "policy check f --db d",
+            "--db",
+            "--nope",
+            "-q -v status",
+            "",
+        ] {
             assert_eq!(command(line).unwrap_err().exit_code(), 2, "{line}");
         }
         for line in ["--help", "help", "help put", "put --help", "-V"] {

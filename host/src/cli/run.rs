@@ -238,7 +238,8 @@ fn default_port_taken(args: &RunArgs, error: HostError) -> anyhow::Error {
     error
 }
 
-fn once(builder: HostBuilder) -> Result<ExitCode> {
+/// Pulls once, and prints how it went.
+pub(super) fn once(builder: HostBuilder) -> Result<ExitCode> {
     let peers = builder.run_once()?;
     let columns = ["peer", ">segments", ">records", "in sync", "error"];
     let mut table = output::table(&columns);

@@ -1,14 +1,24 @@
-//! `policy`: what is done with policies, one file a subcommand.
+//! `policy`: what is done with policies, one file a subcommand. Who writes one makes, packs, checks
+//! and tries it; who runs a host lets it take over, goes back, and looks at what happened.
 
+mod check;
+mod describe;
 mod history;
+mod new;
+mod pack;
 mod rollback;
+mod run;
 mod swap;
+mod trace;
 
-use std::path::Path;
+use std::env;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
+use super::GlobalArgs;
+use super::config;
 use super::database::{Database, Missing};
 use crate::admin::AdminClient;
 
@@ -20,6 +30,16 @@ pub(super) struct PolicyArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum PolicyCommand {
+    /// Makes a project for a policy of your own, which works and can be built at once
+    New(new::NewArgs),
+    /// Makes a component of the core module that a compiler leaves
+    Pack(pack::PackArgs),
+    /// Says whether a file is a policy that works, and if not, how to mend it
+    Check(check::CheckArgs),
+    /// Shows what a policy says of itself, and what it imports and exports
+    Describe(describe::DescribeArgs),
+    /// Pulls from a peer once by a policy, into a database that is thrown away unless --db is given
+    Run(run::RunArgs),
     /// Lets another policy take over in the running host, which rolls it back by itself if it fails
     Swap(swap::SwapArgs),
     /// Lets the last good policy take over again in the running host
@@ -28,11 +48,30 @@ enum PolicyCommand {
     History(history::HistoryArgs),
 }
 
-pub(super) fn run(db: &Path, args: &PolicyArgs) -> Result<ExitCode> {
+impl PolicyArgs {
+    /// Whether `--db` means something to the command.
+    pub(super) fn takes_database(&self) -> bool {
+        use PolicyCommand::{History, Rollback, Run, Swap};
+        matches!(self.command, Run(_) | Swap(_) | Rollback | History(_))
+    }
+
+    /// Whether the command ticks policies, and so logs what they say.
+    pub(super) fn ticks(&self) -> bool {
+        matches!(self.command, PolicyCommand::Run(_))
+    }
+}
+
+pub(super) fn run(global: &GlobalArgs, args: &PolicyArgs) -> Result<ExitCode> {
+    let db = || config::database(global);
     match &args.command {
-        PolicyCommand::Swap(args) => swap::run(db, args),
-        PolicyCommand::Rollback => rollback::run(db),
-        PolicyCommand::History(args) => history::run(db, args),
+        PolicyCommand::New(args) => new::run(args),
+        PolicyCommand::Pack(args) => pack::run(args),
+        PolicyCommand::Check(args) => check::run(args),
+        PolicyCommand::Describe(args) => describe::run(args),
+        PolicyCommand::Run(args) => run::run(global.db.as_deref(), args),
+        PolicyCommand::Swap(args) => swap::run(&db()?, args),
+        PolicyCommand::Rollback => rollback::run(&db()?),
+        PolicyCommand::History(args) => history::run(&db()?, args),
     }
 }
 
@@ -44,4 +83,12 @@ fn running(db: &Path) -> Result<AdminClient> {
             bail!("no host runs on {}: start one by `run`", db.display())
         }
     }
+}
+
+/// Where the compiled code of policies is kept that are looked at outside of a database; none where
+/// the system has no place for it.
+fn cache_dir() -> Option<PathBuf> {
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+    Some(base.join("edgestore-host/policies"))
 }
