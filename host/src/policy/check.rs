@@ -15,6 +15,10 @@ pub(super) const EXPORT: &str = "edgestore:sync/policy@0.2.0";
 /// Longest name and version.
 pub(super) const NAME_BYTES: usize = 64;
 
+/// Most instances that a component may unfold to, by what it looks like. Composed ones have some
+/// thousands.
+const STARTS: u64 = 1_000_000;
+
 const PACKAGE: &str = "edgestore:sync";
 
 /// Tells a component from what else a file may be.
@@ -26,6 +30,43 @@ pub(super) fn header(bytes: &[u8]) -> Result<(), LoadError> {
             Err(LoadError::Compile(format!("unknown WebAssembly version {rest:02x?}")))
         }
         _ => Err(LoadError::NotWasm),
+    }
+}
+
+/// Checks how often the component's parts start each other, before the compiler unfolds all of it:
+/// components within components, each of which starts the next one twice, are small and without
+/// end. The product is more than there can be, whichever starts which.
+pub(super) fn nesting(component: &[u8]) -> Result<(), LoadError> {
+    use wasmparser::{ComponentInstance, Instance, Payload};
+
+    let (mut parts, mut starts) = (0u64, 1u64);
+    // Starts of components in each of the components that are open.
+    let mut open = Vec::new();
+    for payload in wasmparser::Parser::new(0).parse_all(component) {
+        // What can't be read is told by the compiler, in its own words.
+        let Ok(payload) = payload else { return Ok(()) };
+        match payload {
+            Payload::Version { .. } => open.push(0u64),
+            Payload::InstanceSection(section) => {
+                let is_start = |instance: &_| matches!(instance, Ok(Instance::Instantiate { .. }));
+                parts += section.into_iter().filter(is_start).count() as u64;
+            }
+            Payload::ComponentInstanceSection(section) => {
+                let is_start =
+                    |instance: &_| matches!(instance, Ok(ComponentInstance::Instantiate { .. }));
+                let count = section.into_iter().filter(is_start).count() as u64;
+                parts += count;
+                if let Some(open) = open.last_mut() {
+                    *open += count;
+                }
+            }
+            Payload::End(_) => starts = starts.saturating_mul(open.pop().unwrap_or(0).max(1)),
+            _ => {}
+        }
+    }
+    match parts.saturating_mul(starts) {
+        0..=STARTS => Ok(()),
+        _ => Err(LoadError::Nesting { limit: STARTS }),
     }
 }
 

@@ -92,6 +92,15 @@ pub enum LoadError {
         /// [`Limits::instances`](super::Limits::instances).
         limit: usize,
     },
+    /// The component consists of components that start each other too often.
+    #[error(
+        "its components may start each other more than {limit} times; compose it of fewer \
+         components, or link its modules before they become one"
+    )]
+    Nesting {
+        /// How often they may.
+        limit: u64,
+    },
     /// The component has too many memories or tables.
     #[error("has {count} {what}, and may have {limit}; build it with fewer modules")]
     TooMany {

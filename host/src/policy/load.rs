@@ -96,6 +96,7 @@ impl PolicyEngine {
         if component.len() as u64 > MAX_BYTES {
             return Err(LoadError::TooLarge { limit: MAX_BYTES });
         }
+        check::nesting(component)?;
         // Before it is compiled, which takes seconds where an interpreter is in it.
         Outline::of(component)?.check()?;
         let compiled = Component::from_binary(&self.engine, component)

@@ -69,6 +69,27 @@ fn core_instances_are_limited() {
 }
 
 #[test]
+fn what_unfolds_without_end_is_refused_before_it_does() {
+    for depth in [20, 60] {
+        let error = load(&policy_and(&nested(depth))).unwrap_err();
+        assert!(matches!(error, LoadError::Nesting { .. }), "{depth}: {error:?}");
+    }
+    // Not within each other, but side by side, each with the one before from outside.
+    let chain: String = (1..40)
+        .map(|n| {
+            let before = n - 1;
+            format!(
+                "(component $c{n} (alias outer $o $c{before} (component $b))
+                (instance (instantiate $b)) (instance (instantiate $b)))"
+            )
+        })
+        .collect();
+    let chain = format!("(component $o (component $c0) {chain} (instance (instantiate $c39)))");
+    let error = load(&policy_and(&chain)).unwrap_err();
+    assert!(matches!(error, LoadError::Nesting { .. }), "{error:?}");
+}
+
+#[test]
 fn memories_and_tables_are_counted() {
     for (what, one, limit) in [("memories", "(memory 0)", 20), ("tables", "(table 0 funcref)", 100)]
     {
