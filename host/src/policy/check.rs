@@ -4,12 +4,13 @@ use wasmtime::component::Component;
 
 use super::LoadError;
 use super::bindings::policy::Description;
+use super::contract::Contract;
 use super::limits::{MEMORIES, TABLES};
 
-/// The package that this host speaks; patch releases are compatible.
-pub(super) const SPOKEN: &str = "edgestore:sync@0.2";
+/// What this host speaks; patch releases are compatible.
+pub(super) const SPOKEN: &str = "edgestore:sync@0.2 and 0.1";
 
-/// What every policy exports.
+/// What every policy exports, in the newest version.
 pub(super) const EXPORT: &str = "edgestore:sync/policy@0.2.0";
 
 /// Longest name and version.
@@ -70,25 +71,6 @@ pub(super) fn nesting(component: &[u8]) -> Result<(), LoadError> {
     }
 }
 
-/// Checks the names of imports and exports, so that a linker's error is about types alone.
-pub(super) fn interfaces(imports: &[String], exports: &[String]) -> Result<(), LoadError> {
-    let mut foreign = None;
-    for name in imports {
-        if !ours(name)? {
-            foreign.get_or_insert(name);
-        }
-    }
-    let mut exported = false;
-    for name in exports {
-        exported |= ours(name)? && name.starts_with("edgestore:sync/policy@");
-    }
-    match foreign {
-        Some(import) => Err(LoadError::ForeignImport { import: import.clone() }),
-        None if exported => Ok(()),
-        None => Err(LoadError::MissingExport),
-    }
-}
-
 /// Checks what the component brings along, where it says so. The rest is counted when it starts.
 pub(super) fn resources(component: &Component) -> Result<(), LoadError> {
     // None where it instantiates a module that it imports, and so will not link.
@@ -103,14 +85,46 @@ pub(super) fn resources(component: &Component) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Whether the interface is of the contract, and of a version that this host speaks.
-fn ours(name: &str) -> Result<bool, LoadError> {
+/// Checks the names of imports and exports, so that a linker's error is about types alone. Returns
+/// the one version of the contract that they are of.
+pub(super) fn interfaces(imports: &[String], exports: &[String]) -> Result<Contract, LoadError> {
+    let (mut built_for, mut foreign, mut exported) = (None, None, None);
+    for name in imports {
+        match ours(name)? {
+            Some(contract) => unmixed(&mut built_for, contract)?,
+            None => _ = foreign.get_or_insert(name),
+        }
+    }
+    for name in exports {
+        let Some(contract) = ours(name)? else { continue };
+        unmixed(&mut built_for, contract)?;
+        if name.starts_with("edgestore:sync/policy@") {
+            exported = Some(contract);
+        }
+    }
+    match foreign {
+        Some(import) => Err(LoadError::ForeignImport { import: import.clone() }),
+        None => exported.ok_or(LoadError::MissingExport),
+    }
+}
+
+/// Notes the version of an interface, which must be that of those before.
+fn unmixed(built_for: &mut Option<Contract>, contract: Contract) -> Result<(), LoadError> {
+    let first = *built_for.get_or_insert(contract);
+    if first == contract {
+        return Ok(());
+    }
+    Err(LoadError::MixedVersions { one: first.version(), other: contract.version() })
+}
+
+/// Which version of the contract the interface is of; none when it is of another package.
+fn ours(name: &str) -> Result<Option<Contract>, LoadError> {
     let (path, version) = name.split_once('@').unwrap_or((name, ""));
     if path.split_once('/').is_none_or(|(package, _)| package != PACKAGE) {
-        return Ok(false);
+        return Ok(None);
     }
-    if version.starts_with("0.2.") {
-        return Ok(true);
+    if let Some(contract) = Contract::of(version) {
+        return Ok(Some(contract));
     }
     let built_for = match version {
         "" => format!("{PACKAGE} without a version"),
@@ -142,11 +156,18 @@ mod tests {
 
     #[test]
     fn interfaces_are_told_apart_by_package_and_version() {
-        assert!(matches!(ours("edgestore:sync/peers@0.2.0"), Ok(true)));
-        assert!(matches!(ours("edgestore:sync/peers@0.2.7"), Ok(true)));
-        assert!(matches!(ours("wasi:io/poll@0.2.0"), Ok(false)));
-        assert!(matches!(ours("env"), Ok(false)));
-        for other in ["@0.1.0", "@1.0.0", "@0.20.0", ""] {
+        for (version, contract) in [
+            ("0.2.0", Contract::V0_2),
+            ("0.2.7", Contract::V0_2),
+            ("0.1.0", Contract::V0_1),
+            ("0.1.12", Contract::V0_1),
+        ] {
+            let found = ours(&format!("edgestore:sync/peers@{version}")).unwrap();
+            assert_eq!(found, Some(contract), "{version}");
+        }
+        assert!(matches!(ours("wasi:io/poll@0.2.0"), Ok(None)));
+        assert!(matches!(ours("env"), Ok(None)));
+        for other in ["@0.0.1", "@0.3.0", "@1.0.0", "@0.20.0", "@0.10.0", "@0.1", ""] {
             let name = format!("edgestore:sync/peers{other}");
             let Err(error) = ours(&name) else { panic!("{name} is taken") };
             assert!(error.to_string().contains(SPOKEN), "{error}");

@@ -60,6 +60,17 @@ pub enum LoadError {
         /// The package and version, such as `edgestore:sync@1.0.0`.
         built_for: String,
     },
+    /// Built for several versions of the contract, which never go together.
+    #[error(
+        "built for edgestore:sync@{one} and edgestore:sync@{other} at once; build all of the \
+         policy with one wit/sync.wit"
+    )]
+    MixedVersions {
+        /// One of them, such as `0.2`.
+        one: &'static str,
+        /// And another.
+        other: &'static str,
+    },
     /// Does not export the policy interface.
     #[error(
         "lacks the export {}; build the component against the world `sync-policy` of wit/sync.wit",

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use wasmtime::{Store, UpdateDeadline};
 
-use super::bindings::{SyncPolicyPre, policy};
+use super::bindings::policy;
+use super::contract::Linked;
 use super::log::printable;
 use super::resources::{PeerHandle, handle};
 use super::state::{State, Tick};
@@ -24,7 +25,7 @@ pub struct Policy {
 }
 
 struct Inner {
-    linked: SyncPolicyPre<State>,
+    linked: Linked,
     limits: Limits,
     description: policy::Description,
     hash: Hash,
@@ -38,17 +39,12 @@ impl std::fmt::Debug for Policy {
 
 impl Policy {
     /// Asks the policy for its name; `component` is what `linked` was made of.
-    pub(super) fn new(
-        linked: SyncPolicyPre<State>,
-        component: &[u8],
-        limits: Limits,
-    ) -> Result<Self, LoadError> {
+    pub(super) fn new(linked: Linked, component: &[u8], limits: Limits) -> Result<Self, LoadError> {
         let state = State::without_imports(&limits, DESCRIBE_TIMEOUT);
         let store = store(&linked, state, &limits);
         let mut store = store.map_err(|error| LoadError::System(format!("{error:#}")))?;
-        let described = linked
-            .instantiate(&mut store)
-            .and_then(|instance| instance.edgestore_sync_policy().call_describe(&mut store));
+        let described =
+            linked.instantiate(&mut store).and_then(|instance| instance.describe(&mut store));
         let description = described.map_err(|error| undescribed(&error, &limits))?;
         check::description(&description)?;
         let hash = Hash::of(component);
@@ -73,6 +69,11 @@ impl Policy {
     /// Which cursors the policy reads and writes.
     pub fn cursor_layout(&self) -> CursorLayout {
         CursorLayout { policy: self.name().to_owned(), schema: self.cursor_schema() }
+    }
+
+    /// Which version of the contract the policy was built for, such as `0.2`.
+    pub fn contract(&self) -> &'static str {
+        self.inner.linked.contract().version()
     }
 
     /// What one tick may use.
@@ -121,7 +122,7 @@ impl Policy {
             // A borrow ends with the call; the handle goes with the store.
             let peer = wasmtime::component::Resource::new_borrow(handle.rep());
             let context = told(context, limits);
-            instance.edgestore_sync_policy().call_tick(&mut store, &context, peer)
+            instance.tick(&mut store, context, peer)
         });
         let left = store.get_fuel().unwrap_or_default();
         if let Some(observer) = store.data().running_tick().and_then(Tick::observer) {
@@ -145,11 +146,7 @@ impl Policy {
 }
 
 /// A store that holds its instance to the limits.
-fn store(
-    linked: &SyncPolicyPre<State>,
-    state: State,
-    limits: &Limits,
-) -> wasmtime::Result<Store<State>> {
+fn store(linked: &Linked, state: State, limits: &Limits) -> wasmtime::Result<Store<State>> {
     let mut store = Store::new(linked.engine(), state);
     store.limiter(|state| &mut state.limiter);
     store.set_epoch_deadline(1);

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::component::{Component, Linker};
 use wasmtime::{Cache, CacheConfig, Config, Engine, EngineWeak};
 
-use super::bindings::{SyncPolicy, SyncPolicyPre};
+use super::contract::{self, Linked};
 use super::state::State;
 use super::wait::lock;
 use super::{Limits, LoadError, Outline, Policy, check};
@@ -71,8 +71,7 @@ impl PolicyEngine {
         });
         config.cache(cache.clone());
         let engine = Engine::new(&config).map_err(system)?;
-        let mut linker = Linker::new(&engine);
-        SyncPolicy::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state).map_err(system)?;
+        let linker = contract::linker(&engine).map_err(system)?;
         let weak = engine.weak();
         thread::Builder::new()
             .name("edgestore-epoch".into())
@@ -98,13 +97,13 @@ impl PolicyEngine {
         }
         check::nesting(component)?;
         // Before it is compiled, which takes seconds where an interpreter is in it.
-        Outline::of(component)?.check()?;
+        let contract = Outline::of(component)?.contract()?;
         let compiled = Component::from_binary(&self.engine, component)
             .map_err(|error| LoadError::Compile(format!("{error:#}")))?;
         check::resources(&compiled)?;
         let mismatch = |error: wasmtime::Error| LoadError::Mismatch(format!("{error:#}"));
         let linked = self.linker.instantiate_pre(&compiled).map_err(mismatch)?;
-        let linked = SyncPolicyPre::new(linked).map_err(mismatch)?;
+        let linked = Linked::new(linked, contract).map_err(mismatch)?;
         Policy::new(linked, component, self.limits.clone())
     }
 

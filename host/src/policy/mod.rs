@@ -1,15 +1,17 @@
 //! Sync policies: WebAssembly components that decide what to pull, when to retry and what to
 //! remember, while the host does it.
 //!
-//! A policy is any component for the world `sync-policy` of `wit/sync.wit`. [`PolicyEngine`] loads
-//! and checks one, [`Policy::tick`] runs it once for one peer, in an instance that lives as long
-//! as the tick. Whatever a policy does, it is held to its [`Limits`] and can reach nothing but its
-//! [`Services`]: it has no files, no sockets, and not even the bytes of a segment. What goes wrong
-//! is a [`LoadError`] or a [`TickError`] that says so in the user's words.
+//! A policy is any component for the world `sync-policy` of `wit/sync.wit`, or of an older version
+//! of that contract which is still accepted (`host/wit/`). [`PolicyEngine`] loads and checks one,
+//! [`Policy::tick`] runs it once for one peer, in an instance that lives as long as the tick.
+//! Whatever a policy does, it is held to its [`Limits`] and can reach nothing but its [`Services`]:
+//! it has no files, no sockets, and not even the bytes of a segment. What goes wrong is a
+//! [`LoadError`] or a [`TickError`] that says so in the user's words.
 
 mod bindings;
 mod call;
 mod check;
+mod contract;
 mod downloads;
 mod error;
 mod host;

@@ -2,6 +2,7 @@
 
 use wasmparser::{Parser, Payload};
 
+use super::contract::Contract;
 use super::{LoadError, check};
 
 /// The names of what a component imports and exports, as they stand in it.
@@ -52,8 +53,13 @@ impl Outline {
     /// Whether a policy may import this, and exports what every policy does.
     ///
     /// # Errors
-    /// [`LoadError::WrongVersion`], [`LoadError::ForeignImport`] or [`LoadError::MissingExport`].
+    /// [`LoadError::WrongVersion`], [`LoadError::MixedVersions`], [`LoadError::ForeignImport`] or [`LoadError::MissingExport`].
     pub fn check(&self) -> Result<(), LoadError> {
+        self.contract().map(drop)
+    }
+
+    /// Which version of the contract the component is of.
+    pub(super) fn contract(&self) -> Result<Contract, LoadError> {
         check::interfaces(&self.imports, &self.exports)
     }
 }

@@ -1,4 +1,7 @@
-//! The contract as Rust types, and how they translate to the host's own.
+//! The contract as Rust types, and how they translate to the host's own. Here is the newest
+//! version; each older one that is still accepted has a module, which maps it onto this one.
+
+pub(super) mod v0_1;
 
 use wasmtime::component::bindgen;
 
