@@ -94,6 +94,18 @@ impl Policy {
         self.inner.hash
     }
 
+    /// A fresh instance that only says its name, as at the start of a tick. For benchmarks.
+    ///
+    /// # Errors
+    /// When the policy can't be started any more, which it could when it was loaded.
+    #[doc(hidden)]
+    pub fn instantiate(&self) -> wasmtime::Result<()> {
+        let Inner { linked, limits, .. } = &*self.inner;
+        let mut store = store(linked, State::without_imports(limits, DESCRIBE_TIMEOUT), limits)?;
+        let instance = linked.instantiate(&mut store)?;
+        instance.describe(&mut store).map(drop)
+    }
+
     /// One tick in a fresh instance. Blocks until it ends, which is soon after
     /// [`Limits::tick_timeout`] at the latest, unless the disk hangs.
     ///
@@ -212,7 +224,7 @@ fn returned(state: &State, failure: policy::TickFailure) -> TickError {
     TickError::Policy { message, next_tick, blame }
 }
 
-fn told(context: Context, limits: &Limits) -> policy::Context {
+pub(super) fn told(context: Context, limits: &Limits) -> policy::Context {
     policy::Context {
         reason: match context.reason {
             Reason::Interval => policy::Reason::Interval,

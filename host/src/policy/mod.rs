@@ -8,6 +8,7 @@
 //! it has no files, no sockets, and not even the bytes of a segment. What goes wrong is a
 //! [`LoadError`] or a [`TickError`] that says so in the user's words.
 
+#[expect(missing_docs, reason = "the contract is documented in wit/sync.wit")]
 mod bindings;
 mod call;
 mod check;
@@ -20,6 +21,8 @@ mod instance;
 mod limits;
 mod load;
 mod log;
+#[doc(hidden)]
+pub mod native;
 mod observer;
 mod outline;
 mod peer;

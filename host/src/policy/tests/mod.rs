@@ -4,5 +4,6 @@ mod calls;
 mod contracts;
 mod hostile;
 mod load;
+mod native;
 mod observer;
 mod sync;

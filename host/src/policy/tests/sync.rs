@@ -18,7 +18,7 @@ fn default_policy(tick_timeout: Duration) -> Policy {
 }
 
 /// A peer that offers so many segments of one record each.
-fn offering(segments: usize) -> FakePeer {
+pub(super) fn offering(segments: usize) -> FakePeer {
     let dir = tempfile::tempdir().unwrap();
     let engine = Engine::open(dir.path().join("db")).unwrap();
     for n in 0..segments {

@@ -1,0 +1,58 @@
+//! Native code in the place of a policy, which benchmarks compare policies with.
+
+use super::super::native::{self, NativeHost, Peer};
+use super::super::testing::{World, context, limits};
+use super::super::*;
+use super::sync::offering;
+
+fn layout() -> CursorLayout {
+    CursorLayout { policy: "native".into(), schema: 1 }
+}
+
+fn tick<R>(world: &World, run: impl for<'a> FnOnce(&'a NativeHost, Peer<'a>) -> R) -> R {
+    let run = |host: &_, peer, _| run(host, peer);
+    native::tick(&limits(), layout(), world.services(), context(), run).unwrap()
+}
+
+#[test]
+fn native_code_pulls_as_a_policy_does() {
+    let world = World::new([offering(3)]);
+    tick(&world, |host, peer| {
+        let manifest = peer.manifest().unwrap().unwrap();
+        let missing = manifest.missing().unwrap();
+        assert_eq!((missing.len(), manifest.length().unwrap()), (3, 3));
+        for segment in missing {
+            let transfer = peer.start_fetch(segment.hash).unwrap().unwrap();
+            assert_eq!(host.wait_any(&[&transfer], 10_000).unwrap(), Some(0));
+            let segment = transfer.take().unwrap().unwrap();
+            assert_eq!(segment.apply().unwrap().unwrap().written, 1);
+        }
+        assert!(manifest.missing().unwrap().is_empty());
+        host.store_cursor(b"done").unwrap().unwrap();
+    });
+    assert_eq!(world.engine.get(b"ns", b"key 2").unwrap().as_deref(), Some(&b"value"[..]));
+    assert_eq!(tick(&world, |host, _| host.load_cursor().unwrap()).as_deref(), Some(&b"done"[..]));
+}
+
+#[test]
+fn native_code_is_held_to_the_same_limits_and_gives_its_handles_back() {
+    let world = World::new([offering(1)]);
+    tick(&world, |host, peer| {
+        for _ in 0..100 {
+            peer.manifest().unwrap().unwrap();
+        }
+        let held: Vec<_> = std::iter::from_fn(|| peer.manifest().ok()).collect();
+        assert_eq!(held.len(), 16);
+        drop(held);
+        peer.manifest().unwrap().unwrap();
+        let too_large = vec![0; limits().cursor_bytes + 1];
+        host.store_cursor(&too_large).unwrap().unwrap_err();
+    });
+    let calls = Limits { host_calls: 2, ..limits() };
+    let result = native::tick(&calls, layout(), world.services(), context(), |host, _, _| {
+        host.now_ms().and_then(|_| host.now_ms()).unwrap();
+        host.now_ms().map(|_| ())
+    });
+    let error = result.unwrap().unwrap_err().to_string();
+    assert!(error.contains("more than 2 host calls"), "{error}");
+}
