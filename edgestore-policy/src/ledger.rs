@@ -8,8 +8,10 @@ use std::collections::VecDeque;
 use std::mem;
 
 use crate::backoff;
+use crate::budget::Budget;
 use crate::host::Host;
-use crate::segments::{Rules, Segments};
+use crate::pull::{Flight, Landing};
+use crate::segments::{Landed, Rules, Segments};
 use crate::stock::{PENDING_BYTES, PeerCursor, Room};
 use crate::types::{
     Hash, PolicyError, RootInfo, SegmentRef, Storage, StoreError, TickFailure, TickReport,
@@ -263,6 +265,33 @@ impl<'a, H: Host> Ledger<'a, H> {
             *field = value;
             self.dirty = true;
         }
+    }
+
+    /// [`Segments::land`], saved when that is due.
+    pub fn land(
+        &mut self,
+        landing: Landing<'_, H>,
+        report: &mut TickReport,
+    ) -> Result<Landed, Storage> {
+        let landed = self.cursor.segments.land(self.host, landing, &self.rules, report)?;
+        self.dirty = true;
+        if landed == Landed::Applied {
+            self.cursor.applied_total += 1;
+            self.applied_since_save += 1;
+        }
+        self.save_if_due()?;
+        Ok(landed)
+    }
+
+    /// [`Segments::cut_short`].
+    pub fn cut_short(
+        &mut self,
+        flights: Vec<Flight<'_, H>>,
+        budget: Budget,
+        report: &mut TickReport,
+    ) {
+        self.dirty |= !flights.is_empty();
+        self.cursor.segments.cut_short(self.host, flights, budget, &self.rules, report);
     }
 }
 

@@ -208,6 +208,10 @@ impl Segments {
     }
 }
 
+mod land;
+
+pub use self::land::Landed;
+
 #[cfg(test)]
 mod tests {
     use super::*;
