@@ -24,9 +24,11 @@ impl Segments {
     /// another tick is fetching stays pending.
     pub fn next(&mut self, host: &impl Host, queue: &mut VecDeque<Hash>) -> Option<Hash> {
         while let Some(hash) = queue.pop_front() {
+            // In this order: what stops being fetched between the two is here.
+            let fetching = host.fetching(hash);
             if host.has(hash) {
                 self.applied(&hash);
-            } else if !host.fetching(hash) {
+            } else if !fetching {
                 return Some(hash);
             }
         }

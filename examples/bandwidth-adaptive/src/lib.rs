@@ -1,0 +1,147 @@
+//! Bandwidth adaptive: as many transfers at a time as the line and the peer bear, found out by trying.
+//!
+//! For links that nobody has tuned `window` for: a long way with much bandwidth wants many transfers
+//! in flight, a small peer wants few. The window grows by one as long as that brings more, and shrinks
+//! when the peer is too slow to answer or refuses with 429 or 503 (see `window.rs`). What a busy peer
+//! refused is asked for again in the same tick and is no failed try of the segment. The window is
+//! kept in the cursor: the next tick begins where this one ended.
+//!
+//! `window` is where the first tick begins, `max-window` where growth ends. The host runs at most
+//! eight requests to a peer at a time; a larger window only keeps them waiting there.
+
+use std::collections::VecDeque;
+
+use edgestore_policy::prelude::*;
+use edgestore_policy::segments::{Landed, Segments};
+use serde::{Deserialize, Serialize};
+
+#[cfg(test)]
+mod tests;
+mod window;
+
+use window::Window;
+
+/// This many fetches in a row without an answer end the tick; so do as many refusals of a peer that
+/// is asked for one segment at a time.
+const GIVE_UP_AFTER: u32 = 3;
+/// When to try again what could not be tried in this tick.
+const SOON_MS: u64 = 1000;
+
+/// The policy.
+pub struct BandwidthAdaptive;
+
+edgestore_policy::export!(BandwidthAdaptive);
+
+/// The cursor.
+#[derive(Default, Serialize, Deserialize)]
+struct Memory {
+    segments: Segments,
+    /// The root of the last manifest, where all of that is here.
+    complete: Option<Hash>,
+    /// None before the first pull.
+    window: Option<usize>,
+}
+
+impl Policy for BandwidthAdaptive {
+    const NAME: &str = "bandwidth-adaptive";
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+    const CURSOR_SCHEMA: u32 = 1;
+
+    fn tick<H: Host>(host: &H, context: &Context) -> Result<TickReport, TickFailure> {
+        let budget = Budget::new(host, context);
+        let mut settings = Settings::new(&context.settings);
+        let first = settings.number("window", 4, 1..=64)?;
+        let most = settings.number("max-window", 16, 1..=64)?;
+        let rules = Rules::read(&mut settings)?;
+        settings.finish()?;
+
+        let memory: Cursor<Memory> = Cursor::load(host);
+        let window = Window::new(memory.window.unwrap_or(first), most, host.monotonic_ms());
+        let report = TickReport::default();
+        let mut round = Round { host, budget, window, rules, memory, report };
+        let next_tick_ms = round.sync()?;
+        round.memory.store(host)?;
+        let (segments, mut report) = (&round.memory.segments, round.report);
+        report.next_tick_ms = next_tick_ms.filter(|&ms| ms < context.interval_ms);
+        segments.fill(&mut report);
+        Ok(report)
+    }
+}
+
+struct Round<'a, H: Host> {
+    host: &'a H,
+    budget: Budget,
+    window: Window,
+    rules: Rules,
+    memory: Cursor<Memory>,
+    report: TickReport,
+}
+
+impl<H: Host> Round<'_, H> {
+    /// Returns when to go on.
+    fn sync(&mut self) -> Result<Option<u64>, TickFailure> {
+        let (host, local_root) = (self.host, self.host.local_root());
+        let root = host.peer().probe()?.root;
+        if root == local_root {
+            self.memory.segments = Segments::default();
+        }
+        if root == local_root || (self.memory.complete == Some(root) && local_root != Hash::ZERO) {
+            return Ok(None);
+        }
+        let manifest = host.peer().manifest()?;
+        let to_pull = self.memory.segments.learn(manifest.missing());
+        self.report.missing = to_pull.len() as u32;
+        self.memory.store(host)?;
+        let queue = self.memory.segments.ready(to_pull, &self.rules, host.now_ms());
+        let next_tick_ms = self.pull(queue)?;
+        self.memory.window = Some(self.window.size());
+        let drained = self.memory.segments.pending().next().is_none();
+        self.memory.complete = drained.then(|| manifest.root());
+        Ok(next_tick_ms)
+    }
+
+    fn pull(&mut self, mut queue: VecDeque<Hash>) -> Result<Option<u64>, Storage> {
+        let host = self.host;
+        let mut pull = Pull::new(host, self.budget, self.window.size());
+        let mut in_vain = 0;
+        while let Some(landing) =
+            pull.next(|_| Some((host.peer(), self.memory.segments.next(host, &mut queue)?)))
+        {
+            let now_ms = host.monotonic_ms();
+            let started_ms = now_ms.saturating_sub(landing.took_ms);
+            let mut busy = false;
+            match &landing.outcome {
+                Ok(segment) => self.window.landed(segment.size(), now_ms),
+                Err(FetchError::Peer(
+                    error @ (PeerError::Timeout | PeerError::Status(429 | 503)),
+                )) => {
+                    self.window.failed(started_ms, now_ms);
+                    busy = error.answered();
+                }
+                Err(_) => {}
+            }
+            pull.set_window(self.window.size());
+            if busy {
+                self.report.failed += 1;
+                queue.push_back(landing.hash);
+                in_vain = if self.window.size() == 1 { in_vain + 1 } else { 0 };
+            } else {
+                let segments = &mut self.memory.segments;
+                match segments.land(host, landing, &self.rules, &mut self.report)? {
+                    Landed::Unanswered => in_vain += 1,
+                    Landed::Applied | Landed::Failed => in_vain = 0,
+                }
+            }
+            if in_vain == GIVE_UP_AFTER {
+                return Ok(None);
+            }
+        }
+        let (segments, report) = (&mut self.memory.segments, &mut self.report);
+        segments.cut_short(host, pull.abandon(), self.budget, &self.rules, report);
+        Ok(match pull.end() {
+            // At once, unless the next tick would merely repeat this one.
+            End::OutOfTime | End::OutOfBytes => (report.applied > 0).then_some(0),
+            _ => segments.shortest_wait_ms(&self.rules, host.now_ms()).map(|ms| ms.max(SOON_MS)),
+        })
+    }
+}

@@ -1,0 +1,162 @@
+//! Smallest first, within a budget of bytes an hour: for metered links.
+//!
+//! Small segments first makes the most segments of the same bytes. What a segment will take is set
+//! aside in the cursor before it is fetched, and corrected by what really came: neither a restart
+//! nor transfers side by side exceed the budget. When it is used up no request is made until the
+//! hour is over. An hour begins with the first tick after the last one.
+//!
+//! Two things are to be known. The cursor is one a peer, and so is the budget: with two peers, give
+//! each a half. And a segment that is larger than the budget of an hour is pulled in an hour of its
+//! own, and the hours after it pay for it; else it would never come.
+
+use std::collections::{HashMap, VecDeque};
+
+use edgestore_policy::prelude::*;
+use edgestore_policy::segments::{Landed, Segments};
+use serde::{Deserialize, Serialize};
+
+mod hour;
+#[cfg(test)]
+mod tests;
+
+use hour::Hour;
+
+/// This many fetches in a row without an answer end the tick.
+const GIVE_UP_AFTER: u32 = 3;
+/// When to try again what could not be tried in this tick.
+const SOON_MS: u64 = 1000;
+
+/// The policy.
+pub struct SmallestFirst;
+
+edgestore_policy::export!(SmallestFirst);
+
+/// The cursor.
+#[derive(Default, Serialize, Deserialize)]
+struct Memory {
+    segments: Segments,
+    /// The root of the last manifest, where all of that is here.
+    complete: Option<Hash>,
+    hour: Hour,
+}
+
+impl Policy for SmallestFirst {
+    const NAME: &str = "smallest-first";
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+    const CURSOR_SCHEMA: u32 = 1;
+
+    fn tick<H: Host>(host: &H, context: &Context) -> Result<TickReport, TickFailure> {
+        let budget = Budget::new(host, context);
+        let mut settings = Settings::new(&context.settings);
+        let window = settings.number("window", 4, 1..=64)?;
+        let per_hour = settings.number("bytes-per-hour", 10 << 20, 1..=1 << 40)?;
+        let rules = Rules::read(&mut settings)?;
+        settings.finish()?;
+
+        let memory = Cursor::load(host);
+        let report = TickReport::default();
+        let mut round = Round { host, budget, window, per_hour, rules, memory, report };
+        round.memory.hour.turn(host.now_ms(), per_hour);
+        round.report.next_tick_ms = if round.memory.hour.is_used_up(per_hour) {
+            Some(round.memory.hour.left_ms(host.now_ms()))
+        } else {
+            round.sync()?
+        };
+        round.memory.store(host)?;
+        let (segments, mut report) = (&round.memory.segments, round.report);
+        segments.fill(&mut report);
+        Ok(report)
+    }
+}
+
+struct Round<'a, H: Host> {
+    host: &'a H,
+    budget: Budget,
+    window: usize,
+    per_hour: u64,
+    rules: Rules,
+    memory: Cursor<Memory>,
+    report: TickReport,
+}
+
+impl<H: Host> Round<'_, H> {
+    /// Returns when to go on.
+    fn sync(&mut self) -> Result<Option<u64>, TickFailure> {
+        let (host, local_root) = (self.host, self.host.local_root());
+        let root = host.peer().probe()?.root;
+        if root == local_root {
+            self.memory.segments = Segments::default();
+        }
+        if root == local_root || (self.memory.complete == Some(root) && local_root != Hash::ZERO) {
+            return Ok(None);
+        }
+        let manifest = host.peer().manifest()?;
+        let missing: Vec<_> = manifest.missing().smallest_first().collect();
+        let size = |segment: &SegmentRef| Some((segment.hash, segment.info?.size));
+        let sizes = missing.iter().filter_map(size).collect();
+        let to_pull = self.memory.segments.learn(missing);
+        self.report.missing = to_pull.len() as u32;
+        self.memory.store(host)?;
+        let queue = self.memory.segments.ready(to_pull, &self.rules, host.now_ms());
+        let next_tick_ms = self.pull(queue, &sizes)?;
+        let drained = self.memory.segments.pending().next().is_none();
+        self.memory.complete = drained.then(|| manifest.root());
+        Ok(next_tick_ms)
+    }
+
+    fn pull(
+        &mut self,
+        mut queue: VecDeque<Hash>,
+        sizes: &HashMap<Hash, u64>,
+    ) -> Result<Option<u64>, Storage> {
+        use FetchError::{NotFound, Peer};
+        let (host, per_hour) = (self.host, self.per_hour);
+        let mut set_aside: HashMap<Hash, u64> = HashMap::new();
+        let mut pull = Pull::new(host, self.budget, self.window);
+        let mut unanswered = 0;
+        while let Some(landing) = pull.next(|flights| {
+            let hash = self.memory.segments.next(host, &mut queue)?;
+            // What is of unknown size comes last, and one by one: it may be anything.
+            let size = sizes.get(&hash).copied();
+            let alone = size.is_some() || flights.is_empty();
+            if !(alone && self.memory.hour.reserve(size.unwrap_or(0), per_hour)) {
+                queue.push_front(hash);
+                return None;
+            }
+            // Where it can't be stored, the store at the end of the tick says so.
+            self.memory.store(host).ok()?;
+            set_aside.insert(hash, size.unwrap_or(0));
+            Some((host.peer(), hash))
+        }) {
+            let reserved = set_aside.remove(&landing.hash).unwrap_or(0);
+            let came = match &landing.outcome {
+                Ok(segment) => segment.size(),
+                Err(NotFound | Peer(PeerError::Unreachable | PeerError::Status(_))) => 0,
+                // Some came, and perhaps all.
+                Err(_) => reserved,
+            };
+            self.memory.hour.correct(reserved, came);
+            let segments = &mut self.memory.segments;
+            match segments.land(host, landing, &self.rules, &mut self.report)? {
+                Landed::Unanswered => unanswered += 1,
+                Landed::Applied | Landed::Failed => unanswered = 0,
+            }
+            if unanswered == GIVE_UP_AFTER {
+                return Ok(None);
+            }
+        }
+        // Of a transfer that is cut short some bytes came. What is left then was never started.
+        for flight in pull.abandon() {
+            set_aside.remove(&flight.hash);
+        }
+        self.memory.hour.correct(set_aside.values().sum(), 0);
+        let now_ms = host.now_ms();
+        Ok(match pull.end() {
+            End::OutOfTime | End::OutOfBytes => (self.report.applied > 0).then_some(0),
+            _ if !queue.is_empty() => Some(self.memory.hour.left_ms(now_ms)),
+            _ => {
+                self.memory.segments.shortest_wait_ms(&self.rules, now_ms).map(|ms| ms.max(SOON_MS))
+            }
+        })
+    }
+}
