@@ -141,6 +141,8 @@ fn start_fetch(tick: &mut Tick, peer: usize, hash: Hash) -> Result<Transfer, typ
     if tick.allowance.is_spent() {
         return Err(types::FetchError::TooManyBytes);
     }
+    // First of all: to stage takes a while, in which other ticks would start to fetch it too.
+    let download = tick.services.downloads.begin(hash);
     let staging = match tick.services.engine.stage() {
         Ok(staging) => staging.within(&tick.allowance),
         Err(error) => {
@@ -151,7 +153,6 @@ fn start_fetch(tick: &mut Tick, peer: usize, hash: Hash) -> Result<Transfer, typ
     let cancel = Arc::new(AtomicBool::new(false));
     let cancelled = Arc::clone(&cancel);
     let engine = Arc::clone(&tick.services.engine);
-    let download = tick.services.downloads.begin(hash);
     let fetch = move |transport: &dyn PeerTransport| {
         let mut staged = transport.fetch(hash, staging, &cancelled)?;
         engine.prepare(&mut staged);
