@@ -1,6 +1,9 @@
 //! What the tests share: stock nodes, nodes of our own, and segments made to order.
 
 pub mod component;
+pub mod lines;
+pub mod policies;
+pub mod replica;
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
