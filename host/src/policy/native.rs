@@ -72,7 +72,7 @@ impl NativeHost {
     }
 }
 
-#[expect(missing_docs, clippy::missing_errors_doc, reason = "they stand in wit/sync.wit")]
+#[expect(missing_docs, reason = "they stand in wit/sync.wit")]
 impl NativeHost {
     pub fn peers(&self) -> Result<Vec<Peer<'_>>> {
         let peers = self.call(peers::Host::all)?;
@@ -135,7 +135,7 @@ impl<T: Handled> Handle<'_, T> {
     }
 }
 
-#[expect(missing_docs, clippy::missing_errors_doc, reason = "they stand in wit/sync.wit")]
+#[expect(missing_docs, reason = "they stand in wit/sync.wit")]
 impl<'a> Peer<'a> {
     pub fn id(&self) -> Result<String> {
         self.call(peers::HostPeer::id)
@@ -163,7 +163,7 @@ impl<'a> Peer<'a> {
     }
 }
 
-#[expect(missing_docs, clippy::missing_errors_doc, reason = "they stand in wit/sync.wit")]
+#[expect(missing_docs, reason = "they stand in wit/sync.wit")]
 impl Manifest<'_> {
     pub fn length(&self) -> Result<u32> {
         self.call(peers::HostManifest::length)
@@ -182,7 +182,7 @@ impl Manifest<'_> {
     }
 }
 
-#[expect(missing_docs, clippy::missing_errors_doc, reason = "they stand in wit/sync.wit")]
+#[expect(missing_docs, reason = "they stand in wit/sync.wit")]
 impl<'a> Transfer<'a> {
     pub fn hash(&self) -> Result<types::Hash> {
         self.call(transfers::HostTransfer::hash)
@@ -194,7 +194,7 @@ impl<'a> Transfer<'a> {
     }
 }
 
-#[expect(missing_docs, clippy::missing_errors_doc, reason = "they stand in wit/sync.wit")]
+#[expect(missing_docs, reason = "they stand in wit/sync.wit")]
 impl Segment<'_> {
     pub fn hash(&self) -> Result<types::Hash> {
         self.call(transfers::HostSegment::hash)

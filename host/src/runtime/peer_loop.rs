@@ -198,7 +198,7 @@ impl PeerLoop {
         // A mistake in the host may cost a tick, and not the peer.
         let tick = AssertUnwindSafe(|| turn.policy.tick(services, context));
         let result = catch_unwind(tick).unwrap_or_else(|_| {
-            Err(TickError::Trap("the host panicked; please report this".to_owned()))
+            Err(TickError::System("the host panicked; please report this".to_owned()))
         });
         let elapsed = shared.world.monotonic().saturating_sub(start);
         match &result {

@@ -10,8 +10,9 @@ fn layout() -> CursorLayout {
 }
 
 fn tick<R>(world: &World, run: impl for<'a> FnOnce(&'a NativeHost, Peer<'a>) -> R) -> R {
-    let run = |host: &_, peer, _| run(host, peer);
-    native::tick(&limits(), layout(), world.services(), context(), run).unwrap()
+    let context = context();
+    native::tick(&limits(), layout(), world.services(), context, |host, peer, _| run(host, peer))
+        .unwrap()
 }
 
 #[test]

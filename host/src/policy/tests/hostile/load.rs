@@ -147,8 +147,7 @@ fn what_webassembly_has_beyond_the_default_is_refused() {
         "(tag)",
         "(type $f (func)) (type (cont $f))",
     ] {
-        let error = load(&wat::parse_str(format!("(component (core module {module}))")).unwrap());
-        let error = error.unwrap_err();
+        let error = policy_with(module).unwrap_err();
         assert!(matches!(error, LoadError::Compile(_)), "{module}: {error:?}");
     }
 }
