@@ -126,9 +126,11 @@ impl<'a, H: Host> Ledger<'a, H> {
     /// was read, or is bringing. What another tick is fetching stays pending.
     pub fn next(&mut self, queue: &mut VecDeque<Hash>) -> Option<Hash> {
         while let Some(hash) = queue.pop_front() {
+            // In this order: what stops being fetched between the two is here.
+            let fetching = self.host.fetching(hash);
             if self.host.has(hash) {
                 self.applied(hash, false);
-            } else if self.host.fetching(hash) {
+            } else if fetching {
                 self.elsewhere.push(hash);
             } else {
                 return Some(hash);
