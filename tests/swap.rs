@@ -16,7 +16,7 @@ use edgestore_host::policy::CursorStore as _;
 use edgestore_host::runtime::{CursorFiles, HostStatus, PolicyEventKind, policy_history};
 use edgestore_host::{Hash, Host, HostBuilder};
 use edgestore_host_tests::component::{component, policy, wat_with};
-use edgestore_host_tests::{dump, open, serve, wait_until};
+use edgestore_host_tests::{dump, open, serve, wait_longer, wait_until};
 use program::{Folder, Running, run};
 
 /// `context.reason` of the contract.
@@ -303,7 +303,7 @@ fn the_file_of_the_plugin_is_watched() {
 
 #[test]
 fn a_hundred_swaps_during_a_bootstrap_lose_no_segment_and_no_cursor() {
-    let nodes = Nodes::new(600);
+    let nodes = Nodes::new(300);
     let host = nodes.builder().probation(1).start().unwrap();
     let mut during = 0;
     for n in 0..100 {
@@ -315,11 +315,11 @@ fn a_hundred_swaps_during_a_bootstrap_lose_no_segment_and_no_cursor() {
         }
         host.swap_policy(&file).unwrap();
         // The source goes on writing, so the bootstrap does not end before the swaps do.
-        fill(&nodes.source, 600 + 5 * n..605 + 5 * n);
+        fill(&nodes.source, 300 + 3 * n..303 + 3 * n);
     }
     assert!(during > 90, "the bootstrap had ended after {during} swaps");
-    wait_until("all is pulled", || nodes.has_all());
-    assert_eq!(dump(&nodes.replica, b"ns").len(), 1 + 600 + 500);
+    wait_longer(Duration::from_secs(180), "all is pulled", || nodes.has_all());
+    assert_eq!(dump(&nodes.replica, b"ns").len(), 1 + 300 + 300);
     let staging = nodes.replica.path().join("staging");
     wait_until("no transfer is left", || fs::read_dir(&staging).unwrap().count() == 0);
     wait_until("the host is in sync", || host.status().peers[0].in_sync());

@@ -70,10 +70,15 @@ pub fn pull(engine: &Arc<Engine>, url: &str) -> PeerStatus {
 }
 
 /// Waits until `done`; panics after half a minute.
-pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, done: impl FnMut() -> bool) {
+    wait_longer(Duration::from_secs(30), what, done);
+}
+
+/// Waits until `done`; panics after `limit`.
+pub fn wait_longer(limit: Duration, what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < Duration::from_secs(30), "not in 30 s: {what}");
+        assert!(start.elapsed() < limit, "not in {limit:?}: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -141,6 +141,11 @@ impl PolicyEngine {
         self.cache.as_ref().map_or(0, Cache::cache_hits)
     }
 
+    /// The component that is built into the host.
+    pub fn embedded() -> &'static [u8] {
+        DEFAULT
+    }
+
     /// The policy that is built into the host.
     ///
     /// # Errors

@@ -16,7 +16,8 @@ use super::settings::Settings;
 use super::{CursorFiles, FolderArchive, Host, InvalidPeerId, PeerId, PeerStatus, SwapError};
 use crate::engine::Engine;
 use crate::policy::{
-    Archive, Clock, Limits, LoadError, Observer, Peer, PolicyEngine, TickError, TickReport,
+    Archive, Clock, Limits, LoadError, Observer, Peer, PolicyEngine, SettingsTooLarge, TickError,
+    TickReport,
 };
 use crate::protocol::{ClientLimits, HttpPeer, InvalidUrl, PeerTransport, Server, ServerLimits};
 use crate::watch::FileWatch;
@@ -48,6 +49,9 @@ pub enum HostError {
     /// The policy can't be used.
     #[error(transparent)]
     Policy(#[from] SwapError),
+    /// The settings of the policy are too large.
+    #[error(transparent)]
+    Settings(#[from] SettingsTooLarge),
     /// The address can't be served, the archive or cursor folder can't be used, or the system
     /// gives no thread.
     #[error("{context}{source}")]
@@ -249,10 +253,10 @@ impl HostBuilder {
         self
     }
 
-    /// Who is told of the end of each tick, with the id of the peer.
+    /// Who is told of the end of each tick: with the id of the peer, and how long it took.
     pub(crate) fn on_tick(
         mut self,
-        ended: impl Fn(&str, &Result<TickReport, TickError>) + Send + Sync + 'static,
+        ended: impl Fn(&str, Duration, &Result<TickReport, TickError>) + Send + Sync + 'static,
     ) -> Self {
         self.on_tick = Some(Box::new(ended));
         self
@@ -349,6 +353,7 @@ impl HostBuilder {
         if intervals.into_iter().flatten().any(|interval| interval.is_zero()) {
             return Err(HostError::Interval);
         }
+        self.limits.check_settings(&self.settings.get())?;
         let mut ids = HashSet::new();
         let (mut peers, mut urls) = (Vec::new(), Vec::new());
         for (id, address) in self.peers {

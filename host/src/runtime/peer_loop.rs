@@ -18,8 +18,8 @@ use crate::world::{Signal, Task, World};
 /// found out soon.
 const TRIAL_RETRY: Duration = Duration::from_secs(1);
 
-/// Who is told of the end of a tick, with the id of its peer.
-pub(super) type OnTick = Box<dyn Fn(&str, &Result<TickReport, TickError>) + Send + Sync>;
+/// Who is told of the end of a tick: with the id of its peer, and how long it took.
+pub(super) type OnTick = Box<dyn Fn(&str, Duration, &Result<TickReport, TickError>) + Send + Sync>;
 
 /// What the loops of all peers share.
 pub(super) struct Shared {
@@ -219,7 +219,7 @@ impl PeerLoop {
             Err(error) => tracing::warn!(peer = self.id(), %error, ?elapsed, "tick failed"),
         }
         if let Some(ended) = &shared.on_tick {
-            ended(self.id(), &result);
+            ended(self.id(), elapsed, &result);
         }
         shared.policies.ticked(self.index, turn.generation, &result);
         result

@@ -24,10 +24,14 @@ mod outcome;
 mod run;
 mod scenario;
 mod schedule;
+mod shrink;
 #[cfg(test)]
 mod tests;
 mod topology;
 
-pub use self::outcome::{Divergence, Invariant, LinkCounts, NodeCounts, Outcome, Span, Violation};
+pub use self::outcome::{
+    Divergence, Invariant, LinkCounts, NodeCounts, Outcome, Span, TickMark, Violation,
+};
 pub use self::run::{SimError, Subject, run};
 pub use self::scenario::{Expect, Fault, FaultKind, Link, Scenario, Topology, When, Writer};
+pub use self::shrink::shrink;

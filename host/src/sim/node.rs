@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::log::EventLog;
 use super::network::Network;
+use super::outcome::TickMark;
 use super::scenario::Scenario;
 use super::schedule::{NodeWorld, Schedule};
 use crate::disk::FaultyDisk;
@@ -14,6 +15,9 @@ use crate::engine::{Engine, EngineOptions, WallClock};
 use crate::policy::{HostCall, Observer, PolicyEngine, TickError, TickReport};
 use crate::runtime::{Host, HostError};
 use crate::world::World;
+
+/// Ticks of a node that are told one by one.
+const MARKS: usize = 5000;
 
 /// What all nodes of a run share.
 pub(super) struct Setup {
@@ -41,6 +45,8 @@ pub(super) struct TickCounts {
     pub(super) failed: u64,
     /// When the last tick of each peer ended.
     pub(super) last: std::collections::BTreeMap<String, Duration>,
+    /// The first of them.
+    pub(super) marks: Vec<TickMark>,
     /// What only the policy can have done wrong.
     pub(super) blamed: Vec<(Duration, String)>,
 }
@@ -193,29 +199,32 @@ impl Node {
         let setup = &self.setup;
         let (log, schedule) = (Arc::clone(&setup.log), setup.schedule.clone());
         let (index, ticks) = (self.index, Arc::clone(&self.ticks));
-        let ended =
-            move |peer: &str, result: &Result<TickReport, TickError>| {
-                let at = schedule.time();
-                let mut counts = ticks.counts();
-                counts.ended += 1;
-                counts.last.insert(peer.to_owned(), at);
-                match result {
-                    Ok(report) => {
-                        let TickReport { in_sync, missing, applied, failed, pending, .. } = report;
-                        log.note(at, format_args!(
-                        "n{index} tick {peer}: missing {missing}, applied {applied}, failed \
-                         {failed}, pending {pending}, in sync {in_sync}"
-                    ));
-                    }
-                    Err(error) => {
-                        counts.failed += 1;
-                        log.note(at, format_args!("n{index} tick {peer}: {error}"));
-                        if error.blames_policy() {
-                            counts.blamed.push((at, format!("n{index} tick {peer}: {error}")));
-                        }
+        let ended = move |peer: &str, took: Duration, result: &Result<TickReport, TickError>| {
+            let at = schedule.time();
+            let mut counts = ticks.counts();
+            counts.ended += 1;
+            counts.last.insert(peer.to_owned(), at);
+            if counts.marks.len() < MARKS {
+                let (at, ok) = (at.saturating_sub(took), result.is_ok());
+                counts.marks.push(TickMark { at, node: index, took, ok });
+            }
+            match result {
+                Ok(TickReport { in_sync, missing, applied, failed, pending, .. }) => {
+                    let counts = format!(
+                        "missing {missing}, applied {applied}, failed {failed}, pending {pending}"
+                    );
+                    let state = if *in_sync { "in sync" } else { "not in sync" };
+                    log.note(at, format_args!("n{index} tick {peer}: {counts}, {state}"));
+                }
+                Err(error) => {
+                    counts.failed += 1;
+                    log.note(at, format_args!("n{index} tick {peer}: {error}"));
+                    if error.blames_policy() {
+                        counts.blamed.push((at, format!("n{index} tick {peer}: {error}")));
                     }
                 }
-            };
+            }
+        };
         let mut builder = Host::builder(Arc::clone(engine))
             .world(Arc::clone(&self.world))
             .policies(setup.policies.clone())

@@ -28,6 +28,9 @@ pub struct Outcome {
     pub divergence: Vec<Divergence>,
     /// What went wrong, in order of time.
     pub faults: Vec<Span>,
+    /// What the nodes were busy with, in order of time. May leave out what no plot can show.
+    #[serde(default)]
+    pub ticks: Vec<TickMark>,
     /// What must not be. Empty when all is well.
     pub violations: Vec<Violation>,
     /// BLAKE3 of the event log, 64 hex digits: equal for equal runs.
@@ -92,6 +95,19 @@ pub struct Span {
     pub until: Duration,
     /// In words.
     pub what: String,
+}
+
+/// One tick of one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TickMark {
+    /// When it began, since the start.
+    pub at: Duration,
+    /// Which node ticked.
+    pub node: usize,
+    /// How long it lasted.
+    pub took: Duration,
+    /// Whether it ended well.
+    pub ok: bool,
 }
 
 /// What must not be.

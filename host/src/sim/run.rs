@@ -421,6 +421,12 @@ impl Run {
             }
         });
         let nodes = nodes.collect();
+        let mut ticks: Vec<_> = self
+            .nodes
+            .iter()
+            .flat_map(|node| std::mem::take(&mut node.ticks.counts().marks))
+            .collect();
+        ticks.sort_by_key(|tick| (tick.at, tick.node));
         let links = network.counts();
         let (log_hash, log) = self.setup.log.end();
         for node in &mut self.nodes {
@@ -437,6 +443,7 @@ impl Run {
             least_bytes,
             divergence: self.divergence,
             faults: self.faults,
+            ticks,
             violations: self.checks.violations,
             log_hash: log_hash.to_string(),
             log,
