@@ -33,5 +33,7 @@ pub use self::outcome::{
     Divergence, Invariant, LinkCounts, NodeCounts, Outcome, Span, TickMark, Violation,
 };
 pub use self::run::{SimError, Subject, run};
-pub use self::scenario::{Expect, Fault, FaultKind, Link, Scenario, Topology, When, Writer};
+pub use self::scenario::{
+    Expect, Fault, FaultKind, Link, Scenario, ScenarioError, Topology, When, Writer,
+};
 pub use self::shrink::shrink;

@@ -2,7 +2,19 @@
 //!
 //! A scenario is data. Two runs of one scenario with one seed and one policy are the same run.
 
+mod read;
+mod shipped;
+#[cfg(test)]
+mod strategies;
+mod table;
+#[cfg(test)]
+mod tests;
+mod values;
+mod write;
+
 use std::time::Duration;
+
+pub use self::read::ScenarioError;
 
 /// A scenario, checked. See docs/simulation.md for the file that it is read from.
 #[derive(Debug, Clone, PartialEq)]
