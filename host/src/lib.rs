@@ -26,6 +26,7 @@ pub mod policy;
 pub mod protocol;
 pub mod runtime;
 pub mod sim;
+mod text;
 mod watch;
 pub mod world;
 

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use crate::runtime::PeerId;
+pub(super) use crate::text::{duration, size, ttl};
 
 /// Where a host listens when it is not told.
 pub(super) const DEFAULT_PORT: u16 = 8900;
@@ -88,19 +89,6 @@ pub(super) fn listen(text: &str) -> Result<Listen, String> {
     }
 }
 
-/// `30s`, `1h 30m`: longer than zero.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let hint = "write a number and its unit, as in 500ms, 30s, 5m, 2h or 7d";
-    if text.trim().parse::<f64>().is_ok() {
-        return Err(format!("the unit is missing: {hint}"));
-    }
-    match humantime::parse_duration(text.trim()) {
-        Ok(Duration::ZERO) => Err("it must be longer than zero".to_owned()),
-        Ok(duration) => Ok(duration),
-        Err(_) => Err(hint.to_owned()),
-    }
-}
-
 /// A value, or the word `off`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct OrOff<T>(pub(super) Option<T>);
@@ -120,36 +108,6 @@ pub(super) fn duration_or_off(text: &str) -> Result<OrOff<Duration>, String> {
 /// [`size`], or `off`.
 pub(super) fn size_or_off(text: &str) -> Result<OrOff<u64>, String> {
     or_off(text, size)
-}
-
-/// As [`duration`], of whole seconds.
-pub(super) fn ttl(text: &str) -> Result<Duration, String> {
-    let ttl = duration(text)?;
-    if ttl.subsec_nanos() != 0 || u32::try_from(ttl.as_secs()).is_err() {
-        return Err("a time to live is whole seconds, from 1s to about 136 years".to_owned());
-    }
-    Ok(ttl)
-}
-
-/// `256MiB`, `64 MB`, `65536`: more than zero bytes.
-pub(super) fn size(text: &str) -> Result<u64, String> {
-    let text = text.trim();
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kib" => 1 << 10,
-        "m" | "mib" => 1 << 20,
-        "g" | "gib" => 1 << 30,
-        "kb" => 1_000,
-        "mb" => 1_000_000,
-        "gb" => 1_000_000_000,
-        _ => 0,
-    };
-    match number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)) {
-        Some(bytes) if bytes > 0 => Ok(bytes),
-        _ => Err("write a whole number and its unit, as in 512KiB, 256MiB or 1GB".to_owned()),
-    }
 }
 
 /// `KEY=VALUE`; the value may have a `=` of its own.
@@ -214,18 +172,6 @@ mod tests {
     }
 
     #[test]
-    fn durations_have_units() {
-        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
-        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
-        assert!(duration("30").unwrap_err().contains("unit is missing"));
-        assert!(duration("1.5").unwrap_err().contains("unit is missing"));
-        assert!(duration("soon").unwrap_err().contains("30s"));
-        assert!(duration("0s").is_err() && duration("-1s").is_err() && duration("").is_err());
-        assert!(ttl("1500ms").is_err() && ttl("200years").is_err());
-        assert_eq!(ttl("1h"), Ok(Duration::from_secs(3600)));
-    }
-
-    #[test]
     fn what_can_be_off_is_off_or_a_value() {
         assert_eq!(duration_or_off("20ms"), Ok(OrOff(Some(Duration::from_millis(20)))));
         assert_eq!(size_or_off("8MiB"), Ok(OrOff(Some(8 << 20))));
@@ -238,23 +184,6 @@ mod tests {
         assert!(duration_or_off("60").unwrap_err().contains("unit is missing"));
         assert!(duration_or_off("no").unwrap_err().ends_with("or off"));
         assert!(size_or_off("0").unwrap_err().ends_with("or off"));
-    }
-
-    #[test]
-    fn sizes_have_decimal_and_binary_units() {
-        for (text, bytes) in [
-            ("1", 1),
-            ("256MiB", 256 << 20),
-            ("64 MB", 64_000_000),
-            ("2g", 2 << 30),
-            ("3 kib", 3 << 10),
-            ("10B", 10),
-        ] {
-            assert_eq!(size(text), Ok(bytes), "{text}");
-        }
-        for bad in ["", "MiB", "1.5MiB", "-1", "0", "5 apples", "99999999999 GiB"] {
-            assert!(size(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]

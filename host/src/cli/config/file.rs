@@ -10,11 +10,10 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::limits::LimitValue;
-use super::mistakes::{ConfigError, Mistakes};
-use super::nearest;
 use super::schema::{Schema, Section};
 use crate::protocol::{ClientLimits, HttpPeer};
 use crate::runtime::PeerId;
+use crate::text::{FileError, Item, Mistakes, document, items, nearest, scalar};
 
 /// What a configuration file says.
 #[derive(Debug)]
@@ -44,8 +43,8 @@ impl ConfigFile {
     /// Relative paths in it are those of the folder of `path`.
     ///
     /// # Errors
-    /// [`ConfigError`], with all mistakes.
-    pub(super) fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self, ConfigError> {
+    /// [`FileError`], with all mistakes.
+    pub(super) fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self, FileError> {
         let (table, text) = document(path, &bytes)?;
         let mut reader = Reader {
             schema: &Schema::new(),
@@ -70,37 +69,11 @@ pub(super) fn database(path: &Path) -> Result<Option<PathBuf>> {
     Ok(db.map(|db| path.parent().unwrap_or(Path::new("")).join(db)))
 }
 
-fn document<'a>(path: &Path, bytes: &'a [u8]) -> Result<(DeTable<'a>, &'a str), ConfigError> {
-    let text = std::str::from_utf8(bytes).map_err(|error| {
-        let valid = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
-        let mut mistakes = Mistakes::new(path, &valid);
-        mistakes.add(valid.len()..valid.len(), "what follows is no UTF-8 text");
-        mistakes.into_error()
-    })?;
-    let (table, errors) = DeTable::parse_recoverable(text);
-    let mut mistakes = Mistakes::new(path, text);
-    for error in errors {
-        mistakes.add(error.span().unwrap_or_default(), error.message());
-    }
-    mistakes.check()?;
-    Ok((table.into_inner(), text))
-}
-
 struct Reader<'a> {
     schema: &'a Schema,
     folder: &'a Path,
     mistakes: Mistakes<'a>,
     values: Vec<FileValue>,
-}
-
-/// A key and where it stands, and its value.
-type Item<'t> = (&'t str, Range<usize>, &'t Spanned<DeValue<'t>>);
-
-fn items<'t>(table: &'t DeTable<'t>) -> Vec<Item<'t>> {
-    let items = table.iter().map(|(key, value)| (&**key.get_ref(), key.span(), value));
-    let mut items: Vec<_> = items.collect();
-    items.sort_by_key(|(_, span, _)| span.start);
-    items
 }
 
 impl Reader<'_> {
@@ -226,19 +199,7 @@ impl Reader<'_> {
 
     /// A value as it would stand on the command line.
     fn text(&mut self, value: &Spanned<DeValue<'_>>) -> Option<String> {
-        let text = match value.get_ref() {
-            DeValue::String(text) => Ok(text.to_string()),
-            DeValue::Integer(number) => i128::from_str_radix(number.as_str(), number.radix())
-                .map(|number| number.to_string())
-                .map_err(|_| "the number is too large"),
-            DeValue::Float(number) => Ok(number.as_str().to_owned()),
-            DeValue::Boolean(value) => Ok(value.to_string()),
-            DeValue::Datetime(_) => Err("a date is written in quotes"),
-            DeValue::Array(_) | DeValue::Table(_) => {
-                Err("this is one value: text in quotes, a number, true or false")
-            }
-        };
-        text.map_err(|why| self.mistakes.add(value.span(), why)).ok()
+        scalar(value.get_ref()).map_err(|why| self.mistakes.add(value.span(), why)).ok()
     }
 
     /// What to say of a name that is none of `known`.

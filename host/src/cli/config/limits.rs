@@ -3,9 +3,9 @@
 
 use std::str::FromStr;
 
-use super::nearest;
 use crate::cli::args;
 use crate::policy::Limits;
+use crate::text::{nearest, size_text};
 
 /// One field of [`Limits`].
 pub(super) struct Limit {
@@ -165,15 +165,6 @@ fn count<T: FromStr + Default + PartialEq>(text: &str) -> Result<T, String> {
 
 fn small_size(text: &str) -> Result<usize, String> {
     usize::try_from(args::size(text)?).map_err(|_| "this machine has no such memory".to_owned())
-}
-
-/// In the largest unit that tells it exactly.
-fn size_text(bytes: u64) -> String {
-    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match units.into_iter().find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit)) {
-        Some((unit, name)) => format!("{}{name}", bytes / unit),
-        None => bytes.to_string(),
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@
 mod file;
 mod limits;
 mod live;
-mod mistakes;
 mod print;
 mod schema;
 #[cfg(test)]
@@ -24,12 +23,12 @@ use clap::{ArgMatches, FromArgMatches as _, Subcommand};
 use self::file::ConfigFile;
 use self::limits::LIMITS;
 pub(super) use self::limits::{LimitValue, help as limits_help};
-use self::mistakes::ConfigError;
 use self::schema::{Key, Schema, Section};
 use super::args::PeerSpec;
 use super::output;
 use super::run::RunArgs;
 use super::{DEFAULT_DB, GlobalArgs};
+use crate::text::FileError;
 
 /// Read where no other is named, if it is there.
 const DEFAULT_FILE: &str = "edgestore-host.toml";
@@ -315,13 +314,6 @@ impl Merge<'_> {
 
 /// An error of a configuration in a line of the log.
 fn logged(error: &anyhow::Error) -> String {
-    let file = error.downcast_ref::<ConfigError>();
-    file.map_or_else(|| super::logging::chain(error), ConfigError::in_a_line)
-}
-
-/// The name that was meant, if it is close to one of these.
-fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    let close = |known: &&'a str| (strsim::jaro_winkler(name, known), *known);
-    let best = known.iter().map(close).max_by(|(a, _), (b, _)| a.total_cmp(b));
-    best.filter(|(closeness, _)| *closeness > 0.8).map(|(_, known)| known)
+    let file = error.downcast_ref::<FileError>();
+    file.map_or_else(|| super::logging::chain(error), FileError::in_a_line)
 }

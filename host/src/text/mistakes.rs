@@ -1,4 +1,4 @@
-//! What is wrong with a configuration file: all of it at once, each with its line.
+//! What is wrong with a TOML file: all of it at once, each with its line.
 
 use std::fmt;
 use std::ops::Range;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// All mistakes of one file.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::cli) struct ConfigError {
+pub(crate) struct FileError {
     path: PathBuf,
     mistakes: Vec<Mistake>,
 }
@@ -22,9 +22,9 @@ struct Mistake {
     width: usize,
 }
 
-impl ConfigError {
+impl FileError {
     /// All that was found, in a line.
-    pub(super) fn in_a_line(&self) -> String {
+    pub(crate) fn in_a_line(&self) -> String {
         let all: Vec<_> = self.mistakes.iter().map(|mistake| self.head(mistake)).collect();
         all.join("; ")
     }
@@ -34,7 +34,7 @@ impl ConfigError {
     }
 }
 
-impl fmt::Display for ConfigError {
+impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
         match self.mistakes.len() {
@@ -54,38 +54,38 @@ impl fmt::Display for ConfigError {
 }
 
 /// Collects the mistakes of a file.
-pub(super) struct Mistakes<'a> {
+pub(crate) struct Mistakes<'a> {
     path: &'a Path,
     text: &'a str,
     found: Vec<(Range<usize>, String)>,
 }
 
 impl<'a> Mistakes<'a> {
-    pub(super) fn new(path: &'a Path, text: &'a str) -> Self {
+    pub(crate) fn new(path: &'a Path, text: &'a str) -> Self {
         Self { path, text, found: Vec::new() }
     }
 
     /// Notes what is wrong with these bytes of the text.
-    pub(super) fn add(&mut self, span: Range<usize>, message: impl Into<String>) {
+    pub(crate) fn add(&mut self, span: Range<usize>, message: impl Into<String>) {
         self.found.push((span, message.into()));
     }
 
     /// The line of a byte of the text, from 1.
-    pub(super) fn line(&self, at: usize) -> usize {
+    pub(crate) fn line(&self, at: usize) -> usize {
         self.before(at).matches('\n').count() + 1
     }
 
     /// # Errors
-    /// [`ConfigError`] when there are any.
-    pub(super) fn check(self) -> Result<(), ConfigError> {
+    /// [`FileError`] when there are any.
+    pub(crate) fn check(self) -> Result<(), FileError> {
         if self.found.is_empty() { Ok(()) } else { Err(self.into_error()) }
     }
 
     /// All of them, in the order of the text.
-    pub(super) fn into_error(mut self) -> ConfigError {
+    pub(crate) fn into_error(mut self) -> FileError {
         self.found.sort_by_key(|(span, _)| span.start);
         let mistakes = self.found.iter().map(|(span, message)| self.mistake(span, message));
-        ConfigError { path: self.path.to_owned(), mistakes: mistakes.collect() }
+        FileError { path: self.path.to_owned(), mistakes: mistakes.collect() }
     }
 
     fn mistake(&self, span: &Range<usize>, message: &str) -> Mistake {
