@@ -16,6 +16,8 @@ const MOST: usize = 20;
 /// What was found.
 pub(super) struct Checks {
     setup: Arc<Setup>,
+    /// A key that a node was behind with at the last look.
+    behind: Option<String>,
     pub(super) violations: Vec<Violation>,
 }
 
@@ -24,7 +26,7 @@ type Cursor = (Vec<u8>, Vec<Vec<u8>>, u64, u64, u64);
 
 impl Checks {
     pub(super) fn new(setup: &Arc<Setup>) -> Self {
-        Self { setup: Arc::clone(setup), violations: Vec::new() }
+        Self { setup: Arc::clone(setup), behind: None, violations: Vec::new() }
     }
 
     pub(super) fn fails(&mut self, at: Duration, invariant: Invariant, what: String) {
@@ -64,7 +66,17 @@ impl Checks {
                 let shown = shown.as_ref().map(|record| (record.timestamp, &record.value[..]));
                 match model.see(node.index, key, node.now(), shown) {
                     Seen::Newest => {}
-                    Seen::Behind => behind += 1,
+                    Seen::Behind => {
+                        behind += 1;
+                        let shown = shown.map_or("nothing".to_owned(), |(stamp, _)| {
+                            format!("what is stamped {stamp}")
+                        });
+                        let (index, newest) = (node.index, model.newest(key));
+                        let key = String::from_utf8_lossy(key);
+                        self.behind = Some(format!(
+                            "n{index} shows {shown} at {key}, of which the newest is {newest}"
+                        ));
+                    }
                     Seen::Wrong(why) => {
                         let invariant = if why.contains("acknowledged") {
                             Invariant::Durability
@@ -138,7 +150,9 @@ impl Checks {
                 })
                 .collect();
             let within = self.setup.scenario.expect.converge_within;
-            let what = format!("nodes still differ after {within:?}: {}", behind.join(", "));
+            let example = self.behind.take().unwrap_or_default();
+            let behind = behind.join(", ");
+            let what = format!("nodes still differ after {within:?}: {behind}; {example}");
             self.fails(at, Invariant::Convergence, what);
         }
         let mut segments = BTreeMap::new();

@@ -74,6 +74,16 @@ impl Model {
         self.keys.keys()
     }
 
+    /// The newest write of a key, in words.
+    pub(super) fn newest(&self, key: &[u8]) -> String {
+        match self.keys.get(key).and_then(|known| known.winner.as_ref()) {
+            Some(write) if write.deleted => format!("deleted at {}", write.stamp),
+            Some(write) if write.ttl > 0 => format!("stamped {}, for {} s", write.stamp, write.ttl),
+            Some(write) => format!("stamped {}", write.stamp),
+            None => "none".to_owned(),
+        }
+    }
+
     /// What `node` shows of `key` at `now`: stamp and value of a live record, or none.
     pub(super) fn see(
         &self,
