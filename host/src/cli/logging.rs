@@ -25,18 +25,18 @@ pub(super) struct Verbosity(&'static str);
 
 impl Verbosity {
     pub(super) fn new(command: &Command, verbose: u8, quiet: bool) -> Self {
-        let ticks = match command {
-            Command::Run(_) => true,
-            Command::Policy(args) => args.ticks(),
-            _ => false,
+        let usual = match command {
+            Command::Run(_) => 3,
+            Command::Policy(args) => args.verbosity(),
+            _ => 2,
         };
-        let usual = if ticks { 2 } else { 1 };
-        let level = if quiet { 0 } else { usual + verbose };
+        let level = if quiet { usual.min(1) } else { usual + verbose };
         Self(match level {
-            0 => "error",
-            1 => "warn",
-            2 => "warn,edgestore_host=info",
-            3 => "info,edgestore_host=debug",
+            0 => "off",
+            1 => "error",
+            2 => "warn",
+            3 => "warn,edgestore_host=info",
+            4 => "info,edgestore_host=debug",
             _ => "debug,edgestore_host=trace",
         })
     }

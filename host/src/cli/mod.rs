@@ -13,7 +13,7 @@ mod flush;
 mod get;
 mod import;
 mod logging;
-mod output;
+pub(crate) mod output;
 mod policy;
 mod put;
 mod run;

@@ -59,7 +59,7 @@ pub(super) fn print(text: &str) -> io::Result<()> {
 }
 
 /// A table with these columns; those that begin with `>` are aligned to the right.
-pub(super) fn table(columns: &[&str]) -> Table {
+pub(crate) fn table(columns: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     table.set_header(columns.iter().map(|name| name.trim_start_matches('>').to_uppercase()));
@@ -73,7 +73,7 @@ pub(super) fn table(columns: &[&str]) -> Table {
 }
 
 /// The lines of a table, without spaces at their ends.
-pub(super) fn lines(table: &Table) -> String {
+pub(crate) fn lines(table: &Table) -> String {
     table.lines().fold(String::new(), |text, line| text + line.trim_end() + "\n")
 }
 
@@ -101,7 +101,7 @@ pub(super) fn records(count: u64) -> String {
 }
 
 /// A number of bytes for people.
-pub(super) fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }
 

@@ -21,6 +21,7 @@ mod model;
 mod network;
 mod node;
 mod outcome;
+pub mod report;
 mod run;
 mod scenario;
 mod schedule;

@@ -9,6 +9,7 @@ mod pack;
 mod rollback;
 mod run;
 mod swap;
+mod test;
 mod trace;
 
 use std::env;
@@ -40,6 +41,8 @@ enum PolicyCommand {
     Describe(describe::DescribeArgs),
     /// Pulls from a peer once by a policy, into a database that is thrown away unless --db is given
     Run(run::RunArgs),
+    /// Plays scenarios with a policy in a world that is made up, and says what came of it
+    Test(test::TestArgs),
     /// Lets another policy take over in the running host, which rolls it back by itself if it fails
     Swap(swap::SwapArgs),
     /// Lets the last good policy take over again in the running host
@@ -55,9 +58,15 @@ impl PolicyArgs {
         matches!(self.command, Run(_) | Swap(_) | Rollback | History(_))
     }
 
-    /// Whether the command ticks policies, and so logs what they say.
-    pub(super) fn ticks(&self) -> bool {
-        matches!(self.command, PolicyCommand::Run(_))
+    /// How much is logged where nothing is said of it: see [`Verbosity`](super::logging::Verbosity).
+    pub(super) fn verbosity(&self) -> u8 {
+        match self.command {
+            // What policies say.
+            PolicyCommand::Run(_) => 3,
+            // Nodes that are made up say what is wrong with them, as they should.
+            PolicyCommand::Test(_) => 0,
+            _ => 2,
+        }
     }
 }
 
@@ -69,6 +78,7 @@ pub(super) fn run(global: &GlobalArgs, args: &PolicyArgs) -> Result<ExitCode> {
         PolicyCommand::Check(args) => check::run(args),
         PolicyCommand::Describe(args) => describe::run(args),
         PolicyCommand::Run(args) => run::run(global.db.as_deref(), args),
+        PolicyCommand::Test(args) => test::run(args),
         PolicyCommand::Swap(args) => swap::run(&db()?, args),
         PolicyCommand::Rollback => rollback::run(&db()?),
         PolicyCommand::History(args) => history::run(&db()?, args),
