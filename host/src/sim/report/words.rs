@@ -42,6 +42,19 @@ pub(super) fn bytes(value: u64) -> String {
     output::size(value)
 }
 
+/// Three digits: `180 KiB`.
+pub(super) fn short_bytes(value: u64) -> String {
+    let (mut rest, mut units) = (value as f64, ["B", "KiB", "MiB", "GiB", "TiB", "PiB"].iter());
+    let mut unit = units.next();
+    while rest >= 999.5
+        && let Some(next) = units.next()
+    {
+        (rest, unit) = (rest / 1024.0, Some(next));
+    }
+    let size = if value < 1000 { value.to_string() } else { digits(rest) };
+    format!("{size} {}", unit.unwrap_or(&"B"))
+}
+
 /// `0s`, `340ms`, `12.3s`, `2m 03s`, `1h 02m`, `3d 04h`.
 pub(super) fn time(value: Duration) -> String {
     seconds(value.as_secs_f64())
@@ -153,6 +166,8 @@ mod tests {
     fn figures_have_three_digits() {
         let counts = [0, 7, 999, 1000, 12_345, 999_499, 999_500, 123_456_789].map(count);
         assert_eq!(counts, ["0", "7", "999", "1.00k", "12.3k", "999k", "1.00M", "123M"]);
+        let sizes = [0, 999, 1024, 184_320, 1 << 30].map(short_bytes);
+        assert_eq!(sizes, ["0 B", "999 B", "1.00 KiB", "180 KiB", "1.00 GiB"]);
         let times = [0, 340, 12_340, 59_960, 123_000, 3_720_000, 273_600_000]
             .map(|millis| time(Duration::from_millis(millis)));
         assert_eq!(times, ["0s", "340ms", "12.3s", "1m 00s", "2m 03s", "1h 02m", "3d 04h"]);

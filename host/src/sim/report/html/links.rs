@@ -42,7 +42,7 @@ pub(super) fn figure(run: &Outcome) -> String {
         if nodes <= FEW {
             let class = if class >= 4 { "on-strong" } else { "on-pale" };
             let middle = (x + (cell - gap) / 2.0, y + (cell - gap) / 2.0 + 4.0);
-            svg.text(middle, Anchor::Middle, class, &words::count(*bytes));
+            svg.text(middle, Anchor::Middle, class, &words::short_bytes(*bytes));
         }
     }
     for (class, path) in paths.iter().enumerate() {
@@ -61,5 +61,5 @@ pub(super) fn figure(run: &Outcome) -> String {
     }
     let unit = "of segments, by link; no colour: no link";
     let figure = "Bytes of segments by link";
-    svg.figure(top + side + 4.0, figure, &classes.legend(words::bytes, unit))
+    svg.figure(top + side + 4.0, figure, &classes.legend(words::short_bytes, unit))
 }

@@ -1,5 +1,7 @@
 //! Which of a few colours a value has, and which instants a time axis names.
 
+use std::collections::BTreeSet;
+
 use super::super::words;
 
 /// Colours of values above zero, `q1` to `q5`. Zero is `q0`.
@@ -14,6 +16,17 @@ pub(super) struct Classes {
 impl Classes {
     pub(super) fn of(values: impl Iterator<Item = u64> + Clone) -> Self {
         let values = values.filter(|value| *value > 0);
+        // A colour for each, where there are few.
+        let mut distinct = BTreeSet::new();
+        for value in values.clone() {
+            distinct.insert(value);
+            if distinct.len() > CLASSES as usize {
+                break;
+            }
+        }
+        if distinct.len() <= CLASSES as usize {
+            return Self { bounds: distinct.into_iter().collect() };
+        }
         let (Some(least), Some(most)) = (values.clone().min(), values.max()) else {
             return Self { bounds: Vec::new() };
         };
@@ -86,9 +99,15 @@ mod tests {
 
     #[test]
     fn the_greatest_value_has_the_strongest_colour() {
-        let classes = Classes::of([0, 1, 10, 100, 1000, 100_000].into_iter());
-        let of = [0, 1, 10, 100, 1000, 100_000].map(|value| classes.class(value));
-        assert_eq!(of, [0, 1, 1, 2, 3, 5]);
+        let values = [0, 1, 10, 100, 1000, 2000, 100_000];
+        let classes = Classes::of(values.into_iter());
+        assert_eq!(values.map(|value| classes.class(value)), [0, 1, 1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn few_values_have_a_colour_each() {
+        let classes = Classes::of([0, 500, 7, 500, 9].into_iter());
+        assert_eq!([0, 7, 9, 500].map(|value| classes.class(value)), [0, 2, 3, 4]);
     }
 
     #[test]

@@ -34,7 +34,13 @@ pub(super) fn summaries(side: Side<'_>, summaries: &[Summary]) -> String {
         "Node-hours",
         "Failing seeds",
     ];
-    let head: String = columns.iter().map(|name| format!("<th>{name}</th>")).collect();
+    let head: String = columns
+        .iter()
+        .map(|name| match *name {
+            "Policy" => format!("<th class=\"name\">{name}</th>"),
+            name => format!("<th>{name}</th>"),
+        })
+        .collect();
     let rows: String = summaries.iter().map(row).collect();
     format!(
         "<h2>{}</h2>\n<div class=\"wide\"><table><thead><tr>{head}</tr></thead><tbody>{rows}\

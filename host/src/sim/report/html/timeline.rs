@@ -2,11 +2,14 @@
 
 use super::super::super::Outcome;
 use super::super::words;
+use super::Text;
 use super::scale::item;
 use super::svg::{Anchor, Area, LEFT, RIGHT, Svg, TimeAxis, column_x, stretches};
 
 /// Lanes of faults at most. Those that find no place are counted.
 const LANES: usize = 14;
+/// Faults that the list below has.
+const LISTED: usize = 300;
 /// Height of a lane.
 const LANE: f64 = 18.0;
 /// Width of a character in a lane, about.
@@ -31,13 +34,32 @@ pub(super) fn figure(run: &Outcome) -> String {
         legend += &item("fault", "fault");
     }
     if !run.violations.is_empty() {
-        legend += &item("bad", "what must not be");
+        legend += &item("bad", "what must not be, triangle");
     }
     if !run.ticks.is_empty() {
         legend += &item("tick-ok", "tick, low bar");
         legend += &item("bad", "failed tick, tall bar");
     }
-    svg.figure(end, "Timeline of faults and ticks", &legend)
+    svg.figure(end, "Timeline of faults and ticks", &legend) + &list(run)
+}
+
+/// The faults in words, for those who have no pointer to rest on a bar.
+fn list(run: &Outcome) -> String {
+    if run.faults.is_empty() {
+        return String::new();
+    }
+    let shown = run.faults.iter().take(LISTED);
+    let mut items: String = shown
+        .map(|fault| {
+            let (from, until) = (words::time(fault.from), words::time(fault.until));
+            format!("<li>{from} to {until}: {}</li>", Text(&fault.what))
+        })
+        .collect();
+    if run.faults.len() > LISTED {
+        items += &format!("<li>and {} more</li>", run.faults.len() - LISTED);
+    }
+    let count = words::many(run.faults.len() as u64, "fault");
+    format!("<details><summary>{count}</summary><ul>{items}</ul></details>\n")
 }
 
 /// Triangles in a lane of their own.
@@ -101,8 +123,8 @@ fn faults(svg: &mut Svg, run: &Outcome, axis: TimeAxis, top: f64) -> f64 {
         if named {
             let (at, anchor, class) = match (within, to_the_right) {
                 (true, _) => (x + 4.0, Anchor::Start, "on-fault"),
-                (false, true) => (until + 4.0, Anchor::Start, "note"),
-                (false, false) => (x - 4.0, Anchor::End, "note"),
+                (false, true) => (until + 4.0, Anchor::Start, "beside"),
+                (false, false) => (x - 4.0, Anchor::End, "beside"),
             };
             svg.text((at, y + 11.0), anchor, class, &what);
         }
@@ -111,7 +133,7 @@ fn faults(svg: &mut Svg, run: &Outcome, axis: TimeAxis, top: f64) -> f64 {
     let mut y = top + ends.len() as f64 * LANE + 4.0;
     if left_out > 0 {
         let more = format!("and {}", words::many(left_out, "more fault"));
-        svg.text((LEFT, y + 8.0), Anchor::Start, "note", &more);
+        svg.text((LEFT, y + 8.0), Anchor::Start, "beside", &more);
         y += LANE;
     }
     y
