@@ -11,7 +11,7 @@ use crate::backoff;
 use crate::budget::Budget;
 use crate::host::Host;
 use crate::pull::{Flight, Landing};
-use crate::segments::{Landed, Rules, Segments};
+use crate::segments::{Landed, Rules, SOON_MS, Segments};
 use crate::stock::{PENDING_BYTES, PeerCursor, Room};
 use crate::types::{
     Hash, PolicyError, RootInfo, SegmentRef, Storage, StoreError, TickFailure, TickReport,
@@ -19,15 +19,14 @@ use crate::types::{
 
 pub use crate::stock::SCHEMA;
 
+mod round;
+
 /// Save after this many applied segments, or after the 64th part of what is pending if that is
 /// more: a save costs time in proportion to what is pending, and must not make the pull quadratic.
 const SAVE_AFTER: usize = 16;
 const SAVE_PART: usize = 64;
 /// Save after this time, if there is anything to save.
 const SAVE_MS: u64 = 2000;
-/// When to look again at what might be tried now, but not in this tick: another tick is fetching it,
-/// or the peer was not there for it. Not at once, or ticks would follow each other without a pause.
-const SOON_MS: u64 = 1000;
 
 /// The cursor of the peer being ticked, while the tick runs.
 pub struct Ledger<'a, H> {
@@ -184,8 +183,7 @@ impl<'a, H: Host> Ledger<'a, H> {
     /// How long after this tick there is something to try again: a segment that failed, or one that
     /// another tick was fetching. Never 0.
     pub fn next_try_ms(&self) -> Option<u64> {
-        let failed_ms = self.cursor.segments.shortest_wait_ms(&self.rules, self.host.now_ms());
-        let failed_ms = failed_ms.map(|ms| if ms == 0 { SOON_MS } else { ms });
+        let failed_ms = self.cursor.segments.next_try_ms(&self.rules, self.host.now_ms());
         let elsewhere_ms = (!self.elsewhere.is_empty()).then_some(SOON_MS);
         failed_ms.into_iter().chain(elsewhere_ms).min()
     }

@@ -6,9 +6,10 @@
 //!
 //! - [`Order`]: what is missing, in another order than the peer's, or a part of it
 //! - [`Pull`] and [`Budget`]: a window of transfers in flight, within the time of the tick
-//! - [`Ledger`]: the cursor of the default policy, with backoff, quarantine and what is pending; or
-//!   `Cursor`: one of the author's own type (feature `serde`)
+//! - [`Ledger`]: the cursor of the default policy, with backoff, quarantine and what is pending, and
+//!   the steps of a tick around the pull; or `Cursor`: one of the author's own type (feature `serde`)
 //! - [`Settings`]: what the user may tune, with errors that say what is wrong
+//! - [`aimd`]: a window that adapts; [`quota`]: bytes an hour; [`daily`]: a time of the day
 //!
 //! A complete policy, that pulls the newest segments first and remembers nothing:
 //!
@@ -69,17 +70,20 @@
 
 #![deny(unsafe_code)]
 
+pub mod aimd;
 pub mod backoff;
 mod budget;
 mod component;
 #[cfg(feature = "serde")]
 pub mod cursor;
+pub mod daily;
 mod hash;
 pub mod host;
 pub mod ledger;
 pub mod mock;
 pub mod order;
 pub mod pull;
+pub mod quota;
 pub mod segments;
 pub mod settings;
 pub mod stock;

@@ -1,7 +1,8 @@
 //! Where each missing segment stands: new, failed and waiting, set aside, or rejected for ever.
 //!
 //! The ledger keeps this in its cursor. It is usable alone, in a cursor of the author's own type:
-//! with the feature `serde` it can be a field of it.
+//! with the feature `serde` it can be a field of it, and so can a [`Backlog`], which remembers too
+//! whether that is all.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Deref;
@@ -35,6 +36,8 @@ impl Default for Rules {
 }
 
 const DAY_SECS: u64 = 24 * 3600;
+/// When to look again at what could not be tried in this tick.
+pub(crate) const SOON_MS: u64 = 1000;
 
 impl Rules {
     /// Reads the settings `max-tries`, `backoff-ms`, `backoff-cap-ms` and `quarantine-secs`.
@@ -180,6 +183,12 @@ impl Segments {
         states.map(|state| state.wait_ms(rules, now_ms).unwrap_or(0)).min()
     }
 
+    /// How long until a segment that failed may be tried again. Never 0: what might be tried now, but
+    /// not in this tick, waits a little, or ticks would follow each other without a pause.
+    pub fn next_try_ms(&self, rules: &Rules, now_ms: u64) -> Option<u64> {
+        self.shortest_wait_ms(rules, now_ms).map(|ms| if ms == 0 { SOON_MS } else { ms })
+    }
+
     /// The segment is in the local engine.
     pub fn applied(&mut self, hash: &Hash) {
         self.0.remove(hash);
@@ -208,8 +217,10 @@ impl Segments {
     }
 }
 
+mod backlog;
 mod land;
 
+pub use self::backlog::Backlog;
 pub use self::land::Landed;
 
 #[cfg(test)]
@@ -253,6 +264,9 @@ mod tests {
         assert_eq!(segments.ready(to_pull, &rules, NOW_MS), [segment(4), segment(1)]);
         assert_eq!(segments.wait_ms(&segment(2), &rules, NOW_MS), Some(500));
         assert_eq!(segments.shortest_wait_ms(&rules, NOW_MS), Some(0));
+        assert_eq!(segments.next_try_ms(&rules, NOW_MS), Some(SOON_MS));
+        segments.applied(&segment(1));
+        assert_eq!(segments.next_try_ms(&rules, NOW_MS), Some(500));
     }
 
     #[test]

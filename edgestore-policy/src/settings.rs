@@ -126,7 +126,7 @@ impl<'a> Settings<'a> {
     }
 }
 
-fn bad(key: &str, value: &str, expected: impl fmt::Display) -> SettingError {
+pub(crate) fn bad(key: &str, value: &str, expected: impl fmt::Display) -> SettingError {
     SettingError(format!("{key} must be {expected}, not \"{value}\""))
 }
 

@@ -2,7 +2,7 @@
 //!
 //! For links that nobody has tuned `window` for: a long way with much bandwidth wants many transfers
 //! in flight, a small peer wants few. The window grows by one as long as that brings more, and shrinks
-//! when the peer is too slow to answer or refuses with 429 or 503 (see `window.rs`). What a busy peer
+//! when the peer is too slow to answer or refuses with 429 or 503 (see [`Window`]). What a busy peer
 //! refused is asked for again in the same tick and is no failed try of the segment. The window is
 //! kept in the cursor: the next tick begins where this one ended.
 //!
@@ -11,21 +11,17 @@
 
 use std::collections::VecDeque;
 
+use edgestore_policy::aimd::Window;
 use edgestore_policy::prelude::*;
-use edgestore_policy::segments::{Landed, Segments};
+use edgestore_policy::segments::{Backlog, Landed};
 use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 mod tests;
-mod window;
-
-use window::Window;
 
 /// This many fetches in a row without an answer end the tick; so do as many refusals of a peer that
 /// is asked for one segment at a time.
 const GIVE_UP_AFTER: u32 = 3;
-/// When to try again what could not be tried in this tick.
-const SOON_MS: u64 = 1000;
 
 /// The policy.
 pub struct BandwidthAdaptive;
@@ -35,9 +31,7 @@ edgestore_policy::export!(BandwidthAdaptive);
 /// The cursor.
 #[derive(Default, Serialize, Deserialize)]
 struct Memory {
-    segments: Segments,
-    /// The root of the last manifest, where all of that is here.
-    complete: Option<Hash>,
+    backlog: Backlog,
     /// None before the first pull.
     window: Option<usize>,
 }
@@ -61,10 +55,9 @@ impl Policy for BandwidthAdaptive {
         let mut round = Round { host, budget, window, rules, memory, report };
         let next_tick_ms = round.sync()?;
         round.memory.store(host)?;
-        let (segments, mut report) = (&round.memory.segments, round.report);
-        report.next_tick_ms = next_tick_ms.filter(|&ms| ms < context.interval_ms);
-        segments.fill(&mut report);
-        Ok(report)
+        round.memory.backlog.fill(&mut round.report);
+        round.report.next_tick_ms = next_tick_ms.filter(|&ms| ms < context.interval_ms);
+        Ok(round.report)
     }
 }
 
@@ -80,23 +73,19 @@ struct Round<'a, H: Host> {
 impl<H: Host> Round<'_, H> {
     /// Returns when to go on.
     fn sync(&mut self) -> Result<Option<u64>, TickFailure> {
-        let (host, local_root) = (self.host, self.host.local_root());
+        let host = self.host;
         let root = host.peer().probe()?.root;
-        if root == local_root {
-            self.memory.segments = Segments::default();
-        }
-        if root == local_root || (self.memory.complete == Some(root) && local_root != Hash::ZERO) {
+        if self.memory.backlog.is_in_sync_with(host, root) {
             return Ok(None);
         }
         let manifest = host.peer().manifest()?;
-        let to_pull = self.memory.segments.learn(manifest.missing());
+        let to_pull = self.memory.backlog.learn(manifest.missing());
         self.report.missing = to_pull.len() as u32;
         self.memory.store(host)?;
-        let queue = self.memory.segments.ready(to_pull, &self.rules, host.now_ms());
+        let queue = self.memory.backlog.ready(to_pull, &self.rules, host.now_ms());
         let next_tick_ms = self.pull(queue)?;
         self.memory.window = Some(self.window.size());
-        let drained = self.memory.segments.pending().next().is_none();
-        self.memory.complete = drained.then(|| manifest.root());
+        self.memory.backlog.pulled(manifest.root());
         Ok(next_tick_ms)
     }
 
@@ -105,7 +94,7 @@ impl<H: Host> Round<'_, H> {
         let mut pull = Pull::new(host, self.budget, self.window.size());
         let mut in_vain = 0;
         while let Some(landing) =
-            pull.next(|_| Some((host.peer(), self.memory.segments.next(host, &mut queue)?)))
+            pull.next(|_| Some((host.peer(), self.memory.backlog.next(host, &mut queue)?)))
         {
             let now_ms = host.monotonic_ms();
             let started_ms = now_ms.saturating_sub(landing.took_ms);
@@ -126,8 +115,8 @@ impl<H: Host> Round<'_, H> {
                 queue.push_back(landing.hash);
                 in_vain = if self.window.size() == 1 { in_vain + 1 } else { 0 };
             } else {
-                let segments = &mut self.memory.segments;
-                match segments.land(host, landing, &self.rules, &mut self.report)? {
+                let backlog = &mut self.memory.backlog;
+                match backlog.land(host, landing, &self.rules, &mut self.report)? {
                     Landed::Unanswered => in_vain += 1,
                     Landed::Applied | Landed::Failed => in_vain = 0,
                 }
@@ -136,12 +125,12 @@ impl<H: Host> Round<'_, H> {
                 return Ok(None);
             }
         }
-        let (segments, report) = (&mut self.memory.segments, &mut self.report);
-        segments.cut_short(host, pull.abandon(), self.budget, &self.rules, report);
+        let (backlog, report) = (&mut self.memory.backlog, &mut self.report);
+        backlog.cut_short(host, pull.abandon(), self.budget, &self.rules, report);
         Ok(match pull.end() {
             // At once, unless the next tick would merely repeat this one.
             End::OutOfTime | End::OutOfBytes => (report.applied > 0).then_some(0),
-            _ => segments.shortest_wait_ms(&self.rules, host.now_ms()).map(|ms| ms.max(SOON_MS)),
+            _ => backlog.next_try_ms(&self.rules, host.now_ms()),
         })
     }
 }

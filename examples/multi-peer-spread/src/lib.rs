@@ -22,8 +22,6 @@ mod tests;
 
 /// This many fetches in a row without an answer, and the tick leaves the peer alone.
 const GIVE_UP_AFTER: u32 = 3;
-/// The longest wait between two probes of a dead peer.
-const PROBE_CAP_MS: u64 = 15 * 60 * 1000;
 
 /// The policy.
 pub struct MultiPeerSpread;
@@ -42,18 +40,19 @@ impl Policy for MultiPeerSpread {
         let rules = Rules::read(&mut settings)?;
         settings.finish()?;
 
-        let ledger = Ledger::load(host, rules);
-        let mut round = Round { host, budget, window, ledger };
-        let done = round.run(context.interval_ms);
-        done.map_err(|failure| round.ledger.tick_failed(failure, context.interval_ms, PROBE_CAP_MS))
+        Ledger::load(host, rules).round(context, |ledger, manifest, report| {
+            let ready = ledger.queue(manifest.missing(), report)?.into_iter().collect();
+            let mut round = Round { host, budget, window, ledger };
+            round.pull(&ready, report)
+        })
     }
 }
 
-struct Round<'a, H: Host> {
+struct Round<'a, 'l, H: Host> {
     host: &'a H,
     budget: Budget,
     window: u32,
-    ledger: Ledger<'a, H>,
+    ledger: &'l mut Ledger<'a, H>,
 }
 
 /// A peer, and what it has of what is to pull.
@@ -69,28 +68,7 @@ struct Source<'a, H: Host> {
     unanswered: u32,
 }
 
-impl<H: Host> Round<'_, H> {
-    fn run(&mut self, interval_ms: u64) -> Result<TickReport, TickFailure> {
-        let peer = self.host.peer();
-        let mut report = TickReport::default();
-        self.ledger.begin()?;
-        let info = peer.probe()?;
-        self.ledger.peer_answered(&info);
-        if !self.ledger.is_in_sync_with(info.root) {
-            let manifest = peer.manifest()?;
-            let to_pull = self.ledger.learn(manifest.missing());
-            report.missing = to_pull.len() as u32;
-            self.ledger.save_if_changed()?;
-            let ready = self.ledger.ready(to_pull).into_iter().collect();
-            let next_tick_ms = self.pull(&ready, &mut report)?;
-            report.next_tick_ms = next_tick_ms.filter(|&ms| ms < interval_ms);
-            self.ledger.pulled(manifest.root());
-        }
-        self.ledger.save_if_changed()?;
-        self.ledger.fill(&mut report);
-        Ok(report)
-    }
-
+impl<H: Host> Round<'_, '_, H> {
     /// Pulls from whoever is free. Returns when to go on.
     fn pull(
         &mut self,
@@ -116,12 +94,7 @@ impl<H: Host> Round<'_, H> {
                 }
             }
         }
-        self.ledger.cut_short(pull.abandon(), self.budget, report);
-        Ok(match pull.end() {
-            // At once, unless the next tick would merely repeat this one.
-            End::OutOfTime | End::OutOfBytes => (report.applied + report.failed > 0).then_some(0),
-            _ => self.ledger.next_try_ms(),
-        })
+        Ok(self.ledger.ended(pull, self.budget, report))
     }
 
     /// What each peer can give of it, the rarest first.
@@ -159,16 +132,7 @@ impl<H: Host> Round<'_, H> {
         let alive = sources.iter_mut().filter(|source| source.unanswered < GIVE_UP_AFTER);
         let mut by_load: Vec<_> = alive.map(|source| (source.peer.load(), source)).collect();
         by_load.sort_by_key(|(load, _)| *load);
-        let free = by_load.into_iter().filter(|(load, source)| idle || *load < source.window);
-        free.into_iter().find_map(|(_, source)| {
-            loop {
-                let hash = self.ledger.next(&mut source.queue)?;
-                // While the ledger looked, another tick may have brought it.
-                if !self.host.has(hash) {
-                    return Some((source.peer, hash));
-                }
-                self.ledger.applied(hash, false);
-            }
-        })
+        let mut free = by_load.into_iter().filter(|(load, source)| idle || *load < source.window);
+        free.find_map(|(_, source)| Some((source.peer, self.ledger.next(&mut source.queue)?)))
     }
 }

@@ -7,6 +7,8 @@
 //! A peer that speaks version 1 of the protocol alone does not say how fresh its segments are. They
 //! are pulled in its own order then, as by the default policy.
 
+use std::collections::VecDeque;
+
 use edgestore_policy::ledger;
 use edgestore_policy::prelude::*;
 use edgestore_policy::segments::Landed;
@@ -16,8 +18,6 @@ mod tests;
 
 /// This many fetches in a row without an answer end the tick.
 const GIVE_UP_AFTER: u32 = 3;
-/// The longest wait between two probes of a dead peer.
-const PROBE_CAP_MS: u64 = 15 * 60 * 1000;
 
 /// The policy.
 pub struct NewestFirst;
@@ -37,51 +37,31 @@ impl Policy for NewestFirst {
         let rules = Rules::read(&mut settings)?;
         settings.finish()?;
 
-        let ledger = Ledger::load(host, rules);
         let look_again_ms = look_again_secs * 1000;
-        let mut round = Round { host, budget, window, look_again_ms, ledger };
-        let done = round.run(context.interval_ms);
-        done.map_err(|failure| round.ledger.tick_failed(failure, context.interval_ms, PROBE_CAP_MS))
+        Ledger::load(host, rules).round(context, |ledger, manifest, report| {
+            let queue = ledger.queue(manifest.missing().newest_first(), report)?;
+            let mut round = Round { host, budget, window, look_again_ms, ledger };
+            round.pull(queue, report)
+        })
     }
 }
 
-struct Round<'a, H: Host> {
+struct Round<'a, 'l, H: Host> {
     host: &'a H,
     budget: Budget,
     window: usize,
     look_again_ms: u64,
-    ledger: Ledger<'a, H>,
+    ledger: &'l mut Ledger<'a, H>,
 }
 
-impl<H: Host> Round<'_, H> {
-    fn run(&mut self, interval_ms: u64) -> Result<TickReport, TickFailure> {
-        let peer = self.host.peer();
-        let mut report = TickReport::default();
-        self.ledger.begin()?;
-        let info = peer.probe()?;
-        self.ledger.peer_answered(&info);
-        if !self.ledger.is_in_sync_with(info.root) {
-            let manifest = peer.manifest()?;
-            let to_pull = self.ledger.learn(manifest.missing().newest_first());
-            report.missing = to_pull.len() as u32;
-            self.ledger.save_if_changed()?;
-            let next_tick_ms = self.pull(to_pull, &mut report)?;
-            report.next_tick_ms = next_tick_ms.filter(|&ms| ms < interval_ms);
-            self.ledger.pulled(manifest.root());
-        }
-        self.ledger.save_if_changed()?;
-        self.ledger.fill(&mut report);
-        Ok(report)
-    }
-
+impl<H: Host> Round<'_, '_, H> {
     /// Pulls in the order given. Returns when to go on.
     fn pull(
         &mut self,
-        to_pull: Vec<Hash>,
+        mut queue: VecDeque<Hash>,
         report: &mut TickReport,
     ) -> Result<Option<u64>, Storage> {
-        let (host, ledger) = (self.host, &mut self.ledger);
-        let mut queue = ledger.ready(to_pull);
+        let (host, ledger) = (self.host, &mut *self.ledger);
         let mut pull = Pull::new(host, self.budget, self.window);
         let until_ms = host.monotonic_ms().saturating_add(self.look_again_ms);
         let mut unanswered = 0;

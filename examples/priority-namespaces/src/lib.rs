@@ -8,7 +8,7 @@
 //! After `bulk-secs` a tick starts no more of the rest, and the next one follows at once: an alert
 //! that was written meanwhile waits for some seconds, and not for the backlog.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
 use edgestore_policy::ledger;
 use edgestore_policy::prelude::*;
@@ -19,8 +19,6 @@ mod tests;
 
 /// This many fetches in a row without an answer end the tick.
 const GIVE_UP_AFTER: u32 = 3;
-/// The longest wait between two probes of a dead peer.
-const PROBE_CAP_MS: u64 = 15 * 60 * 1000;
 
 /// The policy.
 pub struct PriorityNamespaces;
@@ -45,68 +43,47 @@ impl Policy for PriorityNamespaces {
             return Err(PolicyError::Setting(what.into()).into());
         }
 
-        let ledger = Ledger::load(host, rules);
         let bulk_ms = bulk_secs * 1000;
-        let mut round = Round { host, budget, window, bulk_ms, namespaces, ledger };
-        let done = round.run(context.interval_ms);
-        done.map_err(|failure| round.ledger.tick_failed(failure, context.interval_ms, PROBE_CAP_MS))
+        Ledger::load(host, rules).round(context, |ledger, manifest, report| {
+            let rank =
+                |segment: SegmentRef| (rank(manifest.keys(segment.hash), &namespaces), segment);
+            let mut ranked: Vec<_> = manifest.missing().map(rank).collect();
+            // Stable: within a rank it stays the peer's order.
+            ranked.sort_by_key(|(rank, _)| *rank);
+            let bulk = ranked.iter().filter(|(rank, _)| *rank == namespaces.len());
+            let bulk = bulk.map(|(_, segment)| segment.hash).collect();
+            let queue = ledger.queue(ranked.into_iter().map(|(_, segment)| segment), report)?;
+            let mut round = Round { host, budget, window, bulk_ms, ledger };
+            round.pull(queue, &bulk, report)
+        })
     }
 }
 
-struct Round<'a, H: Host> {
+/// The position of the first namespace of which records may lie in the range.
+fn rank(keys: Option<KeyRange>, namespaces: &[&str]) -> usize {
+    let Some(keys) = keys else { return 0 };
+    let range = keys.first_namespace.as_slice()..=keys.last_namespace.as_slice();
+    let spanned = namespaces.iter().position(|name| range.contains(&name.as_bytes()));
+    spanned.unwrap_or(namespaces.len())
+}
+
+struct Round<'a, 'l, H: Host> {
     host: &'a H,
     budget: Budget,
     window: usize,
     bulk_ms: u64,
-    namespaces: Vec<&'a str>,
-    ledger: Ledger<'a, H>,
+    ledger: &'l mut Ledger<'a, H>,
 }
 
-impl<H: Host> Round<'_, H> {
-    fn run(&mut self, interval_ms: u64) -> Result<TickReport, TickFailure> {
-        let peer = self.host.peer();
-        let mut report = TickReport::default();
-        self.ledger.begin()?;
-        let info = peer.probe()?;
-        self.ledger.peer_answered(&info);
-        if !self.ledger.is_in_sync_with(info.root) {
-            let manifest = peer.manifest()?;
-            let rank = |segment: SegmentRef| (self.rank(manifest.keys(segment.hash)), segment);
-            let mut ranked: Vec<_> = manifest.missing().map(rank).collect();
-            // Stable: within a rank it stays the peer's order.
-            ranked.sort_by_key(|(rank, _)| *rank);
-            let bulk = ranked.iter().filter(|(rank, _)| *rank == self.namespaces.len());
-            let bulk = bulk.map(|(_, segment)| segment.hash).collect();
-
-            let to_pull = self.ledger.learn(ranked.into_iter().map(|(_, segment)| segment));
-            report.missing = to_pull.len() as u32;
-            self.ledger.save_if_changed()?;
-            let next_tick_ms = self.pull(to_pull, &bulk, &mut report)?;
-            report.next_tick_ms = next_tick_ms.filter(|&ms| ms < interval_ms);
-            self.ledger.pulled(manifest.root());
-        }
-        self.ledger.save_if_changed()?;
-        self.ledger.fill(&mut report);
-        Ok(report)
-    }
-
-    /// The position of the first namespace of which records may lie in the range.
-    fn rank(&self, keys: Option<KeyRange>) -> usize {
-        let Some(keys) = keys else { return 0 };
-        let range = keys.first_namespace.as_slice()..=keys.last_namespace.as_slice();
-        let spanned = self.namespaces.iter().position(|name| range.contains(&name.as_bytes()));
-        spanned.unwrap_or(self.namespaces.len())
-    }
-
+impl<H: Host> Round<'_, '_, H> {
     /// Pulls in the order given. Returns when to go on.
     fn pull(
         &mut self,
-        to_pull: Vec<Hash>,
+        mut queue: VecDeque<Hash>,
         bulk: &HashSet<Hash>,
         report: &mut TickReport,
     ) -> Result<Option<u64>, Storage> {
-        let (host, ledger) = (self.host, &mut self.ledger);
-        let mut queue = ledger.ready(to_pull);
+        let (host, ledger) = (self.host, &mut *self.ledger);
         let mut pull = Pull::new(host, self.budget, self.window);
         let bulk_until_ms = host.monotonic_ms().saturating_add(self.bulk_ms);
         let mut unanswered = 0;

@@ -12,19 +12,15 @@
 use std::collections::{HashMap, VecDeque};
 
 use edgestore_policy::prelude::*;
-use edgestore_policy::segments::{Landed, Segments};
+use edgestore_policy::quota::Hour;
+use edgestore_policy::segments::{Backlog, Landed};
 use serde::{Deserialize, Serialize};
 
-mod hour;
 #[cfg(test)]
 mod tests;
 
-use hour::Hour;
-
 /// This many fetches in a row without an answer end the tick.
 const GIVE_UP_AFTER: u32 = 3;
-/// When to try again what could not be tried in this tick.
-const SOON_MS: u64 = 1000;
 
 /// The policy.
 pub struct SmallestFirst;
@@ -34,9 +30,7 @@ edgestore_policy::export!(SmallestFirst);
 /// The cursor.
 #[derive(Default, Serialize, Deserialize)]
 struct Memory {
-    segments: Segments,
-    /// The root of the last manifest, where all of that is here.
-    complete: Option<Hash>,
+    backlog: Backlog,
     hour: Hour,
 }
 
@@ -63,9 +57,8 @@ impl Policy for SmallestFirst {
             round.sync()?
         };
         round.memory.store(host)?;
-        let (segments, mut report) = (&round.memory.segments, round.report);
-        segments.fill(&mut report);
-        Ok(report)
+        round.memory.backlog.fill(&mut round.report);
+        Ok(round.report)
     }
 }
 
@@ -82,25 +75,21 @@ struct Round<'a, H: Host> {
 impl<H: Host> Round<'_, H> {
     /// Returns when to go on.
     fn sync(&mut self) -> Result<Option<u64>, TickFailure> {
-        let (host, local_root) = (self.host, self.host.local_root());
+        let host = self.host;
         let root = host.peer().probe()?.root;
-        if root == local_root {
-            self.memory.segments = Segments::default();
-        }
-        if root == local_root || (self.memory.complete == Some(root) && local_root != Hash::ZERO) {
+        if self.memory.backlog.is_in_sync_with(host, root) {
             return Ok(None);
         }
         let manifest = host.peer().manifest()?;
         let missing: Vec<_> = manifest.missing().smallest_first().collect();
         let size = |segment: &SegmentRef| Some((segment.hash, segment.info?.size));
         let sizes = missing.iter().filter_map(size).collect();
-        let to_pull = self.memory.segments.learn(missing);
+        let to_pull = self.memory.backlog.learn(missing);
         self.report.missing = to_pull.len() as u32;
         self.memory.store(host)?;
-        let queue = self.memory.segments.ready(to_pull, &self.rules, host.now_ms());
+        let queue = self.memory.backlog.ready(to_pull, &self.rules, host.now_ms());
         let next_tick_ms = self.pull(queue, &sizes)?;
-        let drained = self.memory.segments.pending().next().is_none();
-        self.memory.complete = drained.then(|| manifest.root());
+        self.memory.backlog.pulled(manifest.root());
         Ok(next_tick_ms)
     }
 
@@ -109,13 +98,12 @@ impl<H: Host> Round<'_, H> {
         mut queue: VecDeque<Hash>,
         sizes: &HashMap<Hash, u64>,
     ) -> Result<Option<u64>, Storage> {
-        use FetchError::{NotFound, Peer};
         let (host, per_hour) = (self.host, self.per_hour);
         let mut set_aside: HashMap<Hash, u64> = HashMap::new();
         let mut pull = Pull::new(host, self.budget, self.window);
         let mut unanswered = 0;
         while let Some(landing) = pull.next(|flights| {
-            let hash = self.memory.segments.next(host, &mut queue)?;
+            let hash = self.memory.backlog.next(host, &mut queue)?;
             // What is of unknown size comes last, and one by one: it may be anything.
             let size = sizes.get(&hash).copied();
             let alone = size.is_some() || flights.is_empty();
@@ -129,15 +117,9 @@ impl<H: Host> Round<'_, H> {
             Some((host.peer(), hash))
         }) {
             let reserved = set_aside.remove(&landing.hash).unwrap_or(0);
-            let came = match &landing.outcome {
-                Ok(segment) => segment.size(),
-                Err(NotFound | Peer(PeerError::Unreachable | PeerError::Status(_))) => 0,
-                // Some came, and perhaps all.
-                Err(_) => reserved,
-            };
-            self.memory.hour.correct(reserved, came);
-            let segments = &mut self.memory.segments;
-            match segments.land(host, landing, &self.rules, &mut self.report)? {
+            self.memory.hour.settle(reserved, &landing.outcome);
+            let backlog = &mut self.memory.backlog;
+            match backlog.land(host, landing, &self.rules, &mut self.report)? {
                 Landed::Unanswered => unanswered += 1,
                 Landed::Applied | Landed::Failed => unanswered = 0,
             }
@@ -149,14 +131,12 @@ impl<H: Host> Round<'_, H> {
         for flight in pull.abandon() {
             set_aside.remove(&flight.hash);
         }
-        self.memory.hour.correct(set_aside.values().sum(), 0);
+        self.memory.hour.release(set_aside.values().sum());
         let now_ms = host.now_ms();
         Ok(match pull.end() {
             End::OutOfTime | End::OutOfBytes => (self.report.applied > 0).then_some(0),
             _ if !queue.is_empty() => Some(self.memory.hour.left_ms(now_ms)),
-            _ => {
-                self.memory.segments.shortest_wait_ms(&self.rules, now_ms).map(|ms| ms.max(SOON_MS))
-            }
+            _ => self.memory.backlog.next_try_ms(&self.rules, now_ms),
         })
     }
 }

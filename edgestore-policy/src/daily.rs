@@ -1,50 +1,53 @@
-//! The window: a span of the local day, which may go over midnight.
+//! A span of the local day, which may go over midnight: for what is to happen at night alone, or not
+//! in working hours. The offset to UTC is a fixed one and knows nothing of summer time.
 
-use edgestore_policy::prelude::*;
+use crate::settings::{SettingError, Settings, bad};
 
 const MINUTE_MS: u64 = 60_000;
 const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
 
-/// From one time of the day to another. Times of the day are in milliseconds of UTC.
+/// From one time of the day to another, in UTC. It is asked with times by the wall clock.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Night {
+pub struct Daily {
     from_ms: u64,
     length_ms: u64,
 }
 
-impl Night {
-    /// Reads the settings `from`, `to` and `utc-offset`.
-    pub fn read(settings: &mut Settings) -> Result<Night, TickFailure> {
-        let from_ms = time_ms("from", settings.text("from").unwrap_or("22:00"))?;
-        let to_ms = time_ms("to", settings.text("to").unwrap_or("06:00"))?;
+impl Daily {
+    /// Reads the settings `from` and `to`, with their defaults, which are such as 22:00; and
+    /// `utc-offset`, such as +02:00, with the default +00:00.
+    pub fn read(settings: &mut Settings, from: &str, to: &str) -> Result<Daily, SettingError> {
+        let from = settings.text("from").unwrap_or(from);
+        let to = settings.text("to").unwrap_or(to);
+        let (from_ms, to_ms) = (time_ms("from", from)?, time_ms("to", to)?);
         let offset = settings.text("utc-offset").unwrap_or("+00:00");
         // How much to add to a local time for UTC: a day less the offset, or the offset.
         let to_utc_ms = match (offset.strip_prefix('+'), offset.strip_prefix('-')) {
             (Some(east), _) => DAY_MS - time_ms("utc-offset", east)?,
             (_, Some(west)) => time_ms("utc-offset", west)?,
-            _ => return Err(bad("utc-offset", "a sign and a time, such as +02:00", offset)),
+            _ => return Err(bad("utc-offset", offset, "a sign and a time, such as +02:00")),
         };
         if from_ms == to_ms {
-            return Err(bad("to", "another time than from", "the same"));
+            return Err(bad("to", to, "another time than from"));
         }
         let from_utc_ms = (from_ms + to_utc_ms) % DAY_MS;
-        Ok(Night { from_ms: from_utc_ms, length_ms: (DAY_MS + to_ms - from_ms) % DAY_MS })
+        Ok(Daily { from_ms: from_utc_ms, length_ms: (DAY_MS + to_ms - from_ms) % DAY_MS })
     }
 
-    /// How long the window stays open; none when it is closed.
+    /// How long it lasts still; none outside of it.
     pub fn left_ms(&self, now_ms: u64) -> Option<u64> {
         let open_for_ms = (DAY_MS + now_ms % DAY_MS - self.from_ms) % DAY_MS;
         self.length_ms.checked_sub(open_for_ms).filter(|left_ms| *left_ms > 0)
     }
 
-    /// How long until it opens the next time.
+    /// How long until it begins the next time.
     pub fn starts_in_ms(&self, now_ms: u64) -> u64 {
         (DAY_MS + self.from_ms - now_ms % DAY_MS) % DAY_MS
     }
 }
 
 /// HH:MM.
-fn time_ms(key: &str, text: &str) -> Result<u64, TickFailure> {
+fn time_ms(key: &str, text: &str) -> Result<u64, SettingError> {
     let number = |digits: &str, below: u64| {
         let number = digits.parse::<u64>().ok().filter(|number| *number < below);
         number.filter(|_| digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_digit()))
@@ -52,11 +55,7 @@ fn time_ms(key: &str, text: &str) -> Result<u64, TickFailure> {
     let time = text.split_once(':').and_then(|(hours, minutes)| {
         Some((number(hours, 24)? * 60 + number(minutes, 60)?) * MINUTE_MS)
     });
-    time.ok_or_else(|| bad(key, "a time of the day, such as 22:30", text))
-}
-
-fn bad(key: &str, expected: &str, text: &str) -> TickFailure {
-    PolicyError::Setting(format!("{key} must be {expected}, not \"{text}\"")).into()
+    time.ok_or_else(|| bad(key, text, "a time of the day, such as 22:30"))
 }
 
 #[cfg(test)]
@@ -65,15 +64,15 @@ mod tests {
 
     const HOUR_MS: u64 = 60 * MINUTE_MS;
 
-    fn night(from: &str, to: &str, offset: &str) -> Result<Night, TickFailure> {
+    fn daily(from: &str, to: &str, offset: &str) -> Result<Daily, SettingError> {
         let pairs = [("from", from), ("to", to), ("utc-offset", offset)];
         let pairs = pairs.map(|(key, value)| (key.to_owned(), value.to_owned()));
-        Night::read(&mut Settings::new(&pairs))
+        Daily::read(&mut Settings::new(&pairs), "22:00", "06:00")
     }
 
     #[test]
     fn it_may_go_over_midnight() {
-        let night = night("22:00", "06:00", "+00:00").unwrap();
+        let night = Daily::read(&mut Settings::new(&[]), "22:00", "06:00").unwrap();
         for (hour, left, starts_in) in [
             (12, None, 10),
             (21, None, 1),
@@ -92,10 +91,10 @@ mod tests {
 
     #[test]
     fn the_offset_moves_it() {
-        let utc = night("20:00", "04:00", "+00:00").unwrap();
-        assert_eq!(night("22:00", "06:00", "+02:00"), Ok(utc));
-        assert_eq!(night("14:30", "22:30", "-05:30"), Ok(utc));
-        assert_eq!(night("00:00", "08:00", "+04:00"), Ok(utc));
+        let utc = daily("20:00", "04:00", "+00:00").unwrap();
+        assert_eq!(daily("22:00", "06:00", "+02:00"), Ok(utc));
+        assert_eq!(daily("14:30", "22:30", "-05:30"), Ok(utc));
+        assert_eq!(daily("00:00", "08:00", "+04:00"), Ok(utc));
     }
 
     #[test]
@@ -109,9 +108,8 @@ mod tests {
             ("22:00", "06:00", "+2", "utc-offset must be a time"),
             ("22:00", "22:00", "+00:00", "to must be another time than from"),
         ] {
-            let failure = night(from, to, offset).unwrap_err();
-            let PolicyError::Setting(what) = failure.error else { panic!("{failure:?}") };
-            assert!(what.contains(part), "{what}");
+            let error = daily(from, to, offset).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
         }
     }
 }

@@ -1,4 +1,6 @@
-//! The window: additive increase, multiplicative decrease.
+//! A window that finds out how many transfers the line and the peer bear: additive increase,
+//! multiplicative decrease. Give its size to [`Pull::set_window`](crate::Pull::set_window) after
+//! each landing.
 //!
 //! Its clock is the round: as many landings as the window is large. A round that brought more bytes a
 //! second than the one before makes the next one larger by one transfer. It counts as more from half
@@ -22,8 +24,9 @@ pub struct Window {
 }
 
 impl Window {
-    /// A window of `size`, which grows to `most`.
+    /// A window of `size`, which grows to `most`. Both are at least 1.
     pub fn new(size: usize, most: usize, now_ms: u64) -> Window {
+        let most = most.max(1);
         let size = size.clamp(1, most);
         Window { size, most, landed: 0, bytes: 0, began_ms: now_ms, rate: None, halved_ms: None }
     }
@@ -33,7 +36,7 @@ impl Window {
         self.size
     }
 
-    /// A segment came.
+    /// A segment of so many bytes came. Times are by the monotonic clock.
     pub fn landed(&mut self, bytes: u64, now_ms: u64) {
         self.landed += 1;
         self.bytes = self.bytes.saturating_add(bytes);
@@ -116,5 +119,6 @@ mod tests {
     fn a_window_from_the_cursor_is_kept_within_the_settings() {
         assert_eq!(Window::new(64, 8, 0).size(), 8);
         assert_eq!(Window::new(0, 8, 0).size(), 1);
+        assert_eq!(Window::new(8, 0, 0).size(), 1);
     }
 }

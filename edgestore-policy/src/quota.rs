@@ -1,11 +1,16 @@
-//! The bytes of an hour.
+//! So many bytes an hour: for links that are paid by the byte.
+//!
+//! Set bytes aside before a fetch, store the cursor that the hour is a field of, and settle when the
+//! fetch has landed: neither a restart nor transfers side by side exceed the budget then.
 
-use serde::{Deserialize, Serialize};
+use crate::host::Segment;
+use crate::types::{FetchError, PeerError};
 
 const HOUR_MS: u64 = 3_600_000;
 
-/// What was used of the budget since an hour began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// What was used of the budget since an hour began. The first tick after it begins the next one.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Hour {
     /// By the wall clock, since the Unix epoch.
     began_ms: u64,
@@ -44,15 +49,29 @@ impl Hour {
         fits
     }
 
-    /// So many came in place of those set aside.
-    pub fn correct(&mut self, reserved: u64, came: u64) {
-        self.used = self.used.saturating_sub(reserved).saturating_add(came);
+    /// A fetch for which so many bytes were set aside has ended: what came counts instead. Where
+    /// some came but nobody knows how many, it is all of them.
+    pub fn settle(&mut self, reserved: u64, outcome: &Result<impl Segment, FetchError>) {
+        use FetchError::{NotFound, Peer};
+        let came = match outcome {
+            Ok(segment) => segment.size(),
+            Err(NotFound | Peer(PeerError::Unreachable | PeerError::Status(_))) => 0,
+            Err(_) => reserved,
+        };
+        self.release(reserved);
+        self.used = self.used.saturating_add(came);
+    }
+
+    /// Nothing came of so many bytes that were set aside, since the fetch was never started.
+    pub fn release(&mut self, reserved: u64) {
+        self.used = self.used.saturating_sub(reserved);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Hash;
 
     #[test]
     fn what_does_not_fit_waits_for_the_next_hour() {
@@ -66,14 +85,42 @@ mod tests {
         assert!(!hour.is_used_up(100) && hour.reserve(100, 100));
     }
 
+    /// A segment that came, of so many bytes.
+    struct Came(u64);
+
+    impl Segment for Came {
+        fn hash(&self) -> Hash {
+            Hash::ZERO
+        }
+
+        fn size(&self) -> u64 {
+            self.0
+        }
+    }
+
     #[test]
     fn what_really_came_counts() {
+        for (outcome, used) in [
+            (Ok(Came(70)), 70),
+            (Err(FetchError::HashMismatch), 60),
+            (Err(FetchError::Peer(PeerError::Timeout)), 60),
+            (Err(FetchError::NotFound), 0),
+            (Err(FetchError::Peer(PeerError::Unreachable)), 0),
+            (Err(FetchError::Peer(PeerError::Status(503))), 0),
+        ] {
+            let mut hour = Hour::default();
+            assert!(hour.reserve(60, 100));
+            hour.settle(60, &outcome);
+            assert_eq!(hour.used, used, "{:?}", outcome.err());
+        }
+    }
+
+    #[test]
+    fn what_was_never_started_does_not_count() {
         let mut hour = Hour::default();
-        hour.reserve(60, 100);
-        hour.correct(60, 0);
+        assert!(hour.reserve(60, 100));
+        hour.release(60);
         assert!(hour.reserve(100, 100));
-        hour.correct(100, 70);
-        assert!(!hour.reserve(31, 100) && hour.reserve(30, 100));
     }
 
     #[test]
