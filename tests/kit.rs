@@ -20,6 +20,7 @@ use edgestore_host::policy::{HostCall, Limits, Observer};
 use edgestore_host::runtime::PeerStatus;
 use edgestore_host::{Hash, Host, HostBuilder};
 use edgestore_host_tests::component::{component, policy, wat};
+use edgestore_host_tests::policies::components;
 use edgestore_host_tests::{
     answer, dump, fake_peer, merkle_body, open, put, segment, segments_body, serve,
 };
@@ -248,6 +249,37 @@ fn a_policy_in_rust_is_made_tested_built_and_pulls() {
     }
     from_new_to_a_pull("rust");
     author_runs(&project, "cargo", &["test", "--quiet"]);
+}
+
+/// What a policy has logged, with the level.
+#[derive(Default)]
+struct Log(Mutex<Vec<String>>);
+
+impl Observer for Log {
+    fn called(&self, call: &HostCall<'_>) {
+        if call.name == "log.write" {
+            self.0.lock().unwrap().push(call.arguments.to_owned());
+        }
+    }
+}
+
+#[test]
+fn a_panic_in_rust_is_in_the_log_with_its_words_and_its_place() {
+    let Some(folder) = components(&["panics".to_owned()]) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let replica = open(dir.path());
+    let log = Arc::new(Log::default());
+    let host = puller(&replica, &folder.join("panics.wasm"), "http://127.0.0.1:9", 1)
+        .observer(Arc::clone(&log) as _);
+    let status = host.run_once().unwrap().remove(0);
+    assert!(status.last_error.is_some(), "{status:?}");
+    let lines = log.0.lock().unwrap();
+    let [line] = &lines[..] else { panic!("{lines:?}") };
+    for part in
+        ["error", "panicked at tests/fixtures/panics/src/lib.rs:16:9: ", "what to do\\nwith peer"]
+    {
+        assert!(line.contains(part), "no {part} in {line}");
+    }
 }
 
 #[test]

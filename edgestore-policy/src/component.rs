@@ -1,5 +1,6 @@
 //! The host of a component: every function is one call out of the sandbox.
 
+use std::panic::{self, PanicHookInfo};
 use std::vec;
 
 use crate::Policy;
@@ -22,8 +23,20 @@ impl<P: Policy> Guest for P {
     }
 
     fn tick(context: Context, peer: &peers::Peer) -> Result<TickReport, TickFailure> {
+        panic::set_hook(Box::new(log_panic));
         P::tick(&Component { peer }, &context)
     }
+}
+
+/// Without it a panic is a trap that says nothing: a component has no standard error. Not for
+/// `describe`, which may call no import.
+fn log_panic(info: &PanicHookInfo) {
+    let what = info.payload_as_str().unwrap_or("the policy panicked");
+    let line = match info.location() {
+        Some(place) => format!("panicked at {place}: {what}"),
+        None => format!("panicked: {what}"),
+    };
+    log::write(Level::Error, &line);
 }
 
 /// The host, seen from the tick of one peer.
