@@ -126,6 +126,7 @@ fn passes_the_check(lang: &str, path: &str) {
     let json: serde_json::Value =
         serde_json::from_str(&kit(&["describe", path, "--json"]).ok()).unwrap();
     assert_eq!(json["name"], format!("my-{lang}"), "{json}");
+    assert_eq!(json["contract"], "0.2", "{json}");
     assert_eq!(json["cached"], true, "the check has compiled it: {json}");
     let imports: Vec<_> = json["imports"].as_array().unwrap().iter().collect();
     assert!(!imports.is_empty());

@@ -48,6 +48,7 @@ impl Loaded {
         serde_json::json!({
             "name": policy.name(),
             "version": policy.version(),
+            "contract": policy.contract(),
             "cursor_schema": policy.cursor_schema(),
             "hash": policy.hash().to_string(),
             "bytes": bytes,
@@ -77,6 +78,7 @@ fn text(loaded: &Loaded, bytes: usize, outline: &Outline) -> String {
     let mut rows = vec![
         ("name", policy.name().to_owned()),
         ("version", policy.version().to_owned()),
+        ("contract", format!("edgestore:sync {}", policy.contract())),
         ("cursor", format!("schema {}", policy.cursor_schema())),
         ("blake3", policy.hash().to_string()),
         ("size", output::size(bytes as u64)),
