@@ -160,6 +160,14 @@ impl<'a, H: Host> Ledger<'a, H> {
         self.cursor.segments.failed(hash, &self.rules, now_ms, random)
     }
 
+    /// A try of the segment failed, and time will heal it: leave it alone for a while, however often
+    /// that happens.
+    pub fn postponed(&mut self, hash: Hash) {
+        self.dirty = true;
+        let (now_ms, random) = (self.host.now_ms(), self.host.random());
+        self.cursor.segments.postponed(hash, &self.rules, now_ms, random);
+    }
+
     /// Whether nothing is left to pull.
     pub fn is_drained(&self) -> bool {
         self.cursor.segments.pending().next().is_none()

@@ -215,6 +215,16 @@ impl Segments {
         };
         set_aside
     }
+
+    /// A try of the segment failed, and time will heal it: leave it alone for a while, and never
+    /// for longer than `rules.backoff_cap_ms`, however often that happens.
+    pub fn postponed(&mut self, hash: Hash, rules: &Rules, now_ms: u64, random: u64) {
+        let state = self.0.entry(hash).or_insert(State::New);
+        let before = if let State::Retry { tries, .. } = *state { tries } else { 0 };
+        let tries = before.saturating_add(1);
+        let wait_ms = backoff::segment_ms(tries, rules.backoff_ms, rules.backoff_cap_ms, random);
+        *state = State::Retry { tries, not_before_ms: now_ms.saturating_add(wait_ms) };
+    }
 }
 
 mod backlog;

@@ -120,7 +120,10 @@ impl<H: Host> Round<'_, H> {
                 }
             }
             Err(ApplyError::Storage) => return Err(Storage),
-            Err(error @ ApplyError::ClockAhead) => self.failed(hash, error.why(), true),
+            Err(error @ ApplyError::ClockAhead) => {
+                self.ledger.postponed(hash);
+                self.failed(hash, error.why(), false);
+            }
             Err(error @ ApplyError::Rejected) => {
                 self.report.failed += 1;
                 self.ledger.rejected(hash);

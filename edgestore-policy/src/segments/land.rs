@@ -65,7 +65,8 @@ impl Segments {
             }
             Err(ApplyError::Storage) => return Err(Storage),
             Err(error @ ApplyError::ClockAhead) => {
-                self.note(host, hash, error.why(), Some(rules), report);
+                self.postponed(hash, rules, host.now_ms(), host.random());
+                self.note(host, hash, error.why(), None, report);
             }
             Err(error @ ApplyError::Rejected) => {
                 self.rejected(hash);

@@ -131,3 +131,16 @@ fn a_wall_clock_that_was_put_back_holds_up_nothing() {
     host.wall_ms.set(host.wall_ms.get() - 86_400_000);
     assert_eq!(host.run().applied, 1);
 }
+
+/// Found by the simulator: a clock that was ahead for five minutes kept segments away for an hour.
+#[test]
+fn a_segment_from_the_future_is_tried_until_its_time_has_come() {
+    let host = host_with([1]).fate(1, Fate::NotApplied(ApplyError::ClockAhead));
+    for _ in 0..20 {
+        let report = host.run();
+        assert_eq!((report.pending, report.quarantined, report.in_sync), (1, 0, false));
+        host.pass_ms(5 * 60 * 1000);
+    }
+    host.peer().fates.borrow_mut().clear();
+    assert!(host.run().in_sync);
+}
