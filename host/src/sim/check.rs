@@ -54,17 +54,29 @@ impl Checks {
                 continue;
             };
             let mut behind = 0;
+            // In the order of keys, as the model's.
+            let records: Result<Vec<_>, _> =
+                engine.range(namespace, b"", None).and_then(Iterator::collect);
+            let records = match records {
+                Ok(records) => records,
+                Err(error) => {
+                    let what = format!("n{} can't read: {error}", node.index);
+                    self.fails(at, Invariant::Durability, what);
+                    all = false;
+                    counts.push(None);
+                    continue;
+                }
+            };
+            let (now, mut records) = (node.now(), records.iter().peekable());
             for key in model.keys() {
-                let shown = match engine.get_record(namespace, key) {
-                    Ok(record) => record,
-                    Err(error) => {
-                        let what = format!("n{} can't read: {error}", node.index);
-                        self.fails(at, Invariant::Durability, what);
-                        continue;
-                    }
-                };
-                let shown = shown.as_ref().map(|record| (record.timestamp, &record.value[..]));
-                match model.see(node.index, key, node.now(), shown) {
+                while let Some(unknown) = records.next_if(|record| record.key < *key) {
+                    let key = String::from_utf8_lossy(&unknown.key);
+                    let what = format!("n{} shows {key}, which nobody wrote", node.index);
+                    self.fails(at, Invariant::Merge, what);
+                }
+                let shown = records.next_if(|record| record.key == *key);
+                let shown = shown.map(|record| (record.timestamp, &record.value[..]));
+                match model.see(node.index, key, now, shown) {
                     Seen::Newest => {}
                     Seen::Behind => {
                         behind += 1;
