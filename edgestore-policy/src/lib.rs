@@ -86,6 +86,8 @@ pub mod pull;
 pub mod quota;
 pub mod segments;
 pub mod settings;
+#[cfg(not(target_family = "wasm"))]
+mod simulate;
 pub mod stock;
 pub mod types;
 
@@ -97,6 +99,8 @@ pub use ledger::Ledger;
 pub use order::Order;
 pub use pull::Pull;
 pub use settings::{SettingError, Settings};
+#[cfg(not(target_family = "wasm"))]
+pub use simulate::simulate;
 pub use types::{Context, Hash, TickFailure, TickReport};
 
 /// All that most policies use.

@@ -110,6 +110,13 @@ mod tests {
         assert_eq!(host.tick::<Strategy>().missing, 1);
     }
 
+    /// In the simulator of edgestore-host, once build.sh has made the component.
+    #[test]
+    fn two_nodes_converge_in_a_simulated_network() {
+        let component = concat!(env!("CARGO_MANIFEST_DIR"), "/{{name}}.wasm");
+        edgestore_policy::simulate(component, &["two-nodes-clean"], 3);
+    }
+
     #[test]
     fn a_setting_that_does_not_exist_is_refused() {
         let host = MockHost::with([1]).setting("windwo", "8");
