@@ -258,6 +258,19 @@ impl Run {
         let schedule = self.setup.schedule.clone();
         let node = writer.nodes[schedule.random() as usize % writer.nodes.len()];
         let key = format!("{index}/{}", choose(&writer, schedule.chance()));
+        // No chance is taken where there is none, so that older seeds stay what they are.
+        if writer.conflicts > 0.0 && schedule.chance() < writer.conflicts {
+            let others: Vec<_> = writer.nodes.iter().filter(|other| **other != node).collect();
+            if !others.is_empty() {
+                let other = *others[schedule.random() as usize % others.len()];
+                self.write_to(other, &writer, &key);
+            }
+        }
+        self.write_to(node, &writer, &key);
+    }
+
+    fn write_to(&mut self, node: usize, writer: &Writer, key: &str) {
+        let schedule = self.setup.schedule.clone();
         self.written += 1;
         let deleted = schedule.chance() < writer.deletes;
         let expiring = schedule.chance() < writer.expiring;

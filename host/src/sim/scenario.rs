@@ -95,6 +95,9 @@ pub struct Writer {
     pub keys: u64,
     /// How uneven the keys are chosen: 0 for even, 1 for Zipf's law.
     pub skew: f64,
+    /// The share of writes that two of the nodes make to one key in the same instant, each its own:
+    /// 0 to 1. Where the clocks of the two agree, so do the stamps.
+    pub conflicts: f64,
     /// The share of writes that delete: 0 to 1.
     pub deletes: f64,
     /// The share of writes with a time to live: 0 to 1.

@@ -36,6 +36,7 @@ fn scenario(nodes: usize) -> Scenario {
             per_minute: 6.0,
             keys: 20,
             skew: 1.0,
+            conflicts: 0.0,
             deletes: 0.1,
             expiring: 0.1,
             ttl: Duration::from_secs(300),

@@ -179,6 +179,9 @@ impl Reader<'_> {
             per_minute: per_minute.unwrap_or(default.per_minute),
             keys: keys.unwrap_or(default.keys),
             skew: skew.unwrap_or(default.skew),
+            conflicts: self
+                .optional(table, "conflicts", values::share)
+                .unwrap_or(default.conflicts),
             deletes: self.optional(table, "deletes", values::share).unwrap_or(default.deletes),
             expiring: self.optional(table, "expiring", values::share).unwrap_or(default.expiring),
             ttl: self.optional(table, "ttl", values::ttl).unwrap_or(default.ttl),
@@ -287,6 +290,7 @@ impl Writer {
             per_minute: 6.0,
             keys: 1000,
             skew: 0.0,
+            conflicts: 0.0,
             deletes: 0.05,
             expiring: 0.0,
             ttl: Duration::from_secs(3600),

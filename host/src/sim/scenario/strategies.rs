@@ -95,17 +95,12 @@ fn writer(nodes: usize) -> BoxedStrategy<Writer> {
     let sizes = (1..=MAX_VALUE_BYTES, 1..=MAX_VALUE_BYTES);
     let sizes = sizes.prop_map(|(a, b)| (a.min(b), a.max(b)));
     let rates = (0.001..=60_000.0, 1..=1_000_000_u64, 0.0..=5.0);
+    let shares = (share(), share(), share());
     let ttl = (1..=LONGEST.as_secs()).prop_map(Duration::from_secs);
-    (some_of(nodes, nodes), rates, share(), share(), ttl, sizes)
-        .prop_map(|(nodes, (per_minute, keys, skew), deletes, expiring, ttl, value_bytes)| Writer {
-            nodes,
-            per_minute,
-            keys,
-            skew,
-            deletes,
-            expiring,
-            ttl,
-            value_bytes,
+    (some_of(nodes, nodes), rates, shares, ttl, sizes)
+        .prop_map(|(nodes, (per_minute, keys, skew), shares, ttl, value_bytes)| {
+            let (conflicts, deletes, expiring) = shares;
+            Writer { nodes, per_minute, keys, skew, conflicts, deletes, expiring, ttl, value_bytes }
         })
         .boxed()
 }

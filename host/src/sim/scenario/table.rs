@@ -40,7 +40,17 @@ pub(super) const LINK: Section =
 pub(super) const BETWEEN: Section = Section { name: "between", keys: LINK.keys };
 pub(super) const WRITERS: Section = Section {
     name: "[[writers]]",
-    keys: &["nodes", "per_minute", "keys", "skew", "deletes", "expiring", "ttl", "value_bytes"],
+    keys: &[
+        "nodes",
+        "per_minute",
+        "keys",
+        "skew",
+        "conflicts",
+        "deletes",
+        "expiring",
+        "ttl",
+        "value_bytes",
+    ],
 };
 pub(super) const FAULTS: Section = Section {
     name: "[[faults]]",

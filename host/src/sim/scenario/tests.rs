@@ -50,6 +50,7 @@ fn a_file_needs_a_name_nodes_and_a_topology() {
             per_minute: 6.0,
             keys: 1000,
             skew: 0.0,
+            conflicts: 0.0,
             deletes: 0.05,
             expiring: 0.0,
             ttl: secs(3600),

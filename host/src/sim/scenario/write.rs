@@ -51,6 +51,7 @@ impl Scenario {
         writeln!(out, "per_minute = {}", number(writer.per_minute))?;
         writeln!(out, "keys = {}", writer.keys)?;
         writeln!(out, "skew = {}", number(writer.skew))?;
+        writeln!(out, "conflicts = {}", number(writer.conflicts))?;
         writeln!(out, "deletes = {}", number(writer.deletes))?;
         writeln!(out, "expiring = {}", number(writer.expiring))?;
         writeln!(out, "ttl = {}", duration(writer.ttl))?;
