@@ -109,7 +109,7 @@ impl Checks {
     }
 
     /// No cursor says that a list was pulled of which something is neither here nor pending.
-    fn cursors(&mut self, at: Duration, node: &Node) {
+    pub(super) fn cursors(&mut self, at: Duration, node: &Node) {
         let Some(engine) = node.engine() else { return };
         for source in self.setup.network.sources(node.index) {
             let file = node.db().join(format!("sync/n{source}.cursor"));

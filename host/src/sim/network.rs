@@ -38,7 +38,7 @@ pub(super) struct Network {
     links: BTreeMap<(usize, usize), Mutex<LinkState>>,
     weather: Mutex<Weather>,
     pulls: Mutex<Vec<Pulls>>,
-    /// Lists that were sent, by their roots.
+    /// Lists that were sent, and those behind roots that were, by their roots.
     offered: Mutex<HashMap<Hash, Arc<[Hash]>>>,
 }
 
@@ -123,7 +123,7 @@ impl Network {
         lock(&self.pulls).clone()
     }
 
-    /// What a list was that had this root.
+    /// The list that has this root.
     pub(super) fn offered(&self, root: &Hash) -> Option<Arc<[Hash]>> {
         lock(&self.offered).get(root).cloned()
     }
@@ -249,6 +249,12 @@ impl SimPeer {
         Hash::from_bytes(bytes)
     }
 
+    /// Remembers what is behind a root that was sent.
+    fn offer(&self, hashes: impl Iterator<Item = Hash>) {
+        let hashes: Arc<[Hash]> = hashes.collect();
+        lock(&self.network.offered).insert(Hash::root(hashes.iter().copied()), hashes);
+    }
+
     fn made_up(&self) -> Hash {
         Hash::of(&self.network.schedule.random().to_le_bytes())
     }
@@ -259,6 +265,9 @@ impl PeerTransport for SimPeer {
         let engine = self.ask("for its root")?;
         let lies = self.network.weather().lying_root.contains(&self.source);
         let mut root = if lies { self.made_up() } else { engine.root() };
+        if !lies && !lock(&self.network.offered).contains_key(&root) {
+            self.offer(engine.manifest().iter().map(|segment| segment.hash));
+        }
         if self.flips() {
             root = self.flip(root);
         }
@@ -290,8 +299,7 @@ impl PeerTransport for SimPeer {
         {
             last.hash = self.flip(last.hash);
         }
-        let hashes: Arc<[Hash]> = segments.iter().map(|segment| segment.hash).collect();
-        lock(&self.network.offered).insert(Hash::root(hashes.iter().copied()), hashes);
+        self.offer(segments.iter().map(|segment| segment.hash));
         let bytes = PROBE_BYTES + ENTRY_BYTES * segments.len() as u64;
         self.back(bytes, segments)
     }

@@ -379,7 +379,12 @@ impl Run {
                 self.nodes[node].crash();
                 Ok(())
             }
-            (FaultKind::Crash, false) => self.nodes[node].boot(),
+            (FaultKind::Crash, false) => {
+                let booted = self.nodes[node].boot();
+                // As the crash left it, before a tick makes up for that.
+                self.checks.cursors(at, &self.nodes[node]);
+                booted
+            }
             (_, on) => self.nodes[node].swap(on),
         };
         if let Err(why) = result {
