@@ -51,6 +51,8 @@ struct State {
     short: bool,
     no_links: bool,
     sync_fails: bool,
+    /// Syncs of this folder, and of files that were made in it, do nothing and say that they did.
+    skips: Option<PathBuf>,
     /// Moves of a folder that is not under this disk, and whether they are durable.
     moves: Vec<(PathBuf, PathBuf, bool)>,
     /// Since power was lost.
@@ -193,6 +195,12 @@ impl FaultyDisk {
         (state.sync_fails, state.happened) = (true, false);
     }
 
+    /// From now on, syncs of this folder and of files that are made in it do nothing and say that
+    /// they did, as if the engine had left them out. The path is relative to the root.
+    pub(crate) fn skip_syncs(&self, dir: &Path) {
+        self.state().skips = Some(dir.to_owned());
+    }
+
     /// From now on it has no hard links, as some file systems.
     pub(crate) fn forbid_links(&self) {
         self.state().no_links = true;
@@ -227,13 +235,15 @@ impl Disk for FaultyDisk {
         let (file, path) = file.into_parts();
         let path = path.keep()?;
         let id = state.model.create(self.relative(&path));
-        Ok((Box::new(FaultyFile { file, id: Some(id), disk: self.clone() }), path))
+        let skips = state.skips.as_deref() == Some(self.relative(dir));
+        Ok((Box::new(FaultyFile { file, id: Some(id), skips, disk: self.clone() }), path))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let state = self.begin(Kind::Look)?;
         let id = state.model.file(self.relative(path));
-        Ok(Box::new(FaultyFile { file: File::open(path)?, id, disk: self.clone() }))
+        let file = File::open(path)?;
+        Ok(Box::new(FaultyFile { file, id, skips: false, disk: self.clone() }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -292,6 +302,9 @@ impl Disk for FaultyDisk {
         // What is outside is none of a test's business.
         let Ok(dir) = dir.strip_prefix(&self.root) else { return Ok(()) };
         let mut state = self.begin(Kind::Add)?;
+        if state.skips.as_deref() == Some(dir) {
+            return Ok(());
+        }
         state.model.sync_dir(dir);
         for (_, to, durable) in &mut state.moves {
             *durable |= to.parent() == Some(dir);
@@ -305,6 +318,8 @@ struct FaultyFile {
     file: File,
     /// In the model.
     id: Option<usize>,
+    /// Its syncs do nothing.
+    skips: bool,
     disk: FaultyDisk,
 }
 
@@ -322,6 +337,7 @@ impl DiskFile for FaultyFile {
             && state.frozen.is_none()
         {
             match result {
+                Ok(()) if self.skips => {}
                 Ok(()) => state.model.sync(id),
                 Err(_) => state.model.sync_failed(id),
             }

@@ -47,6 +47,19 @@ impl Setup {
 }
 
 #[test]
+fn a_sync_that_is_skipped_makes_nothing_durable() {
+    let setup = Setup::new();
+    setup.disk.skip_syncs(Path::new("old"));
+    let (file, name) = setup.create(b"new");
+    file.sync().unwrap();
+    name.persist(&setup.root.join("old/b")).unwrap();
+    setup.shared.sync_dir(&setup.root.join("old")).unwrap();
+    let outcomes = setup.outcomes("old/b");
+    assert!(outcomes.contains(&None), "the name may be lost");
+    assert!(outcomes.contains(&Some(Vec::new())), "and the bytes without it");
+}
+
+#[test]
 fn what_was_there_and_what_is_synced_survives() {
     let setup = Setup::new();
     let (file, name) = setup.create(b"new");

@@ -11,6 +11,7 @@ use fjall::PersistMode;
 use super::extent::{Extent, Measure};
 use super::index::Registration;
 use super::memtable::{Cursors, Run};
+use super::record::Stored;
 use super::segment::{Entry, Invalid, Reader, Records};
 use super::store::POSITION;
 use super::{Applied, ApplyError, Engine, EngineError, SegmentMeta, StagedSegment};
@@ -152,12 +153,20 @@ impl Engine {
         let mut winners = Vec::with_capacity(records.len());
         for i in 0..records.len() {
             let Entry { key, version, .. } = records.get(i);
-            let mut there = cursors.get(key).map(|there| version.cmp(&there.version));
+            let against = |there: Stored<&[u8]>| {
+                #[cfg(test)]
+                if self.options.ties_keep_local
+                    && version.timestamp == there.version.timestamp
+                    && version > there.version
+                {
+                    return Ordering::Less;
+                }
+                version.cmp(&there.version)
+            };
+            let mut there = cursors.get(key).map(against);
             tied.beside_memtable |= there.is_some();
             if stored && there.is_none_or(Ordering::is_gt) && self.filter.may_contain(key) {
-                let order = self.store.version(key, |stored| {
-                    stored.map(|stored| version.cmp(&stored.version)).or(there)
-                });
+                let order = self.store.version(key, |stored| stored.map(against).or(there));
                 there = match order {
                     Ok(order) => order,
                     // It may be later. A repair takes the latest of all segments.

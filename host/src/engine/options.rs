@@ -64,6 +64,10 @@ pub struct EngineOptions {
     /// A segment with a record that is stamped further than this in the future is not applied.
     /// Default: 5 min.
     pub max_clock_ahead: Duration,
+    /// A fault, to see whether simulations find it: of records with equal stamps, the one that is
+    /// here already stays.
+    #[cfg(test)]
+    pub(crate) ties_keep_local: bool,
 }
 
 impl Default for EngineOptions {
@@ -79,6 +83,8 @@ impl Default for EngineOptions {
             max_merged_bytes: 32 << 20,
             tombstone_grace: Duration::from_secs(10 * 24 * 60 * 60),
             max_clock_ahead: Duration::from_secs(5 * 60),
+            #[cfg(test)]
+            ties_keep_local: false,
         }
     }
 }

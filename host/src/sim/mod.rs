@@ -21,6 +21,8 @@ mod model;
 mod network;
 mod node;
 mod outcome;
+#[cfg(test)]
+mod plants;
 pub mod report;
 mod run;
 mod scenario;

@@ -30,6 +30,9 @@ pub(super) struct Setup {
     pub(super) plugin: PathBuf,
     /// The same policy with another hash.
     pub(super) variant: PathBuf,
+    /// What is wrong with the hosts on purpose.
+    #[cfg(test)]
+    pub(super) plant: super::plants::Plant,
 }
 
 /// What a node's ticks did, for whoever counts.
@@ -184,10 +187,14 @@ impl Node {
             cache_bytes: 1 << 20,
             filter_bytes: 64 << 10,
             memtable_bytes: 1 << 20,
+            #[cfg(test)]
+            ties_keep_local: self.setup.plant.ties_keep_local(),
             ..EngineOptions::default()
         };
         let engine = Engine::open_on(&self.db(), options, self.disk.shared());
         let engine = Arc::new(engine.map_err(|error| format!("can't open: {error}"))?);
+        #[cfg(test)]
+        self.setup.plant.into_disk(&self.disk);
         let host = self.host(&engine).map_err(|error| format!("can't start: {error}"))?;
         self.setup.network.set_engine(self.index, Some(Arc::clone(&engine)));
         self.running = Some(Running { engine, host });

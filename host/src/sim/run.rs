@@ -29,6 +29,8 @@ pub struct Subject {
     variant: Vec<u8>,
     policy: Policy,
     engine: PolicyEngine,
+    #[cfg(test)]
+    plant: super::plants::Plant,
 }
 
 impl Subject {
@@ -44,7 +46,20 @@ impl Subject {
         variant.extend_from_slice(&[0, 5, 4, b'c', b'o', b'p', b'y']);
         engine.remember(&engine.load(&variant)?);
         engine.remember(&policy);
-        Ok(Self { component, variant, policy, engine })
+        Ok(Self {
+            component,
+            variant,
+            policy,
+            engine,
+            #[cfg(test)]
+            plant: super::plants::Plant::None,
+        })
+    }
+
+    /// The same on hosts that have this fault.
+    #[cfg(test)]
+    pub(super) fn on_hosts_with(self, plant: super::plants::Plant) -> Self {
+        Self { plant, ..self }
     }
 
     /// Name and version.
@@ -149,6 +164,8 @@ impl Run {
             policies: subject.engine.clone(),
             plugin,
             variant,
+            #[cfg(test)]
+            plant: subject.plant,
         });
         let skew = scenario.clock_skew.as_nanos() as f64;
         let mut nodes = Vec::with_capacity(scenario.nodes);
