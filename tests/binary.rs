@@ -79,7 +79,7 @@ fn what_is_no_policy_is_refused_with_the_way_to_mend_it() {
     refused(&dir.path("no-such.wasm"), &["no-such.wasm"]);
     refused(&dir.write("text.wasm", b"hello"), &["text.wasm", "not"]);
     refused(&dir.write("empty.wasm", b""), &["empty.wasm"]);
-    refused(&dir.write("core.wasm", &wat::parse_str("(module)").unwrap()), &["component new"]);
+    refused(&dir.write("core.wasm", &wat::parse_str("(module)").unwrap()), &["policy pack"]);
     let mut cut = std::fs::read(default_policy()).unwrap();
     cut.truncate(cut.len() / 2);
     refused(&dir.write("cut.wasm", &cut), &["cut.wasm"]);

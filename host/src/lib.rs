@@ -3,13 +3,15 @@
 //!
 //! ```text
 //! cli ──► admin ──► runtime ──► policy ──► protocol ──► engine
+//!   └──► sim ─────────┘
 //! ```
 //!
 //! - [`engine`] keeps records on disk, merges, and makes segments to exchange them;
-//! - [`protocol`] is how nodes ask each other, version 1 of `edgestore-repl`;
+//! - [`protocol`] is how nodes ask each other, as `edgestore-repl` does;
 //! - [`policy`] runs a component in bounds, and lets it reach engine and peers by handles;
 //! - [`kit`] is for those who write policies: a project to begin with, in four languages;
-//! - [`runtime`] ticks the policy for each peer, and is where a program starts: see [`Host`].
+//! - [`runtime`] ticks the policy for each peer, and is where a program starts: see [`Host`];
+//! - [`sim`] runs whole hosts in a [`world`] that it makes up, to test policies.
 //!
 //! Segment bytes, URLs and keys stay on this side of `wit/sync.wit`; every byte of a peer is
 //! checked before it is used.

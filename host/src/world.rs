@@ -11,7 +11,29 @@ use std::sync::{Arc, Condvar, LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::policy::{Clock, SystemClock};
+/// The time, as policies see it.
+pub trait Clock: Send + Sync {
+    /// The wall clock.
+    fn now(&self) -> SystemTime;
+
+    /// Since some fixed instant.
+    fn monotonic(&self) -> Duration;
+}
+
+/// The clock of this machine.
+#[derive(Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        START.elapsed()
+    }
+}
 
 /// Where a host runs.
 pub trait World: Clock + Debug {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
-use comfy_table::{CellAlignment, Table, presets};
+pub(super) use crate::text::{bytes as size, lines, table};
 
 /// Standard output. What is written is there after `flush`.
 pub(super) struct Output(BufWriter<StdoutLock<'static>>);
@@ -58,25 +58,6 @@ pub(super) fn print(text: &str) -> io::Result<()> {
     output.flush()
 }
 
-/// A table with these columns; those that begin with `>` are aligned to the right.
-pub(crate) fn table(columns: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    table.set_header(columns.iter().map(|name| name.trim_start_matches('>').to_uppercase()));
-    for (column, name) in table.column_iter_mut().zip(columns) {
-        column.set_padding((0, 2));
-        if name.starts_with('>') {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table
-}
-
-/// The lines of a table, without spaces at their ends.
-pub(crate) fn lines(table: &Table) -> String {
-    table.lines().fold(String::new(), |text, line| text + line.trim_end() + "\n")
-}
-
 /// What a terminal shows as one line: printable text as it is, other bytes as `0x…`.
 pub(super) fn printable(bytes: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(bytes) {
@@ -98,11 +79,6 @@ pub(super) fn bytes(argument: &str, is_hex: bool) -> anyhow::Result<Vec<u8>> {
 /// `1 record`, `2 records`.
 pub(super) fn records(count: u64) -> String {
     format!("{count} record{}", if count == 1 { "" } else { "s" })
-}
-
-/// A number of bytes for people.
-pub(crate) fn size(bytes: u64) -> String {
-    indicatif::BinaryBytes(bytes).to_string()
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! What a tick needs of the rest of the host.
 
 use std::io;
-use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Downloads, Observer, Peer};
 use crate::Hash;
 use crate::engine::Engine;
+pub use crate::world::{Clock, SystemClock};
 
 /// What one tick can reach.
 pub struct Services {
@@ -71,30 +72,6 @@ pub trait Archive: Send + Sync {
     /// # Errors
     /// When the engine lacks the segment or the archive fails.
     fn upload(&self, engine: &Engine, hash: Hash) -> io::Result<UploadOutcome>;
-}
-
-/// The time, as policies see it.
-pub trait Clock: Send + Sync {
-    /// The wall clock.
-    fn now(&self) -> SystemTime;
-
-    /// Since some fixed instant.
-    fn monotonic(&self) -> Duration;
-}
-
-/// The clock of this machine.
-#[derive(Debug, Default)]
-pub struct SystemClock;
-
-impl Clock for SystemClock {
-    fn now(&self) -> SystemTime {
-        SystemTime::now()
-    }
-
-    fn monotonic(&self) -> Duration {
-        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-        START.elapsed()
-    }
 }
 
 /// Why a tick happens now.

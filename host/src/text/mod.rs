@@ -1,13 +1,16 @@
-//! What people write: values of options and of files, and what is said of mistakes in them.
+//! What people write and read: values of options and of files, what is said of mistakes in them, and
+//! tables.
 //!
-//! The command line, the configuration of the host and the scenarios of a simulation share it.
+//! The command line, the configuration of the host and simulations share it.
 
 mod document;
 mod mistakes;
+mod table;
 mod values;
 
 pub(crate) use self::document::{Item, document, items, scalar};
 pub(crate) use self::mistakes::{FileError, Mistakes};
+pub(crate) use self::table::{bytes, lines, table};
 pub(crate) use self::values::{duration, size, size_text, time, ttl};
 
 /// The name that was meant, if it is close to one of these.

@@ -7,7 +7,7 @@ use super::compare::{Comparison, Verdict};
 use super::metric::Metric;
 use super::summary::Summary;
 use super::{Report, Side, words};
-use crate::cli::output;
+use crate::text;
 
 /// Columns that tables have at most.
 const WIDTH: u16 = 100;
@@ -50,11 +50,11 @@ fn policies(summaries: &[Summary]) -> String {
 
 fn fit(mut table: Table) -> String {
     table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
-    output::lines(&table)
+    text::lines(&table)
 }
 
 fn results(summaries: &[Summary]) -> Table {
-    let mut table = output::table(&[
+    let mut table = text::table(&[
         "scenario",
         ">runs",
         ">failed",
@@ -83,7 +83,7 @@ fn results(summaries: &[Summary]) -> Table {
 
 /// Sums over all runs, but for the overhead, which is by run.
 fn costs(summaries: &[Summary]) -> Table {
-    let mut table = output::table(&[
+    let mut table = text::table(&[
         "scenario",
         ">segments",
         ">overhead p50",
@@ -126,7 +126,7 @@ fn compared(comparison: &Comparison, a: &str, b: &str) -> String {
             text += &format!("; {} not paired", words::many(pairs.unpaired, "run"));
         }
         let columns = ["metric", ">pairs", ">a", ">b", ">b - a", ">95% interval", "b is"];
-        let mut table = output::table(&columns);
+        let mut table = text::table(&columns);
         for (metric, one) in Metric::ALL.iter().zip(&pairs.metrics) {
             table.add_row(vec![
                 metric.title.to_owned(),

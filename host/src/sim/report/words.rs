@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::{Invariant, Outcome, Violation};
 use super::metric::Unit;
-use crate::cli::output;
+use crate::text;
 
 /// Three digits and a suffix: `999`, `12.3k`, `1.20M`.
 pub(super) fn count(value: u64) -> String {
@@ -39,7 +39,7 @@ fn digits(value: f64) -> String {
 }
 
 pub(super) fn bytes(value: u64) -> String {
-    output::size(value)
+    text::bytes(value)
 }
 
 /// Three digits: `180 KiB`.
