@@ -16,6 +16,7 @@
 //! ```
 
 mod check;
+mod faults;
 mod log;
 mod model;
 mod network;
@@ -28,6 +29,7 @@ mod run;
 mod scenario;
 mod schedule;
 mod shrink;
+mod subject;
 #[cfg(test)]
 mod tests;
 mod topology;
@@ -35,8 +37,9 @@ mod topology;
 pub use self::outcome::{
     Divergence, Invariant, LinkCounts, NodeCounts, Outcome, Span, TickMark, Violation,
 };
-pub use self::run::{SimError, Subject, run};
+pub use self::run::run;
 pub use self::scenario::{
     Expect, Fault, FaultKind, Link, Scenario, ScenarioError, Topology, When, Writer,
 };
 pub use self::shrink::shrink;
+pub use self::subject::{SimError, Subject};

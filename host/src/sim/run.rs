@@ -1,6 +1,6 @@
 //! Plays a scenario: writes, faults and looks at what the nodes show, in the order of their times.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,79 +10,17 @@ use super::log::EventLog;
 use super::model::{Model, Write};
 use super::network::Network;
 use super::node::{Node, Setup};
-use super::outcome::{Divergence, Invariant, NodeCounts, Outcome, Span};
-use super::scenario::{Fault, FaultKind, Scenario, When, Writer};
+use super::outcome::{Divergence, NodeCounts, Outcome, Span};
+use super::scenario::{FaultKind, Scenario, When, Writer};
 use super::schedule::Schedule;
+use super::subject::{SimError, Subject};
 use super::topology;
-use crate::policy::{Limits, LoadError, Policy, PolicyEngine};
 
 /// Looks at all nodes while a run lasts.
 const LOOKS: u32 = 40;
 
 /// The namespace of all writes.
 const NAMESPACE: &[u8] = b"sim";
-
-/// The policy that is tested.
-#[derive(Clone)]
-pub struct Subject {
-    component: Vec<u8>,
-    variant: Vec<u8>,
-    policy: Policy,
-    engine: PolicyEngine,
-    #[cfg(test)]
-    plant: super::plants::Plant,
-}
-
-impl Subject {
-    /// Compiles a component, with these limits.
-    ///
-    /// # Errors
-    /// When it is no policy.
-    pub fn new(component: Vec<u8>, limits: Limits) -> Result<Self, LoadError> {
-        let engine = PolicyEngine::new(None, limits)?;
-        let policy = engine.load(&component)?;
-        // The same with a custom section: another hash, and nothing else.
-        let mut variant = component.clone();
-        variant.extend_from_slice(&[0, 5, 4, b'c', b'o', b'p', b'y']);
-        engine.remember(&engine.load(&variant)?);
-        engine.remember(&policy);
-        Ok(Self {
-            component,
-            variant,
-            policy,
-            engine,
-            #[cfg(test)]
-            plant: super::plants::Plant::None,
-        })
-    }
-
-    /// The same on hosts that have this fault.
-    #[cfg(test)]
-    pub(super) fn on_hosts_with(self, plant: super::plants::Plant) -> Self {
-        Self { plant, ..self }
-    }
-
-    /// Name and version.
-    pub fn title(&self) -> String {
-        format!("{} {}", self.policy.name(), self.policy.version())
-    }
-}
-
-/// Why a simulation could not be run at all.
-#[derive(Debug, thiserror::Error)]
-pub enum SimError {
-    /// The folder for the nodes can't be used.
-    #[error("can't make the nodes' folders: {0}; check free space (TMPDIR chooses where)")]
-    Folder(#[from] std::io::Error),
-    /// A node did not start, with nothing wrong yet.
-    #[error("node n{node} did not start: {why}")]
-    Node {
-        /// Its number.
-        node: usize,
-        /// What it said.
-        why: String,
-    },
-}
 
 /// Runs a scenario once. `all_events`: the outcome has the whole event log.
 ///
@@ -112,33 +50,33 @@ fn folder() -> std::io::Result<tempfile::TempDir> {
     builder.tempdir()
 }
 
-enum Action {
+pub(super) enum Action {
     Write(usize),
     Begin(usize),
     End(usize),
     Look,
 }
 
-struct Run {
-    setup: Arc<Setup>,
-    seed: u64,
-    title: String,
-    nodes: Vec<Node>,
-    model: Model,
-    checks: Checks,
-    agenda: BTreeMap<(Duration, u64), Action>,
-    sequence: u64,
+pub(super) struct Run {
+    pub(super) setup: Arc<Setup>,
+    pub(super) seed: u64,
+    pub(super) title: String,
+    pub(super) nodes: Vec<Node>,
+    pub(super) model: Model,
+    pub(super) checks: Checks,
+    pub(super) agenda: BTreeMap<(Duration, u64), Action>,
+    pub(super) sequence: u64,
     /// Faults that last: what ends, and since when.
-    active: BTreeMap<usize, Active>,
-    faults: Vec<Span>,
-    divergence: Vec<Divergence>,
-    written: u64,
+    pub(super) active: BTreeMap<usize, Active>,
+    pub(super) faults: Vec<Span>,
+    pub(super) divergence: Vec<Divergence>,
+    pub(super) written: u64,
 }
 
-struct Active {
-    fault: usize,
-    node: usize,
-    span: usize,
+pub(super) struct Active {
+    pub(super) fault: usize,
+    pub(super) node: usize,
+    pub(super) span: usize,
 }
 
 impl Run {
@@ -198,15 +136,15 @@ impl Run {
         Ok(run)
     }
 
-    fn scenario(&self) -> &Scenario {
+    pub(super) fn scenario(&self) -> &Scenario {
         &self.setup.scenario
     }
 
-    fn time(&self) -> Duration {
+    pub(super) fn time(&self) -> Duration {
         self.setup.schedule.time()
     }
 
-    fn at(&mut self, time: Duration, action: Action) {
+    pub(super) fn at(&mut self, time: Duration, action: Action) {
         self.sequence += 1;
         self.agenda.insert((time, self.sequence), action);
     }
@@ -237,7 +175,7 @@ impl Run {
     }
 
     /// Until the next of what happens `per_second` times in the mean (a Poisson process).
-    fn pause(&self, per_second: f64) -> Duration {
+    pub(super) fn pause(&self, per_second: f64) -> Duration {
         if per_second <= 0.0 {
             return Duration::MAX;
         }
@@ -319,96 +257,6 @@ impl Run {
             }
             Err(error) => {
                 self.setup.log.note(at, format_args!("n{node} can't write {key}: {error}"));
-            }
-        }
-    }
-
-    fn begin(&mut self, index: usize) {
-        let fault = self.scenario().faults[index].clone();
-        if let When::PerHour(rate) = fault.when {
-            let next = self.time().saturating_add(self.pause(rate / 3600.0));
-            self.at(next, Action::Begin(index));
-        }
-        let node = fault.nodes[self.setup.schedule.random() as usize % fault.nodes.len()];
-        // One at a time of a kind on a node.
-        let again = self.active.values().any(|active| active.fault == index && active.node == node);
-        if again {
-            return;
-        }
-        let what = words(&fault, node);
-        let (from, until) = (self.time(), self.time() + fault.lasts);
-        self.setup.log.note(from, format_args!("begins: {what}"));
-        self.set(&fault, node, true);
-        let span = self.faults.len();
-        self.faults.push(Span { from, until, what });
-        let key = span;
-        self.active.insert(key, Active { fault: index, node, span });
-        self.at(until, Action::End(key));
-    }
-
-    fn end(&mut self, key: usize) {
-        let Some(Active { fault, node, span }) = self.active.remove(&key) else { return };
-        let fault = self.scenario().faults[fault].clone();
-        let now = self.time();
-        self.faults[span].until = now;
-        self.setup.log.note(now, format_args!("ends: {}", self.faults[span].what));
-        self.set(&fault, node, false);
-    }
-
-    /// Begins a fault of a node, or ends it.
-    fn set(&mut self, fault: &Fault, node: usize, on: bool) {
-        let network = Arc::clone(&self.setup.network);
-        let mut weather = network.weather();
-        let put = |set: &mut BTreeSet<usize>| if on { set.insert(node) } else { set.remove(&node) };
-        match fault.kind {
-            FaultKind::Partition => {
-                let island: BTreeSet<usize> = fault.nodes.iter().copied().collect();
-                if on {
-                    weather.islands.push(island);
-                } else if let Some(at) = weather.islands.iter().position(|other| *other == island) {
-                    weather.islands.remove(at);
-                }
-            }
-            FaultKind::Slow { factor } if on => drop(weather.slow.insert(node, factor)),
-            FaultKind::Slow { .. } => drop(weather.slow.remove(&node)),
-            FaultKind::Hang => drop(put(&mut weather.hanging)),
-            FaultKind::CutBody => drop(put(&mut weather.cutting)),
-            FaultKind::BitFlip => drop(put(&mut weather.flipping)),
-            FaultKind::LyingRoot => drop(put(&mut weather.lying_root)),
-            FaultKind::LyingManifest => drop(put(&mut weather.lying_manifest)),
-            FaultKind::DiskFull => self.nodes[node].set_disk_full(on),
-            FaultKind::ClockJump { by_secs } => {
-                let by = by_secs.saturating_mul(1_000_000_000);
-                self.nodes[node].jump(if on { by } else { -by });
-            }
-            FaultKind::Crash | FaultKind::Swap => {
-                drop(weather);
-                self.set_node(fault, node, on);
-            }
-        }
-    }
-
-    /// Of these faults, the node's tasks have a part.
-    fn set_node(&mut self, fault: &Fault, node: usize, on: bool) {
-        let at = self.time();
-        let result = match (&fault.kind, on) {
-            (FaultKind::Crash, true) => {
-                self.nodes[node].crash();
-                Ok(())
-            }
-            (FaultKind::Crash, false) => {
-                let booted = self.nodes[node].boot();
-                // As the crash left it, before a tick makes up for that.
-                self.checks.cursors(at, &self.nodes[node]);
-                booted
-            }
-            (_, on) => self.nodes[node].swap(on),
-        };
-        if let Err(why) = result {
-            let crash = fault.kind == FaultKind::Crash;
-            self.setup.log.note(at, format_args!("n{node}: {why}"));
-            if crash {
-                self.checks.fails(at, Invariant::Durability, format!("n{node} {why}"));
             }
         }
     }
@@ -502,23 +350,4 @@ fn choose(writer: &Writer, chance: f64) -> u64 {
         (chance * (n.powf(1.0 - s) - 1.0) + 1.0).powf(1.0 / (1.0 - s))
     };
     (x as u64).clamp(1, keys) - 1
-}
-
-fn words(fault: &Fault, node: usize) -> String {
-    match &fault.kind {
-        FaultKind::Partition => {
-            let nodes: Vec<_> = fault.nodes.iter().map(|node| format!("n{node}")).collect();
-            format!("{} cut off", nodes.join(", "))
-        }
-        FaultKind::Crash => format!("n{node} without power"),
-        FaultKind::Slow { factor } => format!("n{node} slow by {factor}"),
-        FaultKind::Hang => format!("n{node} hangs"),
-        FaultKind::CutBody => format!("n{node} cuts bodies"),
-        FaultKind::BitFlip => format!("n{node} flips bits"),
-        FaultKind::LyingRoot => format!("n{node} lies about its root"),
-        FaultKind::LyingManifest => format!("n{node} lies about its segments"),
-        FaultKind::DiskFull => format!("n{node} has a full disk"),
-        FaultKind::Swap => format!("n{node} runs another file of the policy"),
-        FaultKind::ClockJump { by_secs } => format!("n{node}'s clock jumps by {by_secs} s"),
-    }
 }

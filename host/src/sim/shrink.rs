@@ -7,8 +7,9 @@
 use std::time::{Duration, Instant};
 
 use super::outcome::{Invariant, Outcome};
-use super::run::{Subject, run};
+use super::run::run;
 use super::scenario::{FaultKind, Scenario, Topology, When};
+use super::subject::Subject;
 
 /// Runs that are tried, at most.
 const TRIES: usize = 200;

@@ -1,0 +1,119 @@
+//! Faults: when they begin and end, and what they change.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::outcome::{Invariant, Span};
+use super::run::{Action, Active, Run};
+use super::scenario::{Fault, FaultKind, When};
+
+impl Run {
+    pub(super) fn begin(&mut self, index: usize) {
+        let fault = self.scenario().faults[index].clone();
+        if let When::PerHour(rate) = fault.when {
+            let next = self.time().saturating_add(self.pause(rate / 3600.0));
+            self.at(next, Action::Begin(index));
+        }
+        let node = fault.nodes[self.setup.schedule.random() as usize % fault.nodes.len()];
+        // One at a time of a kind on a node.
+        let again = self.active.values().any(|active| active.fault == index && active.node == node);
+        if again {
+            return;
+        }
+        let what = words(&fault, node);
+        let (from, until) = (self.time(), self.time() + fault.lasts);
+        self.setup.log.note(from, format_args!("begins: {what}"));
+        self.set(&fault, node, true);
+        let span = self.faults.len();
+        self.faults.push(Span { from, until, what });
+        let key = span;
+        self.active.insert(key, Active { fault: index, node, span });
+        self.at(until, Action::End(key));
+    }
+
+    pub(super) fn end(&mut self, key: usize) {
+        let Some(Active { fault, node, span }) = self.active.remove(&key) else { return };
+        let fault = self.scenario().faults[fault].clone();
+        let now = self.time();
+        self.faults[span].until = now;
+        self.setup.log.note(now, format_args!("ends: {}", self.faults[span].what));
+        self.set(&fault, node, false);
+    }
+
+    /// Begins a fault of a node, or ends it.
+    fn set(&mut self, fault: &Fault, node: usize, on: bool) {
+        let network = Arc::clone(&self.setup.network);
+        let mut weather = network.weather();
+        let put = |set: &mut BTreeSet<usize>| if on { set.insert(node) } else { set.remove(&node) };
+        match fault.kind {
+            FaultKind::Partition => {
+                let island: BTreeSet<usize> = fault.nodes.iter().copied().collect();
+                if on {
+                    weather.islands.push(island);
+                } else if let Some(at) = weather.islands.iter().position(|other| *other == island) {
+                    weather.islands.remove(at);
+                }
+            }
+            FaultKind::Slow { factor } if on => drop(weather.slow.insert(node, factor)),
+            FaultKind::Slow { .. } => drop(weather.slow.remove(&node)),
+            FaultKind::Hang => drop(put(&mut weather.hanging)),
+            FaultKind::CutBody => drop(put(&mut weather.cutting)),
+            FaultKind::BitFlip => drop(put(&mut weather.flipping)),
+            FaultKind::LyingRoot => drop(put(&mut weather.lying_root)),
+            FaultKind::LyingManifest => drop(put(&mut weather.lying_manifest)),
+            FaultKind::DiskFull => self.nodes[node].set_disk_full(on),
+            FaultKind::ClockJump { by_secs } => {
+                let by = by_secs.saturating_mul(1_000_000_000);
+                self.nodes[node].jump(if on { by } else { -by });
+            }
+            FaultKind::Crash | FaultKind::Swap => {
+                drop(weather);
+                self.set_node(fault, node, on);
+            }
+        }
+    }
+
+    /// Of these faults, the node's tasks have a part.
+    fn set_node(&mut self, fault: &Fault, node: usize, on: bool) {
+        let at = self.time();
+        let result = match (&fault.kind, on) {
+            (FaultKind::Crash, true) => {
+                self.nodes[node].crash();
+                Ok(())
+            }
+            (FaultKind::Crash, false) => {
+                let booted = self.nodes[node].boot();
+                // As the crash left it, before a tick makes up for that.
+                self.checks.cursors(at, &self.nodes[node]);
+                booted
+            }
+            (_, on) => self.nodes[node].swap(on),
+        };
+        if let Err(why) = result {
+            let crash = fault.kind == FaultKind::Crash;
+            self.setup.log.note(at, format_args!("n{node}: {why}"));
+            if crash {
+                self.checks.fails(at, Invariant::Durability, format!("n{node} {why}"));
+            }
+        }
+    }
+}
+
+fn words(fault: &Fault, node: usize) -> String {
+    match &fault.kind {
+        FaultKind::Partition => {
+            let nodes: Vec<_> = fault.nodes.iter().map(|node| format!("n{node}")).collect();
+            format!("{} cut off", nodes.join(", "))
+        }
+        FaultKind::Crash => format!("n{node} without power"),
+        FaultKind::Slow { factor } => format!("n{node} slow by {factor}"),
+        FaultKind::Hang => format!("n{node} hangs"),
+        FaultKind::CutBody => format!("n{node} cuts bodies"),
+        FaultKind::BitFlip => format!("n{node} flips bits"),
+        FaultKind::LyingRoot => format!("n{node} lies about its root"),
+        FaultKind::LyingManifest => format!("n{node} lies about its segments"),
+        FaultKind::DiskFull => format!("n{node} has a full disk"),
+        FaultKind::Swap => format!("n{node} runs another file of the policy"),
+        FaultKind::ClockJump { by_secs } => format!("n{node}'s clock jumps by {by_secs} s"),
+    }
+}
