@@ -2,10 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::outcome::{Invariant, Span};
 use super::run::{Action, Active, Run};
 use super::scenario::{Fault, FaultKind, When};
+
+/// Before a node is started again that did not start.
+const RESTART: Duration = Duration::from_secs(30);
 
 impl Run {
     pub(super) fn begin(&mut self, index: usize) {
@@ -90,11 +94,33 @@ impl Run {
             (_, on) => self.nodes[node].swap(on),
         };
         if let Err(why) = result {
-            let crash = fault.kind == FaultKind::Crash;
             self.setup.log.note(at, format_args!("n{node}: {why}"));
-            if crash {
-                self.checks.fails(at, Invariant::Durability, format!("n{node} {why}"));
+            if fault.kind == FaultKind::Crash {
+                // As a supervisor does, it is started again: its disk may be full, and not for ever.
+                let key = self.faults.len();
+                let (from, until) = (at, at + RESTART);
+                self.faults.push(Span { from, until, what: format!("n{node} does not start") });
+                let fault = self.setup.scenario.faults.iter().position(|other| other == fault);
+                if let Some(fault) = fault {
+                    self.active.insert(key, Active { fault, node, span: key });
+                    self.at(until, Action::End(key));
+                }
             }
+        }
+    }
+
+    /// All that goes wrong ends, and what does not start now never will.
+    pub(super) fn end_all(&mut self) {
+        // A node may not start before its disk has room again.
+        for _ in 0..3 {
+            for key in self.active.keys().copied().collect::<Vec<_>>() {
+                self.end(key);
+            }
+        }
+        let at = self.time();
+        for active in std::mem::take(&mut self.active).into_values() {
+            let what = format!("n{} does not start again", active.node);
+            self.checks.fails(at, Invariant::Durability, what);
         }
     }
 }

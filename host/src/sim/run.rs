@@ -199,9 +199,7 @@ impl Run {
             }
         }
         self.setup.schedule.sleep_until(end);
-        for key in self.active.keys().copied().collect::<Vec<_>>() {
-            self.end(key);
-        }
+        self.end_all();
         let converged_after = self.converge();
         Ok(self.finish(converged_after))
     }

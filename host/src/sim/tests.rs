@@ -115,3 +115,20 @@ fn the_embedded_policy_passes_the_scenarios_that_ship() {
         assert!(outcome.passed(), "{name}: {:#?}\n{log}", outcome.violations);
     }
 }
+
+/// Found by a run of the storm: a node lost power, and its disk was full when it came back.
+#[test]
+fn a_node_whose_disk_is_full_is_started_again_when_there_is_room() {
+    let mut scenario = scenario(3);
+    scenario.faults = vec![
+        fault(FaultKind::Crash, 5, 2, &[1]),
+        fault(FaultKind::DiskFull, 6, 4, &[1]),
+        // Until the end.
+        fault(FaultKind::Crash, 18, 1, &[2]),
+        fault(FaultKind::DiskFull, 18, 5, &[2]),
+    ];
+    scenario.expect.converge_within = Duration::from_secs(1800);
+    let outcome = run(&scenario, &subject(), 1, true).unwrap();
+    assert!(outcome.passed(), "{:#?}", outcome.violations);
+    assert!(outcome.faults.iter().any(|span| span.what == "n1 does not start"));
+}
