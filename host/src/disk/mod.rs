@@ -137,6 +137,24 @@ pub(crate) fn temporary(
     Ok((file, TemporaryName { disk: Arc::clone(disk), path: Some(path) }))
 }
 
+/// Writes a file as a whole under a temporary name, and gives it its own, over one that may be there.
+/// It is durable when this returns; after a crash there is the old one, or this.
+pub(crate) fn replace(
+    disk: &Arc<dyn Disk>,
+    path: &Path,
+    prefix: &str,
+    parts: &[&[u8]],
+) -> io::Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let (mut file, name) = temporary(disk, dir, prefix, "")?;
+    for part in parts {
+        file.write_all(part)?;
+    }
+    file.sync()?;
+    name.persist(path)?;
+    disk.sync_dir(dir)
+}
+
 impl TemporaryName {
     /// Gives the file its final name in place of this one.
     pub(crate) fn persist(mut self, to: &Path) -> io::Result<()> {

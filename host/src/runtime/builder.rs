@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::maintenance::{Maintenance, Plan};
 use super::peer_loop::{OnTick, PeerLoop, Shared};
@@ -16,7 +16,7 @@ use super::settings::Settings;
 use super::{CursorFiles, FolderArchive, Host, InvalidPeerId, PeerId, PeerStatus, SwapError};
 use crate::engine::Engine;
 use crate::policy::{
-    Archive, Clock, Limits, LoadError, Observer, Peer, PolicyEngine, SettingsTooLarge, TickError,
+    Archive, Limits, LoadError, Observer, Peer, PolicyEngine, SettingsTooLarge, TickError,
     TickReport,
 };
 use crate::protocol::{ClientLimits, HttpPeer, InvalidUrl, PeerTransport, Server, ServerLimits};
@@ -81,7 +81,6 @@ pub struct HostBuilder {
     limits: Limits,
     client_limits: ClientLimits,
     server_limits: ServerLimits,
-    clock: Option<Arc<dyn Clock>>,
     world: Arc<dyn World>,
     observer: Option<Arc<dyn Observer>>,
     policies: Option<PolicyEngine>,
@@ -122,7 +121,6 @@ impl HostBuilder {
             limits: Limits::default(),
             client_limits: ClientLimits::default(),
             server_limits: ServerLimits::default(),
-            clock: None,
             world: Machine::shared(),
             observer: None,
             policies: None,
@@ -412,7 +410,6 @@ impl HostBuilder {
             observer: self.observer,
             on_tick: self.on_tick,
             archive,
-            clock: self.clock.unwrap_or_else(|| Arc::new(WorldClock(Arc::clone(&self.world)))),
             world: self.world,
             interval: self.interval,
             settings: self.settings,
@@ -423,19 +420,6 @@ impl HostBuilder {
 
 fn no_thread(source: io::Error) -> HostError {
     HostError::Io { context: "can't start a thread: ".to_owned(), source }
-}
-
-/// The clock of a world.
-struct WorldClock(Arc<dyn World>);
-
-impl Clock for WorldClock {
-    fn now(&self) -> SystemTime {
-        self.0.now()
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.0.monotonic()
-    }
 }
 
 /// Flushes pending writes at an interval, in a task that ends when this is dropped.

@@ -23,7 +23,7 @@
 use std::collections::HashMap;
 mod checkpoint;
 
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -31,7 +31,7 @@ use serde::de::IgnoredAny;
 
 use super::PeerId;
 use crate::Hash;
-use crate::disk::{Disk, RealDisk, temporary};
+use crate::disk::{Disk, RealDisk, replace};
 use crate::policy::{CursorLayout, CursorStore};
 
 /// A larger file is no cursor. In bytes.
@@ -184,12 +184,7 @@ impl CursorStore for CursorFiles {
         if self.owners().get(peer) != Some(layout) {
             self.load(peer, layout)?;
         }
-        let (mut file, name) = temporary(&self.disk, &self.dir, TEMPORARY, "")?;
-        file.write_all(value)?;
-        file.write_all(&trailer(value, layout))?;
-        file.sync()?;
-        name.persist(&path)?;
-        self.disk.sync_dir(&self.dir)
+        replace(&self.disk, &path, TEMPORARY, &[value, &trailer(value, layout)])
     }
 }
 

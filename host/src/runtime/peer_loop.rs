@@ -10,7 +10,7 @@ use super::settings::Settings;
 use super::{CursorFiles, PeerStatus};
 use crate::engine::Engine;
 use crate::policy::{
-    Archive, Clock, Context, Downloads, Observer, Peer, Reason, Services, TickError, TickReport,
+    Archive, Context, Downloads, Observer, Peer, Reason, Services, TickError, TickReport,
 };
 use crate::world::{Signal, Task, World};
 
@@ -31,7 +31,6 @@ pub(super) struct Shared {
     pub(super) observer: Option<Arc<dyn Observer>>,
     pub(super) on_tick: Option<OnTick>,
     pub(super) archive: Option<Arc<dyn Archive>>,
-    pub(super) clock: Arc<dyn Clock>,
     pub(super) world: Arc<dyn World>,
     pub(super) interval: Duration,
     pub(super) settings: Settings,
@@ -187,7 +186,7 @@ impl PeerLoop {
             current: self.index,
             cursors: Arc::clone(&shared.cursors) as _,
             archive: shared.archive.clone(),
-            clock: Arc::clone(&shared.clock),
+            clock: Arc::clone(&shared.world) as _,
             downloads: Arc::clone(&shared.downloads),
             seed: shared.world.random(),
             observer: shared.observer.clone(),

@@ -76,11 +76,7 @@ impl CursorFiles {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
-        let (mut file, name) = temporary(&self.disk, &self.dir, TEMPORARY, "")?;
-        file.write_all(&bytes)?;
-        file.sync()?;
-        name.persist(checkpoint)?;
-        self.disk.sync_dir(&self.dir)
+        replace(&self.disk, checkpoint, TEMPORARY, &[&bytes])
     }
 
     fn put_back(&self, path: &Path, checkpoint: &Path) -> io::Result<()> {

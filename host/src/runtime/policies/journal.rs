@@ -7,7 +7,6 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -83,7 +82,7 @@ impl Journal {
         if let Some((end, _)) = event.why.char_indices().nth(MAX_WHY) {
             event.why.truncate(end);
         }
-        event.at_secs = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |now| now.as_secs());
+        event.at_secs = super::now_secs();
         let PolicyEvent { policy, hash, why, .. } = &event;
         let policy = policy.as_deref().unwrap_or("-");
         let hash = hash.as_deref().and_then(|hash| hash.get(..8)).unwrap_or("-");

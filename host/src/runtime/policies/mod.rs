@@ -260,9 +260,7 @@ impl Policies {
                 self.store.save(&saved).map_err(storage)?;
                 self.current().saved = saved;
             }
-            let title = title(&self.current().policy);
-            let hash = Hash::of(bytes).to_string();
-            return Ok(PolicyChange { from: title.clone(), to: title, hash, changed: false });
+            return Ok(unchanged(&self.current()));
         }
         let policy = self.engine.load(bytes).map_err(|error| in_file(path, error))?;
         rehearse(&policy, self.store.dir(), settings, None)?;
@@ -306,8 +304,7 @@ impl Policies {
         let mut current = self.current();
         if current.saved.active == choice {
             // It failed too often meanwhile, and is where it should be.
-            let (title, hash) = (title(&current.policy), current.policy.hash().to_string());
-            return Ok(PolicyChange { from: title.clone(), to: title, hash, changed: false });
+            return Ok(unchanged(&current));
         }
         let change = self.go_back(&mut current, choice, policy, why);
         drop(current);
@@ -433,6 +430,12 @@ impl Policies {
             changed();
         }
     }
+}
+
+/// The policy that is wanted runs already.
+fn unchanged(current: &Current) -> PolicyChange {
+    let (title, hash) = (title(&current.policy), current.policy.hash().to_string());
+    PolicyChange { from: title.clone(), to: title, hash, changed: false }
 }
 
 /// Name and version.

@@ -9,14 +9,14 @@
 //! The policy that is built into the host has no file, and is always good. Every file is written
 //! under another name first and synced, so that after a crash the state names files that are whole.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::Hash;
-use crate::disk::{Disk, temporary};
+use crate::disk::{Disk, replace};
 use crate::policy::TRIAL_FOLDER;
 
 /// Good policies that are kept, beside the built-in one.
@@ -189,11 +189,7 @@ impl PolicyStore {
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let (mut file, temporary) = temporary(&self.disk, &self.dir, TEMPORARY, "")?;
-        file.write_all(bytes)?;
-        file.sync()?;
-        temporary.persist(&self.dir.join(name))?;
-        self.disk.sync_dir(&self.dir)
+        replace(&self.disk, &self.dir.join(name), TEMPORARY, &[bytes])
     }
 }
 
