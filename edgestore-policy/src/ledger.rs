@@ -281,8 +281,11 @@ impl<'a, H: Host> Ledger<'a, H> {
         landing: Landing<'_, H>,
         report: &mut TickReport,
     ) -> Result<Landed, Storage> {
-        let landed = self.cursor.segments.land(self.host, landing, &self.rules, report)?;
-        self.dirty = true;
+        let (hash, segments) = (landing.hash, &mut self.cursor.segments);
+        let before = segments.get(&hash).copied();
+        let landed = segments.land(self.host, landing, &self.rules, report)?;
+        // What is not the segment's fault changes nothing that need be saved.
+        self.dirty |= before != segments.get(&hash).copied();
         if landed == Landed::Applied {
             self.cursor.applied_total += 1;
             self.applied_since_save += 1;

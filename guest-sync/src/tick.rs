@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use edgestore_policy::prelude::*;
+use edgestore_policy::segments::Landed;
 
 use crate::DefaultPolicy;
 
@@ -55,11 +56,7 @@ impl<H: Host> Round<'_, H> {
         let mut next_tick_ms = None;
         if !self.ledger.is_in_sync_with(info.root) {
             let manifest = host.peer().manifest()?;
-            let to_pull = self.ledger.learn(manifest.missing());
-            self.report.missing = to_pull.len() as u32;
-            self.ledger.save_if_changed()?;
-
-            let queue = self.ledger.ready(to_pull);
+            let queue = self.ledger.queue(manifest.missing(), &mut self.report)?;
             let end = self.pull(queue)?;
             self.ledger.pulled(manifest.root());
             next_tick_ms = self.next_tick_ms(end).filter(|&ms| ms < interval_ms);
@@ -77,72 +74,21 @@ impl<H: Host> Round<'_, H> {
     /// Tries each segment of the queue once. Fails only when the host cannot write.
     fn pull(&mut self, mut queue: VecDeque<Hash>) -> Result<End, Storage> {
         let (host, budget) = (self.host, self.budget);
-        let archive = !queue.is_empty() && host.archive_available();
         let mut pull = Pull::new(host, budget, self.window);
         let mut unanswered = 0;
         while let Some(landing) = pull.next(|_| Some((host.peer(), self.ledger.next(&mut queue)?)))
         {
-            match landing.outcome {
-                Ok(segment) => {
-                    unanswered = 0;
-                    self.apply(landing.hash, &segment, archive)?;
-                }
-                Err(FetchError::Storage) => return Err(Storage),
-                Err(error) => {
-                    unanswered = if error.answered() { 0 } else { unanswered + 1 };
-                    self.failed(landing.hash, error.why(), error.blames_segment());
-                    if unanswered == GIVE_UP_AFTER {
-                        // No transfer will start, as if the host allowed none.
-                        return Ok(End::Blocked);
-                    }
-                }
+            match self.ledger.land(landing, &mut self.report)? {
+                Landed::Unanswered => unanswered += 1,
+                Landed::Applied | Landed::Failed => unanswered = 0,
             }
-            self.ledger.save_if_due()?;
-        }
-        // A transfer that had the better part of the tick counts as failed: it must not hold its
-        // place in the window for ever.
-        let now_ms = host.monotonic_ms();
-        for flight in pull.abandon() {
-            if budget.was_long(now_ms.saturating_sub(flight.started_ms)) {
-                self.failed(flight.hash, "not done within the tick", true);
+            if unanswered == GIVE_UP_AFTER {
+                // No transfer will start, as if the host allowed none.
+                return Ok(End::Blocked);
             }
         }
+        self.ledger.cut_short(pull.abandon(), budget, &mut self.report);
         Ok(pull.end())
-    }
-
-    fn apply(&mut self, hash: Hash, segment: &H::Segment, archive: bool) -> Result<(), Storage> {
-        match self.host.apply(segment) {
-            Ok(applied) => {
-                self.report.count(&applied);
-                self.ledger.applied(hash, true);
-                if archive && self.host.upload(segment).is_err() {
-                    self.warn(hash, "the archive did not take it");
-                }
-            }
-            Err(ApplyError::Storage) => return Err(Storage),
-            Err(error @ ApplyError::ClockAhead) => {
-                self.ledger.postponed(hash);
-                self.failed(hash, error.why(), false);
-            }
-            Err(error @ ApplyError::Rejected) => {
-                self.report.failed += 1;
-                self.ledger.rejected(hash);
-                self.warn(hash, error.why());
-            }
-        }
-        Ok(())
-    }
-
-    fn failed(&mut self, hash: Hash, why: &str, blame: bool) {
-        self.report.failed += 1;
-        self.warn(hash, why);
-        if blame && self.ledger.failed(hash) {
-            self.warn(hash, "set aside after too many tries");
-        }
-    }
-
-    fn warn(&self, hash: Hash, what: &str) {
-        self.host.warn(format_args!("segment {}: {what}", hash.short()));
     }
 
     /// At once if only a budget, of time or of bytes, ended the tick and the next one will not merely
