@@ -40,6 +40,8 @@ pub(super) struct Network {
     pulls: Mutex<Vec<Pulls>>,
     /// Lists that were sent, and those behind roots that were, by their roots.
     offered: Mutex<HashMap<Hash, Arc<[Hash]>>>,
+    /// By node, what it last answered to whoever asked for its manifest, and the root of that.
+    manifests: Vec<Mutex<Option<(Hash, Arc<[SegmentRef]>)>>>,
 }
 
 /// What one node has asked for.
@@ -97,6 +99,7 @@ impl Network {
             weather: Mutex::default(),
             pulls: Mutex::new(vec![Pulls::default(); nodes]),
             offered: Mutex::default(),
+            manifests: (0..nodes).map(|_| Mutex::default()).collect(),
         })
     }
 
@@ -106,6 +109,7 @@ impl Network {
 
     /// The node is up with this engine, or down.
     pub(super) fn set_engine(&self, node: usize, engine: Option<Arc<Engine>>) {
+        *lock(&self.manifests[node]) = None;
         *lock(&self.engines[node]) = engine;
     }
 
@@ -126,6 +130,32 @@ impl Network {
     /// The list that has this root.
     pub(super) fn offered(&self, root: &Hash) -> Option<Arc<[Hash]>> {
         lock(&self.offered).get(root).cloned()
+    }
+
+    /// What a node has. Many ask before anything changes there, and to list it all is much work.
+    fn manifest(&self, node: usize, engine: &Engine) -> (Hash, Arc<[SegmentRef]>) {
+        let mut known = lock(&self.manifests[node]);
+        let root = engine.root();
+        match &*known {
+            Some((of, segments)) if *of == root => (root, Arc::clone(segments)),
+            _ => {
+                let segments: Arc<[SegmentRef]> = engine
+                    .extents()
+                    .map(|(meta, extent)| {
+                        let info = extent.map(|extent| Box::new(SegmentInfo::new(&meta, extent)));
+                        SegmentRef { hash: meta.hash, id: meta.id, info }
+                    })
+                    .collect();
+                *known = Some((root, Arc::clone(&segments)));
+                (root, segments)
+            }
+        }
+    }
+
+    /// Remembers what is behind a root that was sent.
+    fn offer(&self, root: Hash, segments: &[SegmentRef]) {
+        let list = || segments.iter().map(|segment| segment.hash).collect();
+        lock(&self.offered).entry(root).or_insert_with(list);
     }
 
     /// The peers that a node pulls from.
@@ -249,12 +279,6 @@ impl SimPeer {
         Hash::from_bytes(bytes)
     }
 
-    /// Remembers what is behind a root that was sent.
-    fn offer(&self, hashes: impl Iterator<Item = Hash>) {
-        let hashes: Arc<[Hash]> = hashes.collect();
-        lock(&self.network.offered).insert(Hash::root(hashes.iter().copied()), hashes);
-    }
-
     fn made_up(&self) -> Hash {
         Hash::of(&self.network.schedule.random().to_le_bytes())
     }
@@ -263,11 +287,13 @@ impl SimPeer {
 impl PeerTransport for SimPeer {
     fn root(&self) -> Result<Hash, PeerError> {
         let engine = self.ask("for its root")?;
-        let lies = self.network.weather().lying_root.contains(&self.source);
-        let mut root = if lies { self.made_up() } else { engine.root() };
-        if !lies && !lock(&self.network.offered).contains_key(&root) {
-            self.offer(engine.manifest().iter().map(|segment| segment.hash));
-        }
+        let mut root = if self.network.weather().lying_root.contains(&self.source) {
+            self.made_up()
+        } else {
+            let (root, segments) = self.network.manifest(self.source, &engine);
+            self.network.offer(root, &segments);
+            root
+        };
         if self.flips() {
             root = self.flip(root);
         }
@@ -281,25 +307,22 @@ impl PeerTransport for SimPeer {
 
     fn manifest(&self) -> Result<Vec<SegmentRef>, PeerError> {
         let engine = self.ask("for its manifest")?;
-        let mut segments: Vec<SegmentRef> = engine
-            .extents()
-            .map(|(meta, extent)| {
-                let info = extent.map(|extent| Box::new(SegmentInfo::new(&meta, extent)));
-                SegmentRef { hash: meta.hash, id: meta.id, info }
-            })
-            .collect();
-        if self.network.weather().lying_manifest.contains(&self.source) {
+        let (root, listed) = self.network.manifest(self.source, &engine);
+        let mut segments = listed.to_vec();
+        let lies = self.network.weather().lying_manifest.contains(&self.source);
+        if lies {
             segments.retain(|_| self.network.schedule.chance() < 0.7);
             for id in 0..3 {
                 segments.push(SegmentRef { hash: self.made_up(), id: u64::MAX - id, info: None });
             }
         }
-        if self.flips()
-            && let Some(last) = segments.last_mut()
-        {
+        let flips = self.flips();
+        if flips && let Some(last) = segments.last_mut() {
             last.hash = self.flip(last.hash);
         }
-        self.offer(segments.iter().map(|segment| segment.hash));
+        let changed = lies || flips;
+        let hashes = || Hash::root(segments.iter().map(|segment| segment.hash));
+        self.network.offer(if changed { hashes() } else { root }, &segments);
         let bytes = PROBE_BYTES + ENTRY_BYTES * segments.len() as u64;
         self.back(bytes, segments)
     }

@@ -32,8 +32,11 @@ pub fn run(
     seed: u64,
     all_events: bool,
 ) -> Result<Outcome, SimError> {
-    let folder = folder()?;
-    Run::start(scenario, subject, seed, all_events, folder.path())?.play()
+    let (folder, schedule) = (folder()?, Schedule::new(seed));
+    let run = Run::start(&schedule, scenario, subject, seed, all_events, folder.path());
+    let outcome = run.and_then(Run::play);
+    schedule.end();
+    outcome
 }
 
 /// In memory where the system has such a folder: nothing is to survive.
@@ -81,16 +84,16 @@ pub(super) struct Active {
 
 impl Run {
     fn start(
+        schedule: &Schedule,
         scenario: &Scenario,
         subject: &Subject,
         seed: u64,
         all_events: bool,
         folder: &Path,
     ) -> Result<Self, SimError> {
-        let schedule = Schedule::new(seed);
         let log = Arc::new(EventLog::new(all_events));
-        let links = topology::links(scenario, &schedule);
-        let network = Network::new(&schedule, &log, scenario.nodes, links);
+        let links = topology::links(scenario, schedule);
+        let network = Network::new(schedule, &log, scenario.nodes, links);
         let (plugin, variant) = (folder.join("policy.wasm"), folder.join("copy.wasm"));
         std::fs::write(&plugin, &subject.component)?;
         std::fs::write(&variant, &subject.variant)?;
@@ -180,7 +183,7 @@ impl Run {
             return Duration::MAX;
         }
         let chance = self.setup.schedule.chance();
-        Duration::try_from_secs_f64(-(1.0 - chance).ln() / per_second).unwrap_or(Duration::MAX)
+        Duration::try_from_secs_f64(-libm::log(1.0 - chance) / per_second).unwrap_or(Duration::MAX)
     }
 
     fn play(mut self) -> Result<Outcome, SimError> {
@@ -334,7 +337,8 @@ impl Run {
     }
 }
 
-/// A key by Zipf's law, or less uneven: `chance` is from 0 to 1.
+/// A key by Zipf's law, or less uneven: `chance` is from 0 to 1. The functions are those of a library,
+/// since the systems' differ in the last bit, and so would runs.
 fn choose(writer: &Writer, chance: f64) -> u64 {
     let keys = writer.keys.max(1);
     if writer.skew <= 0.0 {
@@ -343,9 +347,9 @@ fn choose(writer: &Writer, chance: f64) -> u64 {
     // The inverse of the continuous distribution with density x^-skew on 1 to keys + 1.
     let (n, s) = (keys as f64 + 1.0, writer.skew);
     let x = if (s - 1.0).abs() < 1e-9 {
-        n.powf(chance)
+        libm::pow(n, chance)
     } else {
-        (chance * (n.powf(1.0 - s) - 1.0) + 1.0).powf(1.0 / (1.0 - s))
+        libm::pow(chance * (libm::pow(n, 1.0 - s) - 1.0) + 1.0, 1.0 / (1.0 - s))
     };
     (x as u64).clamp(1, keys) - 1
 }

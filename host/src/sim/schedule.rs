@@ -8,13 +8,13 @@
 //! What runs on other threads, such as those of the record store, is not under this schedule. It
 //! may take what time it likes, as long as it changes nothing that a task sees.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt::{self, Debug};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
 use std::time::{Duration, SystemTime};
 
 use crate::policy::Clock;
@@ -26,6 +26,9 @@ const STACK_BYTES: usize = 4 << 20;
 /// What time it is at the start of every simulation: 2025-01-01, in Unix seconds.
 const EPOCH_SECS: u64 = 1_735_689_600;
 
+/// The first task: the thread that made the schedule.
+const FIRST: TaskId = 0;
+
 /// The schedule of one simulation. Clones are the same one.
 #[derive(Clone)]
 pub(super) struct Schedule {
@@ -35,10 +38,15 @@ pub(super) struct Schedule {
 struct Inner {
     state: Mutex<State>,
     signals: AtomicU64,
+    /// The task whose turn it is. Changed with the lock on `state`, read without it.
+    running: AtomicU64,
+    /// Nothing runs any more.
+    ended: AtomicBool,
 }
 
 type TaskId = u64;
 type SignalId = u64;
+type Body = Box<dyn FnOnce() + Send>;
 
 struct State {
     time: Duration,
@@ -46,12 +54,17 @@ struct State {
     next_task: TaskId,
     /// Of entries in `timed`.
     sequence: u64,
-    running: TaskId,
     ready: VecDeque<TaskId>,
     /// Who waits for a time, in order of that and of who came first.
     timed: BTreeMap<(Duration, u64), TaskId>,
     waiting: HashMap<TaskId, Waiting>,
-    parked: HashMap<TaskId, Arc<Condvar>>,
+    /// Who waits for a signal.
+    waiters: BTreeSet<(SignalId, TaskId)>,
+    threads: HashMap<TaskId, Thread>,
+    /// Tasks that have a thread and have not begun.
+    bodies: HashMap<TaskId, Body>,
+    /// Threads whose task is done.
+    idle: Vec<Arc<Worker>>,
     /// Every task waits for ever.
     stuck: bool,
 }
@@ -62,6 +75,13 @@ struct Waiting {
     timed: Option<(Duration, u64)>,
 }
 
+/// A thread that runs one task after another: there are many short ones.
+#[derive(Debug)]
+struct Worker {
+    /// Its task, or the one that it has done.
+    task: AtomicU64,
+}
+
 impl Debug for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Schedule({:?})", self.time())
@@ -69,22 +89,37 @@ impl Debug for Schedule {
 }
 
 impl Schedule {
-    /// A new one, in which the calling thread is the running task.
+    /// A new one, in which the calling thread is the running task. To be ended.
     pub(super) fn new(seed: u64) -> Self {
         let state = State {
             time: Duration::ZERO,
             random: fastrand::Rng::with_seed(seed),
-            next_task: 1,
+            next_task: FIRST + 1,
             sequence: 0,
-            running: 0,
             ready: VecDeque::new(),
             timed: BTreeMap::new(),
             waiting: HashMap::new(),
-            parked: HashMap::from([(0, Arc::new(Condvar::new()))]),
+            waiters: BTreeSet::new(),
+            threads: HashMap::from([(FIRST, thread::current())]),
+            bodies: HashMap::new(),
+            idle: Vec::new(),
             stuck: false,
         };
-        let inner = Inner { state: Mutex::new(state), signals: AtomicU64::new(0) };
+        let inner = Inner {
+            state: Mutex::new(state),
+            signals: AtomicU64::new(0),
+            running: AtomicU64::new(FIRST),
+            ended: AtomicBool::new(false),
+        };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Lets the threads go that have nothing to do. Those of tasks that still wait stay.
+    pub(super) fn end(&self) {
+        self.inner.ended.store(true, Ordering::Release);
+        let state = self.state();
+        let idle = state.idle.iter().map(|worker| worker.task.load(Ordering::Relaxed));
+        idle.filter_map(|task| state.threads.get(&task)).for_each(Thread::unpark);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -115,7 +150,7 @@ impl Schedule {
     /// Parks the running task until `signal` is raised, or the clock is at `until`.
     fn block(&self, signal: SignalId, until: Option<Duration>) {
         let mut state = self.state();
-        let me = state.running;
+        let me = self.inner.running.load(Ordering::Relaxed);
         let timed = until.map(|until| {
             state.sequence += 1;
             (until.max(state.time), state.sequence)
@@ -124,81 +159,115 @@ impl Schedule {
             state.timed.insert(timed, me);
         }
         state.waiting.insert(me, Waiting { signal, timed });
-        state.hand_over();
-        self.park(state, me);
+        state.waiters.insert((signal, me));
+        self.hand_over(state);
+        self.await_turn(me);
     }
 
-    fn park(&self, mut state: MutexGuard<'_, State>, me: TaskId) {
-        let Some(condvar) = state.parked.get(&me).cloned() else { return };
-        while state.running != me {
-            state = condvar.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        let stuck = std::mem::take(&mut state.stuck);
+    /// Lets the next task run; the one that runs now must be waiting, or at its end.
+    fn hand_over(&self, mut state: MutexGuard<'_, State>) {
+        let next = state.next();
+        // The first task is told when nothing can happen any more.
+        state.stuck |= next.is_none();
+        let next = next.unwrap_or(FIRST);
+        let thread = state.threads.get(&next).cloned();
+        self.inner.running.store(next, Ordering::Release);
         drop(state);
-        assert!(!stuck, "every task of the simulation waits for ever");
+        if let Some(thread) = thread {
+            thread.unpark();
+        }
     }
 
-    fn spawn(&self, name: String, run: Box<dyn FnOnce() + Send>) -> io::Result<Task> {
-        let id = {
-            let mut state = self.state();
-            let id = state.next_task;
-            state.next_task += 1;
-            state.parked.insert(id, Arc::new(Condvar::new()));
-            state.ready.push_back(id);
-            id
+    fn await_turn(&self, me: TaskId) {
+        while self.inner.running.load(Ordering::Acquire) != me {
+            thread::park();
+        }
+        if me == FIRST {
+            let stuck = std::mem::take(&mut self.state().stuck);
+            assert!(!stuck, "every task of the simulation waits for ever");
+        }
+    }
+
+    fn spawn(&self, name: String, run: Body) -> io::Result<Task> {
+        let ended = Arc::new(SimSignal::new(self));
+        let good = Arc::new(AtomicBool::new(false));
+        let body = {
+            let (ended, good) = (Arc::clone(&ended), Arc::clone(&good));
+            Box::new(move || {
+                good.store(catch_unwind(AssertUnwindSafe(run)).is_ok(), Ordering::Release);
+                ended.raise();
+            })
         };
-        let (this, ended) = (self.clone(), Arc::new(SimSignal::new(self)));
-        let end = Arc::clone(&ended);
-        let body = move || {
-            this.park(this.state(), id);
-            let result = catch_unwind(AssertUnwindSafe(run));
-            end.raise();
-            let mut state = this.state();
-            state.parked.remove(&id);
-            state.hand_over();
-            drop(state);
-            result.is_ok()
-        };
-        let spawned = thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(body);
-        match spawned {
-            Ok(thread) => Ok(Task::new(move || {
-                ended.wait(0, None);
-                thread.join().unwrap_or(false)
-            })),
-            Err(error) => {
-                let mut state = self.state();
-                state.parked.remove(&id);
-                state.ready.retain(|other| *other != id);
-                Err(error)
+        let mut state = self.state();
+        let id = state.next_task;
+        let thread = match state.idle.pop() {
+            Some(worker) => {
+                let before = worker.task.swap(id, Ordering::AcqRel);
+                state.threads.remove(&before)
             }
+            None => None,
+        };
+        let thread = match thread {
+            Some(thread) => thread,
+            None => {
+                let (this, worker) = (self.clone(), Worker { task: AtomicU64::new(id) });
+                let builder = thread::Builder::new().name(name).stack_size(STACK_BYTES);
+                builder.spawn(move || this.work(&Arc::new(worker)))?.thread().clone()
+            }
+        };
+        state.next_task += 1;
+        state.threads.insert(id, thread);
+        state.bodies.insert(id, body);
+        state.ready.push_back(id);
+        drop(state);
+        Ok(Task::new(move || {
+            ended.wait(0, None);
+            good.load(Ordering::Acquire)
+        }))
+    }
+
+    /// What the threads of tasks do.
+    fn work(&self, worker: &Arc<Worker>) {
+        loop {
+            let task = worker.task.load(Ordering::Acquire);
+            if self.inner.running.load(Ordering::Acquire) != task {
+                if self.inner.ended.load(Ordering::Acquire) {
+                    return;
+                }
+                thread::park();
+                continue;
+            }
+            let body = self.state().bodies.remove(&task);
+            if let Some(body) = body {
+                body();
+            }
+            let mut state = self.state();
+            state.idle.push(Arc::clone(worker));
+            self.hand_over(state);
         }
     }
 }
 
 impl State {
-    /// Lets the next task run; the one that runs now must be waiting, or at its end.
-    fn hand_over(&mut self) {
-        let next = self.ready.pop_front().or_else(|| {
-            let (&key, _) = self.timed.first_key_value()?;
-            let task = self.timed.remove(&key)?;
-            self.time = self.time.max(key.0);
-            self.waiting.remove(&task);
-            Some(task)
-        });
-        // The first task is told when nothing can happen any more.
-        self.stuck |= next.is_none();
-        self.running = next.unwrap_or(0);
-        if let Some(condvar) = self.parked.get(&self.running) {
-            condvar.notify_all();
+    /// Whose turn it is now; none when all wait for ever.
+    fn next(&mut self) -> Option<TaskId> {
+        if let Some(task) = self.ready.pop_front() {
+            return Some(task);
         }
+        let (&key, _) = self.timed.first_key_value()?;
+        let task = self.timed.remove(&key)?;
+        self.time = self.time.max(key.0);
+        if let Some(Waiting { signal, .. }) = self.waiting.remove(&task) {
+            self.waiters.remove(&(signal, task));
+        }
+        Some(task)
     }
 
     /// Makes those ready who wait for `signal`, in the order of their numbers.
     fn wake(&mut self, signal: SignalId) {
-        let waiting = self.waiting.iter().filter(|(_, waiting)| waiting.signal == signal);
-        let mut tasks: Vec<_> = waiting.map(|(task, _)| *task).collect();
-        tasks.sort_unstable();
-        for task in tasks {
+        while let Some(&waiter) = self.waiters.range((signal, 0)..=(signal, TaskId::MAX)).next() {
+            self.waiters.remove(&waiter);
+            let (_, task) = waiter;
             if let Some(Waiting { timed: Some(timed), .. }) = self.waiting.remove(&task) {
                 self.timed.remove(&timed);
             }
@@ -248,11 +317,11 @@ impl Signal for SimSignal {
 pub(super) struct NodeWorld {
     schedule: Schedule,
     /// How far the wall clock is ahead, in nanoseconds.
-    ahead: Arc<std::sync::atomic::AtomicI64>,
+    ahead: Arc<AtomicI64>,
 }
 
 impl NodeWorld {
-    pub(super) fn new(schedule: &Schedule, ahead: Arc<std::sync::atomic::AtomicI64>) -> Self {
+    pub(super) fn new(schedule: &Schedule, ahead: Arc<AtomicI64>) -> Self {
         Self { schedule: schedule.clone(), ahead }
     }
 }
