@@ -180,9 +180,19 @@ impl Engine {
     /// All segments, by id, each with its extent: none where it was registered by a version of this
     /// host that did not note it, or can't be read. They are read as the iterator goes.
     pub fn extents(&self) -> impl ExactSizeIterator<Item = (SegmentMeta, Option<Extent>)> + use<> {
+        self.extents_from(0)
+    }
+
+    /// Those whose id is at least `first`.
+    pub(crate) fn extents_from(
+        &self,
+        first: u64,
+    ) -> impl ExactSizeIterator<Item = (SegmentMeta, Option<Extent>)> + use<> {
         // In this order: of what is registered now, all is in the store.
-        let segments = self.manifest().into_iter();
-        Extents { segments, stored: Some(self.store.extents()), next: None }
+        let mut segments = self.manifest();
+        segments.drain(..segments.partition_point(|segment| segment.id < first));
+        let stored = Some(self.store.extents_from(first));
+        Extents { segments: segments.into_iter(), stored, next: None }
     }
 }
 

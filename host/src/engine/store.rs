@@ -204,9 +204,9 @@ impl Store {
         self.db.snapshot().range(&self.records, range)
     }
 
-    /// What is known of the records of segments, by id, as it is now.
-    pub(super) fn extents(&self) -> fjall::Iter {
-        self.db.snapshot().iter(&self.extents)
+    /// What is known of the records of segments whose id is at least `first`, by id, as it is now.
+    pub(super) fn extents_from(&self, first: u64) -> fjall::Iter {
+        self.db.snapshot().range(&self.extents, first.to_be_bytes()..)
     }
 
     /// Adds to a batch that a segment is not registered any more.

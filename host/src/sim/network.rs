@@ -40,8 +40,8 @@ pub(super) struct Network {
     pulls: Mutex<Vec<Pulls>>,
     /// Lists that were sent, and those behind roots that were, by their roots.
     offered: Mutex<HashMap<Hash, Arc<[Hash]>>>,
-    /// By node, what it last answered to whoever asked for its manifest, and the root of that.
-    manifests: Vec<Mutex<Option<(Hash, Arc<[SegmentRef]>)>>>,
+    /// By node, what it had when it was last asked, by id, and the root of that.
+    manifests: Vec<Mutex<(Hash, Arc<Vec<SegmentRef>>)>>,
 }
 
 /// What one node has asked for.
@@ -99,7 +99,7 @@ impl Network {
             weather: Mutex::default(),
             pulls: Mutex::new(vec![Pulls::default(); nodes]),
             offered: Mutex::default(),
-            manifests: (0..nodes).map(|_| Mutex::default()).collect(),
+            manifests: (0..nodes).map(|_| Mutex::new((Hash::ZERO, Arc::default()))).collect(),
         })
     }
 
@@ -109,7 +109,7 @@ impl Network {
 
     /// The node is up with this engine, or down.
     pub(super) fn set_engine(&self, node: usize, engine: Option<Arc<Engine>>) {
-        *lock(&self.manifests[node]) = None;
+        *lock(&self.manifests[node]) = (Hash::ZERO, Arc::default());
         *lock(&self.engines[node]) = engine;
     }
 
@@ -132,30 +132,29 @@ impl Network {
         lock(&self.offered).get(root).cloned()
     }
 
-    /// What a node has. Many ask before anything changes there, and to list it all is much work.
-    fn manifest(&self, node: usize, engine: &Engine) -> (Hash, Arc<[SegmentRef]>) {
+    /// What a node has. What is as it was is not read again.
+    fn manifest(&self, node: usize, engine: &Engine) -> (Hash, Arc<Vec<SegmentRef>>) {
         let mut known = lock(&self.manifests[node]);
-        let root = engine.root();
-        match &*known {
-            Some((of, segments)) if *of == root => (root, Arc::clone(segments)),
-            _ => {
-                let segments: Arc<[SegmentRef]> = engine
-                    .extents()
-                    .map(|(meta, extent)| {
-                        let info = extent.map(|extent| Box::new(SegmentInfo::new(&meta, extent)));
-                        SegmentRef { hash: meta.hash, id: meta.id, info }
-                    })
-                    .collect();
-                *known = Some((root, Arc::clone(&segments)));
-                (root, segments)
-            }
+        let (root, segments) = &mut *known;
+        if *root != engine.root() {
+            *root = engine.root();
+            let segments = Arc::make_mut(segments);
+            let now = engine.manifest();
+            let same = segments.iter().zip(&now);
+            let same = same.take_while(|(known, meta)| known.hash == meta.hash).count();
+            segments.truncate(same);
+            let next = now.get(same).map_or(u64::MAX, |meta| meta.id);
+            segments.extend(engine.extents_from(next).map(|(meta, extent)| {
+                let info = extent.map(|extent| Box::new(SegmentInfo::new(&meta, extent)));
+                SegmentRef { hash: meta.hash, id: meta.id, info }
+            }));
         }
+        (*root, Arc::clone(segments))
     }
 
     /// Remembers what is behind a root that was sent.
-    fn offer(&self, root: Hash, segments: &[SegmentRef]) {
-        let list = || segments.iter().map(|segment| segment.hash).collect();
-        lock(&self.offered).entry(root).or_insert_with(list);
+    fn offer<I: Iterator<Item = Hash>>(&self, root: Hash, hashes: impl FnOnce() -> I) {
+        lock(&self.offered).entry(root).or_insert_with(|| hashes().collect());
     }
 
     /// The peers that a node pulls from.
@@ -290,8 +289,8 @@ impl PeerTransport for SimPeer {
         let mut root = if self.network.weather().lying_root.contains(&self.source) {
             self.made_up()
         } else {
-            let (root, segments) = self.network.manifest(self.source, &engine);
-            self.network.offer(root, &segments);
+            let root = engine.root();
+            self.network.offer(root, || engine.manifest().into_iter().map(|meta| meta.hash));
             root
         };
         if self.flips() {
@@ -320,9 +319,8 @@ impl PeerTransport for SimPeer {
         if flips && let Some(last) = segments.last_mut() {
             last.hash = self.flip(last.hash);
         }
-        let changed = lies || flips;
-        let hashes = || Hash::root(segments.iter().map(|segment| segment.hash));
-        self.network.offer(if changed { hashes() } else { root }, &segments);
+        let hashes = || segments.iter().map(|segment| segment.hash);
+        self.network.offer(if lies || flips { Hash::root(hashes()) } else { root }, hashes);
         let bytes = PROBE_BYTES + ENTRY_BYTES * segments.len() as u64;
         self.back(bytes, segments)
     }

@@ -95,7 +95,7 @@ fn a_compaction_notes_the_extent_of_what_it_makes_and_forgets_the_rest() {
     assert_eq!(merged.keys, range((b"ns", b"a"), (b"ns", b"d")));
     assert_eq!(merged.newest, newest);
     assert!((before..=now()).contains(&merged.created));
-    assert_eq!(engine.store.extents().count(), 1);
+    assert_eq!(engine.store.extents_from(0).count(), 1);
 
     let merged = merged.clone();
     drop(engine);
@@ -113,7 +113,7 @@ fn a_repair_forgets_the_extents_of_what_it_gives_up() {
     fs::remove_file(file).unwrap();
     let engine = open(dir.path());
     engine.verify(true, |_, _| {}).unwrap();
-    assert_eq!(engine.store.extents().count(), 0);
+    assert_eq!(engine.store.extents_from(0).count(), 0);
     engine.flush().unwrap().unwrap();
     let [Some(again)] = &extents(&engine)[..] else { panic!("no extent") };
     assert_eq!(again.keys, range((b"ns", b"a"), (b"ns", b"a")));
