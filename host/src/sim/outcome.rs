@@ -149,6 +149,12 @@ impl Outcome {
         self.violations.is_empty()
     }
 
+    /// Leaves out what happened over time, which takes much memory and which plots alone show: how
+    /// far nodes were apart, and their ticks.
+    pub fn forget_plots(&mut self) {
+        (self.divergence, self.ticks) = (Vec::new(), Vec::new());
+    }
+
     /// Bytes of segments that crossed the network.
     pub fn segment_bytes(&self) -> u64 {
         self.links.iter().map(|link| link.segment_bytes).sum()

@@ -17,7 +17,7 @@ use super::subject::{SimError, Subject};
 use super::topology;
 
 /// Looks at all nodes while a run lasts.
-const LOOKS: u32 = 40;
+const LOOKS: u32 = 30;
 
 /// The namespace of all writes.
 const NAMESPACE: &[u8] = b"sim";
@@ -273,15 +273,18 @@ impl Run {
     fn converge(&mut self) -> Option<Duration> {
         let start = self.time();
         let step = (self.scenario().interval / 4).max(Duration::from_millis(100));
+        // What takes long is not told more exactly than to a sixteenth.
+        let step = |since: Duration| step.max(since / 16);
         let limit = self.scenario().expect.converge_within;
         loop {
             if self.look() {
                 return Some(self.time() - start);
             }
-            if self.time() - start >= limit {
+            let since = self.time() - start;
+            if since >= limit {
                 return None;
             }
-            self.setup.schedule.sleep_until(self.time() + step);
+            self.setup.schedule.sleep_until(self.time() + step(since).min(limit - since));
         }
     }
 
