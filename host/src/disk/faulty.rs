@@ -8,6 +8,7 @@
 //! gets in between: its data stay far below what would be flushed.
 
 use std::ffi::OsString;
+use std::fmt::{self, Debug};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ const FOREIGN: [&str; 3] = ["records", "records.new", "LOCK"];
 
 /// What an operation does instead of its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(not(test), expect(dead_code, reason = "tests plan them, simulations do without"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "simulations plan one of them, tests all"))]
 pub(crate) enum Fault {
     /// EIO. A sync has lost what it was to write.
     Io,
@@ -57,7 +58,22 @@ struct State {
     moves: Vec<(PathBuf, PathBuf, bool)>,
     /// Since power was lost.
     frozen: Option<Vec<(PathBuf, Image)>>,
+    told: Option<Told>,
+    /// Names that were given to new files.
+    names: u64,
 }
+
+/// Who is told of a planned power loss.
+struct Told(Box<dyn Fn(&str) + Send + Sync>);
+
+impl Debug for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Told")
+    }
+}
+
+/// What is done, and in which folder.
+type What<'a> = (&'static str, &'a Path);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -88,9 +104,34 @@ impl FaultyDisk {
         self.state().room = bytes;
     }
 
-    /// Power is lost now.
+    /// The `n`-th operation from now on, counted from 0, has this fault.
+    pub(crate) fn plan(&self, n: u64, fault: Fault) {
+        let mut state = self.state();
+        let done = if fault == Fault::PowerLoss { state.changes } else { state.operations };
+        (state.plan, state.happened) = (Some((done + n, fault)), false);
+    }
+
+    /// The planned operation will not come.
+    pub(crate) fn cancel(&self) {
+        self.state().plan = None;
+    }
+
+    /// Calls this within the operation at which power is lost as planned, with what the operation
+    /// was to do. It must not use this disk.
+    pub(crate) fn on_power_loss(&self, tell: impl Fn(&str) + Send + Sync + 'static) {
+        self.state().told = Some(Told(Box::new(tell)));
+    }
+
+    pub(crate) fn lost_power(&self) -> bool {
+        self.state().frozen.is_some()
+    }
+
+    /// Power is lost now, if it was not before.
     pub(crate) fn cut_power(&self) {
         let mut state = self.state();
+        if state.frozen.is_some() {
+            return;
+        }
         state.frozen = Some(self.foreign(&state).expect("the folder of a test disk is there"));
     }
 
@@ -143,7 +184,7 @@ impl FaultyDisk {
     }
 
     /// Counts an operation. An error is what it fails with.
-    fn begin(&self, kind: Kind) -> io::Result<MutexGuard<'_, State>> {
+    fn begin(&self, kind: Kind, what: What<'_>) -> io::Result<MutexGuard<'_, State>> {
         let mut state = self.state();
         if state.frozen.is_some() {
             return Err(eio());
@@ -159,6 +200,10 @@ impl FaultyDisk {
             Some((n, Fault::PowerLoss)) if n == change && kind != Kind::Look => {
                 state.happened = true;
                 state.frozen = Some(self.foreign(&state)?);
+                if let Some(Told(tell)) = &state.told {
+                    let (what, dir) = what;
+                    tell(&format!("{what} {}", self.relative(dir).display()));
+                }
                 Err(eio())
             }
             Some((n, Fault::Io)) if n == operation => {
@@ -176,19 +221,12 @@ impl FaultyDisk {
     }
 
     fn look(&self) -> io::Result<()> {
-        self.begin(Kind::Look).map(drop)
+        self.begin(Kind::Look, ("look at", &self.root)).map(drop)
     }
 }
 
 #[cfg(test)]
 impl FaultyDisk {
-    /// The `n`-th operation from now on, counted from 0, has this fault.
-    pub(crate) fn plan(&self, n: u64, fault: Fault) {
-        let mut state = self.state();
-        let done = if fault == Fault::PowerLoss { state.changes } else { state.operations };
-        (state.plan, state.happened) = (Some((done + n, fault)), false);
-    }
-
     /// The next sync of a file fails.
     pub(crate) fn plan_sync(&self) {
         let mut state = self.state();
@@ -213,10 +251,6 @@ impl FaultyDisk {
         state.happened
     }
 
-    pub(crate) fn lost_power(&self) -> bool {
-        self.state().frozen.is_some()
-    }
-
     /// Flips a bit of a file, as a failing disk does.
     pub(crate) fn damage(&self, path: &Path, at: usize) {
         let mut bytes = fs::read(path).unwrap();
@@ -230,24 +264,34 @@ impl FaultyDisk {
 
 impl Disk for FaultyDisk {
     fn create(&self, dir: &Path, prefix: &str, suffix: &str) -> io::Result<NewFile> {
-        let mut state = self.begin(Kind::Add)?;
-        let file = tempfile::Builder::new().prefix(prefix).suffix(suffix).tempfile_in(dir)?;
-        let (file, path) = file.into_parts();
-        let path = path.keep()?;
+        let mut state = self.begin(Kind::Add, ("make a file in", dir))?;
+        // Names by chance would be another order of names, and so another fate of each.
+        let (file, path) = loop {
+            state.names += 1;
+            let path = dir.join(format!("{prefix}{:06}{suffix}", state.names));
+            let file = File::options().read(true).write(true).create_new(true).open(&path);
+            match file {
+                Ok(file) => break (file, path),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        };
         let id = state.model.create(self.relative(&path));
         let skips = state.skips.as_deref() == Some(self.relative(dir));
-        Ok((Box::new(FaultyFile { file, id: Some(id), skips, disk: self.clone() }), path))
+        let dir = dir.to_owned();
+        Ok((Box::new(FaultyFile { file, dir, id: Some(id), skips, disk: self.clone() }), path))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let state = self.begin(Kind::Look)?;
+        let dir = parent(path).to_owned();
+        let state = self.begin(Kind::Look, ("open a file of", &dir))?;
         let id = state.model.file(self.relative(path));
         let file = File::open(path)?;
-        Ok(Box::new(FaultyFile { file, id, skips: false, disk: self.clone() }))
+        Ok(Box::new(FaultyFile { file, dir, id, skips: false, disk: self.clone() }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut state = self.begin(Kind::Add)?;
+        let mut state = self.begin(Kind::Add, ("move a file to", parent(to)))?;
         RealDisk.rename(from, to)?;
         let (from, to) = (self.relative(from), self.relative(to));
         if is_foreign(from) {
@@ -259,7 +303,7 @@ impl Disk for FaultyDisk {
     }
 
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut state = self.begin(Kind::Add)?;
+        let mut state = self.begin(Kind::Add, ("link a file to", parent(to)))?;
         if state.no_links {
             return Err(io::ErrorKind::Unsupported.into());
         }
@@ -269,7 +313,7 @@ impl Disk for FaultyDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.begin(Kind::Remove)?;
+        let mut state = self.begin(Kind::Remove, ("remove a file of", parent(path)))?;
         RealDisk.remove(path)?;
         state.model.remove(self.relative(path));
         Ok(())
@@ -281,7 +325,7 @@ impl Disk for FaultyDisk {
             self.look()?;
         }
         for dir in missing.into_iter().rev() {
-            let mut state = self.begin(Kind::Add)?;
+            let mut state = self.begin(Kind::Add, ("make the folder", dir))?;
             fs::create_dir(dir)?;
             state.model.make_dir(self.relative(dir));
         }
@@ -290,7 +334,9 @@ impl Disk for FaultyDisk {
 
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
         self.look()?;
-        RealDisk.list(dir)
+        let mut names = RealDisk.list(dir)?;
+        names.sort_unstable();
+        Ok(names)
     }
 
     fn len(&self, path: &Path) -> io::Result<u64> {
@@ -300,8 +346,9 @@ impl Disk for FaultyDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         // What is outside is none of a test's business.
-        let Ok(dir) = dir.strip_prefix(&self.root) else { return Ok(()) };
-        let mut state = self.begin(Kind::Add)?;
+        let Ok(relative) = dir.strip_prefix(&self.root) else { return Ok(()) };
+        let mut state = self.begin(Kind::Add, ("sync the names in", dir))?;
+        let dir = relative;
         if state.skips.as_deref() == Some(dir) {
             return Ok(());
         }
@@ -316,6 +363,8 @@ impl Disk for FaultyDisk {
 #[derive(Debug)]
 struct FaultyFile {
     file: File,
+    /// It was in this folder when it was opened.
+    dir: PathBuf,
     /// In the model.
     id: Option<usize>,
     /// Its syncs do nothing.
@@ -325,7 +374,7 @@ struct FaultyFile {
 
 impl DiskFile for FaultyFile {
     fn sync(&self) -> io::Result<()> {
-        let (result, mut state) = match self.disk.begin(Kind::Add) {
+        let (result, mut state) = match self.disk.begin(Kind::Add, ("sync a file of", &self.dir)) {
             Ok(mut state) if state.sync_fails => {
                 (state.sync_fails, state.happened) = (false, true);
                 (Err(eio()), state)
@@ -355,7 +404,7 @@ impl Read for FaultyFile {
 
 impl Write for FaultyFile {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let mut state = self.disk.begin(Kind::Write)?;
+        let mut state = self.disk.begin(Kind::Write, ("write to a file of", &self.dir))?;
         let mut n = if state.short { buf.len().div_ceil(2) } else { buf.len() };
         if let Some(room) = &mut state.room {
             n = n.min(*room as usize);
@@ -386,6 +435,10 @@ impl Seek for FaultyFile {
 pub(crate) fn test_folder() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
 }
 
 fn is_foreign(path: &Path) -> bool {

@@ -1,6 +1,7 @@
 //! A folder in memory, as it is at an instant. Long runs of zeros cost nothing: the record store
 //! makes files that are larger than what is in them.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -24,14 +25,21 @@ enum Entry {
 }
 
 impl Image {
-    /// Reads a file or a folder. A record store that is open may remove files meanwhile; then it is
-    /// read again.
+    /// Reads a file or a folder. A record store that is open may put files in the place of others
+    /// meanwhile; then it is read again, so that this is what was there at one instant.
     pub(crate) fn read(path: &Path) -> io::Result<Self> {
         loop {
-            let mut image = Self::default();
-            match image.add(path, Path::new("")) {
+            let read = || {
+                let before = files(path)?;
+                let mut image = Self::default();
+                image.add(path, Path::new(""))?;
+                Ok::<_, io::Error>((files(path)? == before).then_some(image))
+            };
+            match read() {
+                Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound && path.exists() => {}
-                result => return result.map(|()| image),
+                Ok(Some(image)) => return Ok(image),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -67,6 +75,25 @@ impl Image {
         }
         Ok(())
     }
+}
+
+/// The files in a folder, and what tells one from another of its name.
+fn files(path: &Path) -> io::Result<BTreeMap<PathBuf, (u64, u64)>> {
+    let (mut all, mut left) = (BTreeMap::new(), vec![path.to_owned()]);
+    while let Some(path) = left.pop() {
+        let meta = fs::symlink_metadata(&path)?;
+        if meta.is_dir() {
+            for entry in fs::read_dir(&path)? {
+                left.push(entry?.path());
+            }
+        }
+        #[cfg(unix)]
+        let number = std::os::unix::fs::MetadataExt::ino(&meta);
+        #[cfg(not(unix))]
+        let number = 0;
+        all.insert(path, (if meta.is_dir() { 0 } else { meta.len() }, number));
+    }
+    Ok(all)
 }
 
 /// As `join`, but the empty path adds no slash.

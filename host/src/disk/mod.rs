@@ -25,9 +25,9 @@ use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub(crate) use self::faulty::FaultyDisk;
 #[cfg(test)]
-pub(crate) use self::faulty::{Fault, test_folder};
+pub(crate) use self::faulty::test_folder;
+pub(crate) use self::faulty::{Fault, FaultyDisk};
 pub(crate) use self::image::Image;
 
 /// All that is done to files and folders. Errors are those of the system.

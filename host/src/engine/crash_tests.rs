@@ -149,6 +149,20 @@ fn any_index() -> prop::sample::Index {
 }
 
 #[test]
+fn a_write_that_returned_ok_survives_though_power_was_lost_in_its_flush() {
+    let node = Node::new(true);
+    let engine = node.open().unwrap();
+    node.disk.plan(0, Fault::PowerLoss);
+    engine.put(b"ns", b"k", &[7; 3000]).unwrap();
+    assert!(node.disk.lost_power(), "it was to make a segment");
+    let to = node.dir.path().join("crashed");
+    node.disk.crash(0, &to);
+    drop(engine);
+    let engine = Engine::open_with(to.join("in/db"), options()).unwrap();
+    assert_eq!(engine.get(b"ns", b"k").unwrap().as_deref(), Some(&[7; 3000][..]));
+}
+
+#[test]
 fn power_may_be_lost_at_any_instant_of_the_making_of_a_database() {
     let operations = lose_power_everywhere(false, &first_steps(), 4);
     assert!(operations > 10, "{operations}");

@@ -391,7 +391,9 @@ fn recover_segments(
             }
         }
     }
-    for hash in files.into_keys() {
+    let mut unknown: Vec<_> = files.into_keys().collect();
+    unknown.sort_unstable();
+    for hash in unknown {
         let path = folder.segment(&hash);
         folder.disk().remove(&path).map_err(EngineError::io("remove", &path))?;
     }

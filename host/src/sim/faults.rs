@@ -4,9 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::node::Node;
 use super::outcome::{Invariant, Span};
 use super::run::{Action, Active, Run};
 use super::scenario::{Fault, FaultKind, When};
+
+/// Power is lost within one of so many operations of a node's disk, or after so long.
+const OPERATIONS: u64 = 40;
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Before a node is started again that did not start.
 const RESTART: Duration = Duration::from_secs(30);
@@ -24,6 +29,10 @@ impl Run {
         if again {
             return;
         }
+        if fault.kind == FaultKind::Crash && self.setup.schedule.chance() < 0.5 {
+            self.plan_crash(index, node);
+            return;
+        }
         let what = words(&fault, node);
         let (from, until) = (self.time(), self.time() + fault.lasts);
         self.setup.log.note(from, format_args!("begins: {what}"));
@@ -31,12 +40,65 @@ impl Run {
         let span = self.faults.len();
         self.faults.push(Span { from, until, what });
         let key = span;
-        self.active.insert(key, Active { fault: index, node, span });
+        self.active.insert(key, Active { fault: index, node, span, waits: false });
         self.at(until, Action::End(key));
     }
 
+    /// Has a node lose power within one of the next operations of its disk, whatever that is.
+    fn plan_crash(&mut self, fault: usize, node: usize) {
+        let n = self.setup.schedule.random() % OPERATIONS;
+        self.nodes[node].plan_power_loss(n);
+        let (from, until) = (self.time(), self.time() + PATIENCE);
+        let what = format!("n{node} without power, between two operations of its disk");
+        self.setup.log.note(from, format_args!("n{node} is to lose power {n} operations from now"));
+        let span = self.faults.len();
+        self.faults.push(Span { from, until, what });
+        self.active.insert(span, Active { fault, node, span, waits: true });
+        self.at(until, Action::Cut(span));
+    }
+
+    /// Of a planned crash, the operation has not come.
+    pub(super) fn cut(&mut self, key: usize) {
+        if let Some(&Active { node, waits: true, .. }) = self.active.get(&key) {
+            self.crash(node);
+        }
+    }
+
+    /// To be called before anything else is done to the nodes.
+    pub(super) fn crash_those_without_power(&mut self) {
+        while let Some(node) = self.nodes.iter().position(Node::lost_power) {
+            self.crash(node);
+        }
+    }
+
+    /// A node has lost power, or does now: that is what all crashes waited for that were planned.
+    fn crash(&mut self, node: usize) {
+        let (at, planned) = (self.time(), self.nodes[node].lost_power());
+        let mut ends = Vec::new();
+        for (key, active) in &mut self.active {
+            if active.node != node || !std::mem::take(&mut active.waits) {
+                continue;
+            }
+            let until = at + self.setup.scenario.faults[active.fault].lasts;
+            let span = &mut self.faults[active.span];
+            (span.from, span.until) = (at, until);
+            if !planned {
+                span.what = format!("n{node} without power");
+            }
+            self.setup.log.note(at, format_args!("begins: {}", span.what));
+            ends.push((until, *key));
+        }
+        for (until, key) in ends {
+            self.at(until, Action::End(key));
+        }
+        self.nodes[node].crash();
+    }
+
     pub(super) fn end(&mut self, key: usize) {
-        let Some(Active { fault, node, span }) = self.active.remove(&key) else { return };
+        if self.active.get(&key).is_some_and(|active| active.waits) {
+            self.cut(key);
+        }
+        let Some(Active { fault, node, span, .. }) = self.active.remove(&key) else { return };
         let fault = self.scenario().faults[fault].clone();
         let now = self.time();
         self.faults[span].until = now;
@@ -82,7 +144,7 @@ impl Run {
         let at = self.time();
         let result = match (&fault.kind, on) {
             (FaultKind::Crash, true) => {
-                self.nodes[node].crash();
+                self.crash(node);
                 Ok(())
             }
             (FaultKind::Crash, false) => {
@@ -95,14 +157,15 @@ impl Run {
         };
         if let Err(why) = result {
             self.setup.log.note(at, format_args!("n{node}: {why}"));
-            if fault.kind == FaultKind::Crash {
+            // One that lost power meanwhile has a crash of its own that ends.
+            if fault.kind == FaultKind::Crash && !self.nodes[node].lost_power() {
                 // As a supervisor does, it is started again: its disk may be full, and not for ever.
                 let key = self.faults.len();
                 let (from, until) = (at, at + RESTART);
                 self.faults.push(Span { from, until, what: format!("n{node} does not start") });
                 let fault = self.setup.scenario.faults.iter().position(|other| other == fault);
                 if let Some(fault) = fault {
-                    self.active.insert(key, Active { fault, node, span: key });
+                    self.active.insert(key, Active { fault, node, span: key, waits: false });
                     self.at(until, Action::End(key));
                 }
             }

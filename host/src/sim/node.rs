@@ -10,11 +10,11 @@ use super::network::Network;
 use super::outcome::TickMark;
 use super::scenario::Scenario;
 use super::schedule::{NodeWorld, Schedule};
-use crate::disk::FaultyDisk;
+use crate::disk::{Fault, FaultyDisk};
 use crate::engine::{Engine, EngineOptions, WallClock};
 use crate::policy::{HostCall, Observer, PolicyEngine, TickError, TickReport};
 use crate::runtime::{Host, HostError};
-use crate::world::World;
+use crate::world::{Signal, World};
 
 /// Ticks of a node that are told one by one.
 const MARKS: usize = 5000;
@@ -23,6 +23,8 @@ const MARKS: usize = 5000;
 pub(super) struct Setup {
     pub(super) schedule: Schedule,
     pub(super) network: Arc<Network>,
+    /// Raised when a node loses power within an operation of its disk.
+    pub(super) power: Arc<dyn Signal>,
     pub(super) log: Arc<EventLog>,
     pub(super) scenario: Scenario,
     pub(super) policies: PolicyEngine,
@@ -120,6 +122,7 @@ impl Node {
             crashes: 0,
             writes: 0,
         };
+        node.plug_in(node.disk.clone());
         node.boot()?;
         Ok(node)
     }
@@ -133,8 +136,38 @@ impl Node {
         self.folder().join("db")
     }
 
+    /// None while it is down.
     pub(super) fn engine(&self) -> Option<&Arc<Engine>> {
-        self.running.as_ref().map(|running| &running.engine)
+        self.running().map(|running| &running.engine)
+    }
+
+    /// What has lost power still runs until [`Node::crash`], and does nothing that counts.
+    fn running(&self) -> Option<&Running> {
+        self.running.as_ref().filter(|_| !self.lost_power())
+    }
+
+    /// Whether it has lost power, and [`Node::crash`] is to follow.
+    pub(super) fn lost_power(&self) -> bool {
+        self.disk.lost_power()
+    }
+
+    /// Power is lost at the `n`-th operation from now on that changes something on its disk,
+    /// unless the node crashes before.
+    pub(super) fn plan_power_loss(&self, n: u64) {
+        self.disk.plan(n, Fault::PowerLoss);
+    }
+
+    /// Takes a disk into use.
+    fn plug_in(&mut self, disk: FaultyDisk) {
+        let (setup, index) = (Arc::clone(&self.setup), self.index);
+        disk.on_power_loss(move |what| {
+            let at = setup.schedule.time();
+            setup.log.note(at, format_args!("n{index} loses power where it was to {what}"));
+            // Nobody gets an answer from now on, and the run is to see to the rest.
+            setup.network.set_engine(index, None);
+            setup.power.raise();
+        });
+        self.disk = disk;
     }
 
     /// Unix nanoseconds, by the node's clock.
@@ -153,14 +186,19 @@ impl Node {
 
     /// Another file of the same policy takes over, or the first one again.
     pub(super) fn swap(&self, variant: bool) -> Result<(), String> {
-        let Some(Running { host, .. }) = &self.running else { return Ok(()) };
+        let Some(Running { host, .. }) = self.running() else { return Ok(()) };
         let file = if variant { &self.setup.variant } else { &self.setup.plugin };
         host.swap_policy(file).map(drop).map_err(|error| error.to_string())
     }
 
-    /// Power is lost, with what was not synced.
+    /// Power is lost, with what was not synced, or has been within an operation of the disk.
     pub(super) fn crash(&mut self) {
-        let Some(running) = self.running.take() else { return };
+        let running = self.running.take();
+        if running.is_none() && !self.lost_power() {
+            // What was planned for its next start is off.
+            self.disk.cancel();
+            return;
+        }
         self.crashes += 1;
         self.disk.cut_power();
         self.setup.network.set_engine(self.index, None);
@@ -168,12 +206,13 @@ impl Node {
         let next = self.root.join((self.generation + 1).to_string());
         self.disk.crash(seed, &next);
         // What it still does is done to a disk that is gone.
-        running.host.shutdown();
-        drop(running.engine);
+        if let Some(running) = running {
+            running.host.shutdown();
+        }
         // Somebody may still read from it; then it goes with the whole run.
         let _ = std::fs::remove_dir_all(self.folder());
         self.generation += 1;
-        self.disk = FaultyDisk::new(&next);
+        self.plug_in(FaultyDisk::new(&next));
     }
 
     /// Power is back.
@@ -196,7 +235,9 @@ impl Node {
         #[cfg(test)]
         self.setup.plant.into_disk(&self.disk);
         let host = self.host(&engine).map_err(|error| format!("can't start: {error}"))?;
-        self.setup.network.set_engine(self.index, Some(Arc::clone(&engine)));
+        if !self.lost_power() {
+            self.setup.network.set_engine(self.index, Some(Arc::clone(&engine)));
+        }
         self.running = Some(Running { engine, host });
         self.up_since = self.setup.schedule.time();
         Ok(())
@@ -206,7 +247,12 @@ impl Node {
         let setup = &self.setup;
         let (log, schedule) = (Arc::clone(&setup.log), setup.schedule.clone());
         let (index, ticks) = (self.index, Arc::clone(&self.ticks));
+        let disk = self.disk.clone();
         let ended = move |peer: &str, took: Duration, result: &Result<TickReport, TickError>| {
+            if disk.lost_power() {
+                // That a node without power fails is no fault of its policy.
+                return;
+            }
             let at = schedule.time();
             let mut counts = ticks.counts();
             counts.ended += 1;

@@ -12,9 +12,10 @@ use super::network::Network;
 use super::node::{Node, Setup};
 use super::outcome::{Divergence, NodeCounts, Outcome, Span};
 use super::scenario::{FaultKind, Scenario, When, Writer};
-use super::schedule::Schedule;
+use super::schedule::{NodeWorld, Schedule};
 use super::subject::{SimError, Subject};
 use super::topology;
+use crate::world::World as _;
 
 /// Looks at all nodes while a run lasts.
 const LOOKS: u32 = 30;
@@ -57,6 +58,8 @@ pub(super) enum Action {
     Write(usize),
     Begin(usize),
     End(usize),
+    /// Power that was to be lost within an operation of a node's disk is cut at last.
+    Cut(usize),
     Look,
 }
 
@@ -80,6 +83,8 @@ pub(super) struct Active {
     pub(super) fault: usize,
     pub(super) node: usize,
     pub(super) span: usize,
+    /// Of a crash: power is still to be lost.
+    pub(super) waits: bool,
 }
 
 impl Run {
@@ -94,12 +99,14 @@ impl Run {
         let log = Arc::new(EventLog::new(all_events));
         let links = topology::links(scenario, schedule);
         let network = Network::new(schedule, &log, scenario.nodes, links);
+        let power = NodeWorld::new(schedule, Arc::default()).signal();
         let (plugin, variant) = (folder.join("policy.wasm"), folder.join("copy.wasm"));
         std::fs::write(&plugin, &subject.component)?;
         std::fs::write(&variant, &subject.variant)?;
         let setup = Arc::new(Setup {
             schedule: schedule.clone(),
             network,
+            power: power.into(),
             log,
             scenario: scenario.clone(),
             policies: subject.engine.clone(),
@@ -193,18 +200,38 @@ impl Run {
                 break;
             }
             let Some((_, action)) = self.agenda.pop_first() else { break };
-            self.setup.schedule.sleep_until(time);
+            self.sleep_until(time);
             match action {
                 Action::Write(index) => self.write(index),
                 Action::Begin(index) => self.begin(index),
                 Action::End(key) => self.end(key),
+                Action::Cut(key) => self.cut(key),
                 Action::Look => drop(self.look()),
             }
         }
-        self.setup.schedule.sleep_until(end);
+        self.sleep_until(end);
         self.end_all();
         let converged_after = self.converge();
         Ok(self.finish(converged_after))
+    }
+
+    /// Waits until the clock is at `time`, and crashes nodes that lose power meanwhile.
+    fn sleep_until(&mut self, time: Duration) {
+        let (schedule, power) = (self.setup.schedule.clone(), Arc::clone(&self.setup.power));
+        self.crash_those_without_power();
+        loop {
+            let seen = power.count();
+            if self.time() < time {
+                power.wait(seen, Some(time));
+            } else {
+                // What else is ready comes first.
+                schedule.sleep_until(time);
+            }
+            self.crash_those_without_power();
+            if self.time() >= time {
+                return;
+            }
+        }
     }
 
     fn write(&mut self, index: usize) {
@@ -308,6 +335,8 @@ impl Run {
             }
         });
         let nodes = nodes.collect();
+        // A crash is planned before its time is known.
+        self.faults.sort_by_key(|fault| fault.from);
         let mut ticks: Vec<_> = self
             .nodes
             .iter()

@@ -135,7 +135,8 @@ pub enum When {
 pub enum FaultKind {
     /// The nodes of the fault can't reach the others, nor these them.
     Partition,
-    /// A node loses power, and is back after the time: what it had not synced may be gone.
+    /// A node loses power, while it waits or within one of the next operations of its disk, and is
+    /// back after the time: what it had not synced may be gone.
     Crash,
     /// What a node sends takes so many times as long.
     Slow {

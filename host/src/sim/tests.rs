@@ -132,3 +132,31 @@ fn a_node_whose_disk_is_full_is_started_again_when_there_is_room() {
     assert!(outcome.passed(), "{:#?}", outcome.violations);
     assert!(outcome.faults.iter().any(|span| span.what == "n1 does not start"));
 }
+
+#[test]
+fn power_is_lost_while_all_wait_and_within_operations_of_a_disk() {
+    let mut scenario = scenario(3);
+    let crash = fault(FaultKind::Crash, 0, 1, &[0, 1, 2]);
+    scenario.faults = vec![Fault { when: When::PerHour(40.0), ..crash }];
+    scenario.expect.converge_within = Duration::from_secs(1800);
+    let subject = subject();
+    let (mut at_once, mut within, mut of_segments) = (0, 0, None);
+    for seed in 0..4 {
+        let outcome = run(&scenario, &subject, seed, true).unwrap();
+        assert!(outcome.passed(), "{seed}: {:#?}", outcome.violations);
+        let crashes = |what: &str| {
+            let named = outcome.faults.iter().filter(|span| span.what.contains(what));
+            named.count()
+        };
+        within += crashes("without power, between two operations");
+        at_once += crashes("without power") - crashes("without power, between two operations");
+        // Only a flush and an apply do something there, as nothing is compacted.
+        let lost = |line: &&String| line.contains("loses power where") && line.contains("segments");
+        if of_segments.is_none() && outcome.log.iter().any(|line| lost(&line)) {
+            of_segments = Some(outcome);
+        }
+    }
+    assert!(at_once > 0 && within > 0, "{at_once} and {within}");
+    let first = of_segments.expect("none within a flush or an apply");
+    assert_eq!(first, run(&scenario, &subject, first.seed, true).unwrap());
+}

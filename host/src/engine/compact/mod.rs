@@ -126,7 +126,8 @@ impl Engine {
 
     /// Removes the files of what was retired by the compaction before.
     fn remove_leaving(&self) {
-        let leaving: Vec<Hash> = self.leaving().keys().copied().collect();
+        let mut leaving: Vec<Hash> = self.leaving().keys().copied().collect();
+        leaving.sort_unstable();
         for hash in leaving {
             let path = self.folder.segment(&hash);
             match self.folder.disk().remove(&path) {
