@@ -96,18 +96,19 @@ struct Running {
 }
 
 impl Node {
-    /// Makes the node in a folder of its own, and starts it.
+    /// Makes the node in a folder of its own, and starts it. Its clock is ahead by nanoseconds, and
+    /// too fast by parts per billion.
     pub(super) fn start(
         setup: &Arc<Setup>,
         index: usize,
         root: &Path,
-        ahead: i64,
+        (ahead, drift): (i64, i64),
     ) -> Result<Self, String> {
         let root = root.join(format!("n{index}"));
         let folder = root.join("0");
         std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
         let ahead = Arc::new(AtomicI64::new(ahead));
-        let world: Arc<dyn World> = Arc::new(NodeWorld::new(&setup.schedule, Arc::clone(&ahead)));
+        let world = NodeWorld::new(&setup.schedule, Arc::clone(&ahead)).with_drift(drift);
         let mut node = Self {
             setup: Arc::clone(setup),
             index,
@@ -116,7 +117,7 @@ impl Node {
             generation: 0,
             running: None,
             ahead,
-            world,
+            world: Arc::new(world),
             ticks: Arc::default(),
             up_since: Duration::ZERO,
             crashes: 0,

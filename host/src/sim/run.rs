@@ -119,7 +119,12 @@ impl Run {
         let mut nodes = Vec::with_capacity(scenario.nodes);
         for index in 0..scenario.nodes {
             let ahead = (schedule.chance() * 2.0 - 1.0) * skew;
-            let node = Node::start(&setup, index, folder, ahead as i64);
+            // No chance is taken where there is none, so that older seeds stay what they are.
+            let drift = match scenario.clock_drift_ppm {
+                0 => 0.0,
+                ppm => (schedule.chance() * 2.0 - 1.0) * ppm as f64 * 1000.0,
+            };
+            let node = Node::start(&setup, index, folder, (ahead as i64, drift as i64));
             nodes.push(node.map_err(|why| SimError::Node { node: index, why })?);
         }
         // Clocks that jump differ by as much.
@@ -128,10 +133,12 @@ impl Run {
             _ => None,
         });
         let jumps: Duration = jumps.sum();
+        let drift = (scenario.duration + scenario.expect.converge_within)
+            .mul_f64(scenario.clock_drift_ppm as f64 / 1e6);
         let mut run = Self {
             seed,
             title: subject.title(),
-            model: Model::new(scenario.clock_skew + jumps),
+            model: Model::new(scenario.clock_skew + jumps + drift),
             checks: Checks::new(&setup),
             setup,
             nodes,

@@ -37,6 +37,8 @@ pub struct Scenario {
     pub flush_interval: Duration,
     /// How far the clocks of nodes are off, at most, in either direction.
     pub clock_skew: Duration,
+    /// How much too fast or too slow the clocks of nodes run, at most, in parts per million.
+    pub clock_drift_ppm: u64,
     /// Settings of the policy.
     pub settings: Vec<(String, String)>,
     /// Who writes what.

@@ -318,11 +318,18 @@ pub(super) struct NodeWorld {
     schedule: Schedule,
     /// How far the wall clock is ahead, in nanoseconds.
     ahead: Arc<AtomicI64>,
+    /// How much too fast it runs, in parts per billion.
+    drift: i64,
 }
 
 impl NodeWorld {
     pub(super) fn new(schedule: &Schedule, ahead: Arc<AtomicI64>) -> Self {
-        Self { schedule: schedule.clone(), ahead }
+        Self { schedule: schedule.clone(), ahead, drift: 0 }
+    }
+
+    /// With a wall clock that runs too fast by this, or too slow, in parts per billion.
+    pub(super) fn with_drift(self, drift: i64) -> Self {
+        Self { drift, ..self }
     }
 }
 
@@ -334,8 +341,11 @@ impl Debug for NodeWorld {
 
 impl Clock for NodeWorld {
     fn now(&self) -> SystemTime {
-        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(EPOCH_SECS) + self.schedule.time();
-        let ahead = self.ahead.load(Ordering::Relaxed);
+        let since = self.schedule.time();
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(EPOCH_SECS) + since;
+        let drifted = since.as_nanos() as i128 * i128::from(self.drift) / 1_000_000_000;
+        let drifted = i64::try_from(drifted).unwrap_or_default();
+        let ahead = self.ahead.load(Ordering::Relaxed).saturating_add(drifted);
         let by = Duration::from_nanos(ahead.unsigned_abs());
         if ahead < 0 { time - by } else { time + by }
     }
@@ -409,6 +419,21 @@ mod tests {
         assert!(!task.join());
         signal.wait(1, Some(Duration::from_secs(60)));
         assert_eq!(schedule.time(), Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_wall_clock_may_jump_and_drift() {
+        let schedule = Schedule::new(1);
+        let ahead = Arc::new(std::sync::atomic::AtomicI64::new(-2_000_000_000));
+        let slow = NodeWorld::new(&schedule, Arc::clone(&ahead)).with_drift(-200_000);
+        let right = world(&schedule);
+        let behind = || right.now().duration_since(slow.now()).unwrap();
+        assert_eq!(behind(), Duration::from_secs(2));
+        schedule.sleep_until(Duration::from_secs(10_000));
+        assert_eq!(behind(), Duration::from_secs(4), "200 millionths of 10,000 s");
+        ahead.store(-3_000_000_000, Ordering::Relaxed);
+        assert_eq!(behind(), Duration::from_secs(5));
+        assert_eq!(slow.monotonic(), right.monotonic());
     }
 
     #[test]

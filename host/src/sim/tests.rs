@@ -30,6 +30,7 @@ fn scenario(nodes: usize) -> Scenario {
         interval: Duration::from_secs(30),
         flush_interval: Duration::from_secs(30),
         clock_skew: Duration::from_secs(1),
+        clock_drift_ppm: 0,
         settings: Vec::new(),
         writers: vec![Writer {
             nodes: (0..nodes).collect(),
@@ -159,4 +160,18 @@ fn power_is_lost_while_all_wait_and_within_operations_of_a_disk() {
     assert!(at_once > 0 && within > 0, "{at_once} and {within}");
     let first = of_segments.expect("none within a flush or an apply");
     assert_eq!(first, run(&scenario, &subject, first.seed, true).unwrap());
+}
+
+#[test]
+fn clocks_that_drift_are_within_what_the_scenario_allows() {
+    let mut scenario = scenario(3);
+    scenario.clock_drift_ppm = 50_000;
+    scenario.expect.converge_within = Duration::from_secs(1800);
+    let subject = subject();
+    let drifting = run(&scenario, &subject, 3, true).unwrap();
+    assert!(drifting.passed(), "{:#?}", drifting.violations);
+    assert_eq!(drifting, run(&scenario, &subject, 3, true).unwrap());
+    // Stamps of clocks that are a twentieth off.
+    scenario.clock_drift_ppm = 0;
+    assert_ne!(drifting.log_hash, run(&scenario, &subject, 3, true).unwrap().log_hash);
 }

@@ -11,6 +11,8 @@ use super::{Expect, Fault, FaultKind, Link, Scenario, Topology, When, Writer};
 use crate::text::{FileError, Mistakes, document, scalar};
 
 const MAX_NODES: usize = 100;
+/// A tenth: no clock that is any is worse.
+pub(super) const MAX_DRIFT_PPM: u64 = 100_000;
 const TOPOLOGIES: [&str; 5] = ["star", "ring", "mesh", "random", "wan"];
 const KINDS: [&str; 11] = [
     "partition",
@@ -67,6 +69,8 @@ impl Reader<'_> {
             self.optional(&table, "flush_interval", values::interval).unwrap_or(interval);
         let clock_skew =
             self.optional(&table, "clock_skew", values::time).unwrap_or(Duration::ZERO);
+        let clock_drift_ppm =
+            self.optional(&table, "clock_drift_ppm", values::whole(0..=MAX_DRIFT_PPM)).unwrap_or(0);
         let settings = self.settings(&table);
         let writers = match self.tables(&table, "writers", &WRITERS) {
             Some(tables) => tables.iter().map(|table| self.writer(table, nodes)).collect(),
@@ -87,6 +91,7 @@ impl Reader<'_> {
             interval,
             flush_interval,
             clock_skew,
+            clock_drift_ppm,
             settings,
             writers,
             faults,

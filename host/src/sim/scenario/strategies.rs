@@ -7,6 +7,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::subsequence;
 
+use super::read::MAX_DRIFT_PPM;
 use super::values::{LONGEST, MAX_VALUE_BYTES};
 use super::{Expect, Fault, FaultKind, Link, Scenario, Topology, When, Writer};
 
@@ -17,13 +18,13 @@ pub(in crate::sim) fn scenario() -> BoxedStrategy<Scenario> {
 
 fn of(nodes: usize, duration: Duration) -> impl Strategy<Value = Scenario> {
     let head = ("[a-z0-9]{1,4}(-[a-z0-9]{1,4}){0,3}", any::<String>(), topology(nodes), link());
-    let times = (time(1_000_000), time(1_000_000), time(0));
+    let times = (time(1_000_000), time(1_000_000), time(0), 0..=MAX_DRIFT_PPM);
     let writers = vec(writer(nodes), 0..4);
     let faults = vec(fault(nodes, duration), 0..5);
     (head, times, settings(), writers, faults, expect()).prop_map(
         move |(head, times, settings, writers, faults, expect)| {
             let (name, about, topology, link) = head;
-            let (interval, flush_interval, clock_skew) = times;
+            let (interval, flush_interval, clock_skew, clock_drift_ppm) = times;
             Scenario {
                 name,
                 about,
@@ -34,6 +35,7 @@ fn of(nodes: usize, duration: Duration) -> impl Strategy<Value = Scenario> {
                 interval,
                 flush_interval,
                 clock_skew,
+                clock_drift_ppm,
                 settings,
                 writers,
                 faults,

@@ -26,6 +26,7 @@ pub(super) const SCENARIO: Section = Section {
         "interval",
         "flush_interval",
         "clock_skew",
+        "clock_drift_ppm",
         "link",
         "settings",
         "writers",

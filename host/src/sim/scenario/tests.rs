@@ -44,6 +44,7 @@ fn a_file_needs_a_name_nodes_and_a_topology() {
         interval: secs(30),
         flush_interval: secs(30),
         clock_skew: secs(0),
+        clock_drift_ppm: 0,
         settings: vec![],
         writers: vec![Writer {
             nodes: vec![0, 1, 2, 3, 4],
@@ -136,6 +137,9 @@ fn a_mistake_is_told_with_its_place_and_what_to_write() {
         ("duration = \"2years\"", "4:12: duration: it must be at most 365d"),
         ("interval = \"1us\"", "4:12: interval: it must be at least 1ms"),
         ("clock_skew = \"much\"", "4:14: clock_skew: write a number and its unit"),
+        ("clock_drift = 5", "4:1: unknown key `clock_drift`; did you mean `clock_drift_ppm`?"),
+        ("clock_drift_ppm = 0.5", "4:19: clock_drift_ppm: write a whole number from 0 to 100000"),
+        ("clock_drift_ppm = 100001", "4:19: clock_drift_ppm: write a whole number from 0 to"),
         ("[link]\nloss = 1.5", "5:8: loss: write a number from 0 to 1"),
         ("[link]\nloss = nan", "5:8: loss: write a number from 0 to 1"),
         ("[link]\nbandwidth = \"fast\"", "5:13: bandwidth: write a whole number and its unit"),

@@ -24,6 +24,7 @@ impl Scenario {
         writeln!(out, "interval = {}", duration(self.interval))?;
         writeln!(out, "flush_interval = {}", duration(self.flush_interval))?;
         writeln!(out, "clock_skew = {}", duration(self.clock_skew))?;
+        writeln!(out, "clock_drift_ppm = {}", self.clock_drift_ppm)?;
         if self.writers.is_empty() {
             // Without the key there would be one.
             writeln!(out, "writers = []")?;
