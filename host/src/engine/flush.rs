@@ -1,6 +1,7 @@
 //! Pending writes become a segment.
 
 use std::io::{self, BufWriter};
+use std::sync::atomic::Ordering;
 
 use fjall::PersistMode;
 
@@ -57,6 +58,7 @@ impl Engine {
         writer.pending.clear();
         writer.pending_bytes = 0;
         let meta = segment.meta.clone();
+        self.flushed.fetch_add(meta.bytes, Ordering::Relaxed);
         self.register(segment);
         Ok(Some(meta))
     }

@@ -148,6 +148,8 @@ pub struct Engine {
     maintenance: Mutex<()>,
     /// Segments that came since the last compaction.
     registered: AtomicU64,
+    /// Bytes of segments that flushes have made since the start.
+    flushed: AtomicU64,
     /// Segments that peers do not see any more, with the sizes of their files, which are still
     /// there.
     leaving: Mutex<HashMap<Hash, u64>>,
@@ -193,6 +195,7 @@ impl Engine {
             filter: Filter::new(options.filter_bytes, store.is_empty()?),
             maintenance: Mutex::default(),
             registered: AtomicU64::new(index.all().len() as u64),
+            flushed: AtomicU64::new(0),
             leaving: Mutex::default(),
             prepared: Arc::default(),
             store,
@@ -220,6 +223,12 @@ impl Engine {
     /// The latest stamp that was given to a record, or seen in one.
     pub(crate) fn last_stamp(&self) -> i64 {
         self.writer().position.stamp
+    }
+
+    /// Bytes of the segments that were made of local writes since the database was opened, whatever
+    /// a compaction has made of them.
+    pub(crate) fn flushed_bytes(&self) -> u64 {
+        self.flushed.load(Ordering::Relaxed)
     }
 
     /// Counters. Those of the disk are read from it.

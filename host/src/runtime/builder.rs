@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::maintenance::{Maintenance, Plan};
+use super::maintenance::{Maintenance, OnCompaction, Plan};
 use super::peer_loop::{OnTick, PeerLoop, Shared};
 use super::policies::{FOLDER, Policies, Rules, Start};
 use super::settings::Settings;
 use super::{CursorFiles, FolderArchive, Host, InvalidPeerId, PeerId, PeerStatus, SwapError};
-use crate::engine::Engine;
+use crate::engine::{Compacted, Engine, EngineError};
 use crate::policy::{
     Archive, Limits, LoadError, Observer, Peer, PolicyEngine, SettingsTooLarge, TickError,
     TickReport,
@@ -85,6 +85,7 @@ pub struct HostBuilder {
     observer: Option<Arc<dyn Observer>>,
     policies: Option<PolicyEngine>,
     on_tick: Option<OnTick>,
+    on_compaction: Option<OnCompaction>,
 }
 
 enum Address {
@@ -125,6 +126,7 @@ impl HostBuilder {
             observer: None,
             policies: None,
             on_tick: None,
+            on_compaction: None,
         }
     }
 
@@ -260,6 +262,15 @@ impl HostBuilder {
         self
     }
 
+    /// Who is told of the end of each compaction, with what it did.
+    pub(crate) fn on_compaction(
+        mut self,
+        ended: impl Fn(&Result<Compacted, EngineError>) + Send + Sync + 'static,
+    ) -> Self {
+        self.on_compaction = Some(Box::new(ended));
+        self
+    }
+
     /// Who is told of each call of the policy into the host.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
@@ -270,10 +281,10 @@ impl HostBuilder {
     ///
     /// # Errors
     /// [`HostError`], which names what to change.
-    pub fn start(self) -> Result<Host, HostError> {
+    pub fn start(mut self) -> Result<Host, HostError> {
         let flush_interval = self.flush_interval.unwrap_or(self.interval);
         let (listen, server_limits) = (self.listen, self.server_limits.clone());
-        let plan = self.compaction;
+        let (plan, on_compaction) = (self.compaction, self.on_compaction.take());
         // Before it is loaded: what changes after that is noticed.
         let watched = self.plugin.clone().filter(|_| self.watch_plugin).map(|path| {
             let bytes = PolicyEngine::read_file(&path).unwrap_or_default();
@@ -300,7 +311,7 @@ impl HostBuilder {
                 Flusher::start(&shared.world, &engine, flush_interval).map_err(no_thread)?,
             ),
             shared: Arc::clone(&shared),
-            maintenance: Maintenance::new(&shared.world, &engine, plan),
+            maintenance: Maintenance::new(&shared.world, &engine, plan, on_compaction),
             engine,
             server,
             peers,

@@ -35,11 +35,14 @@ impl Default for Plan {
     }
 }
 
+/// Who is told of the end of each compaction.
+pub(super) type OnCompaction = Box<dyn Fn(&Result<Compacted, EngineError>) + Send + Sync>;
+
 /// The compactions of a host, one at a time.
-#[derive(Debug)]
 pub(super) struct Maintenance {
     engine: Arc<Engine>,
     plan: Plan,
+    told: Option<OnCompaction>,
     state: Mutex<State>,
     changed: Box<dyn Signal>,
     world: Arc<dyn World>,
@@ -57,11 +60,17 @@ struct State {
 }
 
 impl Maintenance {
-    pub(super) fn new(world: &Arc<dyn World>, engine: &Arc<Engine>, plan: Plan) -> Arc<Self> {
+    pub(super) fn new(
+        world: &Arc<dyn World>,
+        engine: &Arc<Engine>,
+        plan: Plan,
+        told: Option<OnCompaction>,
+    ) -> Arc<Self> {
         let state =
             State { stopping: false, woken: false, running: None, fresh_until: None, last: None };
         let (engine, state) = (Arc::clone(engine), Mutex::new(state));
-        Arc::new(Self { engine, plan, state, changed: world.signal(), world: Arc::clone(world) })
+        let (changed, world) = (world.signal(), Arc::clone(world));
+        Arc::new(Self { engine, plan, told, state, changed, world })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -137,7 +146,7 @@ impl Maintenance {
         asked: bool,
     ) -> Result<Compacted, EngineError> {
         let stopped = Compacted { stopped: true, ..Compacted::default() };
-        let pace = Arc::new(Pace::new(bytes_per_sec));
+        let pace = Arc::new(Pace::in_world(&self.world, bytes_per_sec));
         loop {
             let seen = self.changed.count();
             let mut state = self.state();
@@ -165,6 +174,9 @@ impl Maintenance {
             Err(EngineError::Corrupt(why.to_owned()))
         });
         log(&result, self.world.monotonic().saturating_sub(start));
+        if let Some(told) = &self.told {
+            told(&result);
+        }
         let through = matches!(&result, Ok(done) if !done.stopped);
         let mut state = self.state();
         state.running = None;
@@ -239,7 +251,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let engine = engine(dir.path(), 3);
         let plan = Plan { interval: Some(Duration::from_millis(10)), ..Plan::default() };
-        let maintenance = Maintenance::new(&Machine::shared(), &engine, plan);
+        let maintenance = Maintenance::new(&Machine::shared(), &engine, plan, None);
         let thread = maintenance.spawn().unwrap();
         wait_until(|| engine.manifest().len() == 1);
         wait_until(|| maintenance.last().is_some_and(|last| last.done.retired == 2));
@@ -261,6 +273,7 @@ mod tests {
             &Machine::shared(),
             &engine,
             Plan { interval: None, bytes_per_sec: None },
+            None,
         );
         let thread = maintenance.spawn().unwrap();
         thread::sleep(Duration::from_millis(50));
@@ -276,7 +289,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let engine = engine(dir.path(), 5);
         let plan = Plan { interval: Some(Duration::from_millis(1)), bytes_per_sec: Some(1) };
-        let maintenance = Maintenance::new(&Machine::shared(), &engine, plan);
+        let maintenance = Maintenance::new(&Machine::shared(), &engine, plan, None);
         let thread = maintenance.spawn().unwrap();
         wait_until(|| maintenance.state().running.is_some());
         assert!(maintenance.compact(Some(1), false).unwrap().stopped, "one runs");

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,13 +22,17 @@ struct Inner {
     hasher: blake3::Hasher,
     lines: VecDeque<String>,
     all: bool,
+    /// Not told: it is another one each time.
+    folder: String,
 }
 
 impl EventLog {
-    /// `all`: keeps every line, and not the last ones alone.
-    pub(super) fn new(all: bool) -> Self {
+    /// `all`: keeps every line, and not the last ones alone. `folder`: what the run's folder is
+    /// called, which is no part of the run.
+    pub(super) fn new(all: bool, folder: &Path) -> Self {
         let (hasher, lines) = (blake3::Hasher::new(), VecDeque::new());
-        Self { inner: Mutex::new(Inner { hasher, lines, all }) }
+        let folder = format!("{}/", folder.display());
+        Self { inner: Mutex::new(Inner { hasher, lines, all, folder }) }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -39,6 +44,9 @@ impl EventLog {
         let mut line = String::with_capacity(80);
         let _ = write!(line, "{}.{:06} {event}", at.as_secs(), at.subsec_micros());
         let mut inner = self.inner();
+        if line.contains(&inner.folder) {
+            line = line.replace(&inner.folder, "");
+        }
         inner.hasher.update(line.as_bytes()).update(b"\n");
         if inner.lines.len() >= LAST && !inner.all {
             inner.lines.pop_front();

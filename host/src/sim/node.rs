@@ -11,13 +11,16 @@ use super::outcome::TickMark;
 use super::scenario::Scenario;
 use super::schedule::{NodeWorld, Schedule};
 use crate::disk::{Fault, FaultyDisk};
-use crate::engine::{Engine, EngineOptions, WallClock};
+use crate::engine::{Compacted, Engine, EngineError, EngineOptions, WallClock};
 use crate::policy::{HostCall, Observer, PolicyEngine, TickError, TickReport};
 use crate::runtime::{Host, HostError};
 use crate::world::{Signal, World};
 
 /// Ticks of a node that are told one by one.
 const MARKS: usize = 5000;
+
+/// Bytes a second that a compaction reads and writes: so few that much else happens meanwhile.
+const COMPACT_RATE: u64 = 16 << 10;
 
 /// What all nodes of a run share.
 pub(super) struct Setup {
@@ -88,6 +91,8 @@ pub(super) struct Node {
     pub(super) up_since: Duration,
     pub(super) crashes: u64,
     pub(super) writes: u64,
+    /// By the engines of before the last crash.
+    flushed: u64,
 }
 
 struct Running {
@@ -122,6 +127,7 @@ impl Node {
             up_since: Duration::ZERO,
             crashes: 0,
             writes: 0,
+            flushed: 0,
         };
         node.plug_in(node.disk.clone());
         node.boot()?;
@@ -171,6 +177,19 @@ impl Node {
         self.disk = disk;
     }
 
+    /// Bytes of the segments that it has made of writes.
+    pub(super) fn flushed_bytes(&self) -> u64 {
+        let now = self.running.as_ref().map_or(0, |running| running.engine.flushed_bytes());
+        self.flushed + now
+    }
+
+    /// Ends its compactions as soon as its tasks get to it.
+    pub(super) fn stop_compacting(&self) {
+        if let Some(running) = &self.running {
+            running.host.stop_compacting();
+        }
+    }
+
     /// Unix nanoseconds, by the node's clock.
     pub(super) fn now(&self) -> i64 {
         let since = self.world.now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -208,6 +227,7 @@ impl Node {
         self.disk.crash(seed, &next);
         // What it still does is done to a disk that is gone.
         if let Some(running) = running {
+            self.flushed += running.engine.flushed_bytes();
             running.host.shutdown();
         }
         // Somebody may still read from it; then it goes with the whole run.
@@ -279,6 +299,7 @@ impl Node {
                 }
             }
         };
+        let compacted = self.compacted();
         let mut builder = Host::builder(Arc::clone(engine))
             .world(Arc::clone(&self.world))
             .policies(setup.policies.clone())
@@ -286,7 +307,9 @@ impl Node {
             .watch_plugin(false)
             .interval(setup.scenario.interval)
             .flush_interval(setup.scenario.flush_interval)
-            .compact_interval(None)
+            .compact_interval(setup.scenario.compact_interval)
+            .compact_rate(Some(COMPACT_RATE))
+            .on_compaction(compacted)
             .observer(Arc::clone(&self.ticks) as _)
             .on_tick(ended);
         for (key, value) in &setup.scenario.settings {
@@ -297,6 +320,25 @@ impl Node {
             builder = builder.transport(format!("n{source}"), Arc::new(peer));
         }
         builder.start()
+    }
+
+    /// Notes what a compaction did.
+    fn compacted(&self) -> impl Fn(&Result<Compacted, EngineError>) + Send + Sync + 'static {
+        let (setup, disk, index) = (Arc::clone(&self.setup), self.disk.clone(), self.index);
+        move |result| {
+            let at = setup.schedule.time();
+            match result {
+                _ if disk.lost_power() => {}
+                Ok(Compacted { retired: 0, made: 0, forgotten: 0, .. }) => {}
+                Ok(Compacted { retired, merged, made, forgotten, .. }) => {
+                    let did = format!("retired {retired}, made {made} of {merged}");
+                    setup
+                        .log
+                        .note(at, format_args!("n{index} compacts: {did}, forgot {forgotten}"));
+                }
+                Err(error) => setup.log.note(at, format_args!("n{index} can't compact: {error}")),
+            }
+        }
     }
 
     /// Ends the node in order.

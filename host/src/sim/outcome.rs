@@ -21,8 +21,8 @@ pub struct Outcome {
     pub nodes: Vec<NodeCounts>,
     /// By link, in the order of puller, then source.
     pub links: Vec<LinkCounts>,
-    /// Bytes of segments that have to cross the network at least: each segment to each node but
-    /// the one that made it.
+    /// Bytes of segments that have to cross the network at least: each segment of a flush to each
+    /// node but the one that made it. Those that compactions make come on top.
     pub least_bytes: u64,
     /// How far the nodes were apart, over time.
     pub divergence: Vec<Divergence>,

@@ -96,7 +96,7 @@ impl Run {
         all_events: bool,
         folder: &Path,
     ) -> Result<Self, SimError> {
-        let log = Arc::new(EventLog::new(all_events));
+        let log = Arc::new(EventLog::new(all_events, folder));
         let links = topology::links(scenario, schedule);
         let network = Network::new(schedule, &log, scenario.nodes, links);
         let power = NodeWorld::new(schedule, Arc::default()).signal();
@@ -324,6 +324,9 @@ impl Run {
 
     fn finish(mut self, converged_after: Option<Duration>) -> Outcome {
         let simulated = self.time();
+        // One that waits would keep the looks at the databases waiting, and so itself.
+        self.nodes.iter().for_each(Node::stop_compacting);
+        self.setup.schedule.sleep_until(simulated);
         let network = Arc::clone(&self.setup.network);
         let least_bytes = self.checks.at_end(&self.nodes, converged_after, &self.divergence);
         let pulls = network.pulls();

@@ -35,6 +35,8 @@ pub struct Scenario {
     pub interval: Duration,
     /// After which writes become a segment.
     pub flush_interval: Duration,
+    /// Between two looks whether a compaction is worth its while; none for no compactions.
+    pub compact_interval: Option<Duration>,
     /// How far the clocks of nodes are off, at most, in either direction.
     pub clock_skew: Duration,
     /// How much too fast or too slow the clocks of nodes run, at most, in parts per million.

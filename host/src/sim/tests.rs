@@ -29,6 +29,7 @@ fn scenario(nodes: usize) -> Scenario {
         duration: Duration::from_secs(20 * 60),
         interval: Duration::from_secs(30),
         flush_interval: Duration::from_secs(30),
+        compact_interval: None,
         clock_skew: Duration::from_secs(1),
         clock_drift_ppm: 0,
         settings: Vec::new(),
@@ -174,4 +175,27 @@ fn clocks_that_drift_are_within_what_the_scenario_allows() {
     // Stamps of clocks that are a twentieth off.
     scenario.clock_drift_ppm = 0;
     assert_ne!(drifting.log_hash, run(&scenario, &subject, 3, true).unwrap().log_hash);
+}
+
+#[test]
+fn compactions_happen_beside_all_else_and_a_seed_still_makes_the_same_run() {
+    let mut scenario = scenario(3);
+    scenario.compact_interval = Some(Duration::from_secs(60));
+    scenario.link.loss = 0.05;
+    let crash = fault(FaultKind::Crash, 0, 1, &[0, 1, 2]);
+    scenario.faults = vec![Fault { when: When::PerHour(20.0), ..crash }];
+    scenario.expect.converge_within = Duration::from_secs(1800);
+    let subject = subject();
+    for seed in 0..2 {
+        let outcome = run(&scenario, &subject, seed, true).unwrap();
+        assert!(outcome.passed(), "{seed}: {:#?}", outcome.violations);
+        let made = |line: &&String| line.contains(" compacts: ") && !line.contains("made 0");
+        let compactions = outcome.log.iter().filter(made).count();
+        assert!(compactions >= 5, "{compactions}");
+        let again = run(&scenario, &subject, seed, true).unwrap();
+        for (n, (a, b)) in outcome.log.iter().zip(&again.log).enumerate() {
+            assert_eq!(a, b, "{seed}, line {n}");
+        }
+        assert_eq!(outcome, again);
+    }
 }

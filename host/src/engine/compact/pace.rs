@@ -1,9 +1,10 @@
 //! How fast a compaction may read and write, and that it ends at once when it must.
 
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::Halt;
+use crate::world::{Machine, Signal, World};
 
 /// A token bucket (Turner, "New Directions in Communications", 1986) of a tenth of a second, that
 /// can be stopped.
@@ -11,13 +12,14 @@ use super::Halt;
 pub struct Pace {
     bytes_per_sec: Option<u64>,
     state: Mutex<State>,
-    stopped: Condvar,
+    stopped: Box<dyn Signal>,
+    world: Arc<dyn World>,
 }
 
 #[derive(Debug)]
 struct State {
     /// When all that was spent so far is paid.
-    paid: Instant,
+    paid: Duration,
     stop: bool,
 }
 
@@ -26,8 +28,13 @@ const BURST: Duration = Duration::from_millis(100);
 impl Pace {
     /// As many bytes a second, read and written together; none for no bound.
     pub fn new(bytes_per_sec: Option<u64>) -> Self {
-        let state = Mutex::new(State { paid: Instant::now(), stop: false });
-        Self { bytes_per_sec, state, stopped: Condvar::new() }
+        Self::in_world(&Machine::shared(), bytes_per_sec)
+    }
+
+    /// [`Pace::new`], by the clock of another world, in which its waits are.
+    pub(crate) fn in_world(world: &Arc<dyn World>, bytes_per_sec: Option<u64>) -> Self {
+        let state = Mutex::new(State { paid: world.monotonic(), stop: false });
+        Self { bytes_per_sec, state, stopped: world.signal(), world: Arc::clone(world) }
     }
 
     /// As fast as it goes.
@@ -37,32 +44,40 @@ impl Pace {
 
     /// Ends what keeps to this pace. For good.
     pub fn stop(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).stop = true;
-        self.stopped.notify_all();
+        self.state().stop = true;
+        self.stopped.raise();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until these bytes may be read or written.
     pub(super) fn spend(&self, bytes: u64) -> Result<(), Halt> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(rate) = self.bytes_per_sec {
-            let start = Instant::now().checked_sub(BURST).unwrap_or(state.paid);
+            let start = self.world.monotonic().saturating_sub(BURST);
             let cost = bytes as f64 / rate.max(1) as f64;
+            let mut state = self.state();
             state.paid = state.paid.max(start) + Duration::from_secs_f64(cost.min(1e6));
-            loop {
-                let wait = state.paid.saturating_duration_since(Instant::now());
-                if wait.is_zero() || state.stop {
-                    break;
-                }
-                let woken = self.stopped.wait_timeout(state, wait);
-                state = woken.unwrap_or_else(PoisonError::into_inner).0;
-            }
         }
-        if state.stop { Err(Halt::Stopped) } else { Ok(()) }
+        loop {
+            let seen = self.stopped.count();
+            let State { paid, stop } = *self.state();
+            if stop {
+                return Err(Halt::Stopped);
+            }
+            if self.bytes_per_sec.is_none() || self.world.monotonic() >= paid {
+                return Ok(());
+            }
+            self.stopped.wait(seen, Some(paid));
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     #[test]

@@ -67,6 +67,9 @@ impl Reader<'_> {
         let interval = self.optional(&table, "interval", values::interval).unwrap_or(time(30));
         let flush_interval =
             self.optional(&table, "flush_interval", values::interval).unwrap_or(interval);
+        let compact_interval = values::or_off(values::interval);
+        let compact_interval =
+            self.optional(&table, "compact_interval", compact_interval).unwrap_or_default();
         let clock_skew =
             self.optional(&table, "clock_skew", values::time).unwrap_or(Duration::ZERO);
         let clock_drift_ppm =
@@ -90,6 +93,7 @@ impl Reader<'_> {
             duration,
             interval,
             flush_interval,
+            compact_interval,
             clock_skew,
             clock_drift_ppm,
             settings,

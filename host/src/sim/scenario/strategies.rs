@@ -18,13 +18,15 @@ pub(in crate::sim) fn scenario() -> BoxedStrategy<Scenario> {
 
 fn of(nodes: usize, duration: Duration) -> impl Strategy<Value = Scenario> {
     let head = ("[a-z0-9]{1,4}(-[a-z0-9]{1,4}){0,3}", any::<String>(), topology(nodes), link());
-    let times = (time(1_000_000), time(1_000_000), time(0), 0..=MAX_DRIFT_PPM);
+    let intervals = (time(1_000_000), time(1_000_000), option::of(time(1_000_000)));
+    let times = (intervals, time(0), 0..=MAX_DRIFT_PPM);
     let writers = vec(writer(nodes), 0..4);
     let faults = vec(fault(nodes, duration), 0..5);
     (head, times, settings(), writers, faults, expect()).prop_map(
         move |(head, times, settings, writers, faults, expect)| {
             let (name, about, topology, link) = head;
-            let (interval, flush_interval, clock_skew, clock_drift_ppm) = times;
+            let (intervals, clock_skew, clock_drift_ppm) = times;
+            let (interval, flush_interval, compact_interval) = intervals;
             Scenario {
                 name,
                 about,
@@ -34,6 +36,7 @@ fn of(nodes: usize, duration: Duration) -> impl Strategy<Value = Scenario> {
                 duration,
                 interval,
                 flush_interval,
+                compact_interval,
                 clock_skew,
                 clock_drift_ppm,
                 settings,

@@ -25,6 +25,7 @@ pub(super) const SCENARIO: Section = Section {
         "duration",
         "interval",
         "flush_interval",
+        "compact_interval",
         "clock_skew",
         "clock_drift_ppm",
         "link",

@@ -23,6 +23,7 @@ impl Scenario {
         writeln!(out, "duration = {}", duration(self.duration))?;
         writeln!(out, "interval = {}", duration(self.interval))?;
         writeln!(out, "flush_interval = {}", duration(self.flush_interval))?;
+        writeln!(out, "compact_interval = {}", or_off(self.compact_interval.map(duration)))?;
         writeln!(out, "clock_skew = {}", duration(self.clock_skew))?;
         writeln!(out, "clock_drift_ppm = {}", self.clock_drift_ppm)?;
         if self.writers.is_empty() {
