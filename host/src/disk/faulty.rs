@@ -4,8 +4,8 @@
 //! [`Model`] of what is durable beside it. Operations are counted from 0; a fault is planned for
 //! one of them. After a power loss every operation fails and nothing changes any more: the model
 //! is as it was, and what is not under this disk (the record store) has been copied at that
-//! instant, within the operation that the engine waits for. No background work of the record store
-//! gets in between: its data stay far below what would be flushed.
+//! instant, within the operation that the engine waits for. What the record store does in the
+//! background meanwhile changes nothing that is in it: see [`Image::read`].
 
 use std::ffi::OsString;
 use std::fmt::{self, Debug};
