@@ -84,6 +84,7 @@ pub(super) struct Node {
     root: PathBuf,
     generation: u32,
     disk: FaultyDisk,
+    disk_is_full: bool,
     running: Option<Running>,
     ahead: Arc<AtomicI64>,
     world: Arc<dyn World>,
@@ -118,6 +119,7 @@ impl Node {
             setup: Arc::clone(setup),
             index,
             disk: FaultyDisk::new(&folder),
+            disk_is_full: false,
             root,
             generation: 0,
             running: None,
@@ -174,6 +176,7 @@ impl Node {
             setup.network.set_engine(index, None);
             setup.power.raise();
         });
+        disk.set_room(self.disk_is_full.then_some(0));
         self.disk = disk;
     }
 
@@ -200,7 +203,9 @@ impl Node {
         self.ahead.fetch_add(by, Ordering::Relaxed);
     }
 
-    pub(super) fn set_disk_full(&self, full: bool) {
+    /// Until it has room again, whether it loses power meanwhile or not.
+    pub(super) fn set_disk_full(&mut self, full: bool) {
+        self.disk_is_full = full;
         self.disk.set_room(full.then_some(0));
     }
 

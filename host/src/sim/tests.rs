@@ -202,3 +202,14 @@ fn compactions_happen_beside_all_else_and_a_seed_still_makes_the_same_run() {
         assert_eq!(outcome, again);
     }
 }
+
+#[test]
+fn a_full_disk_stays_full_when_its_node_loses_power() {
+    let mut scenario = scenario(3);
+    scenario.faults =
+        vec![fault(FaultKind::DiskFull, 4, 8, &[1]), fault(FaultKind::Crash, 5, 1, &[1])];
+    scenario.expect.converge_within = Duration::from_secs(1800);
+    let outcome = run(&scenario, &subject(), 1, true).unwrap();
+    assert!(outcome.passed(), "{:#?}", outcome.violations);
+    assert!(outcome.faults.iter().any(|span| span.what == "n1 does not start"));
+}
