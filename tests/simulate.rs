@@ -57,7 +57,10 @@ fn the_embedded_policy_passes_and_a_run_is_repeated_to_the_byte() {
 #[test]
 fn a_policy_that_pulls_nothing_fails_and_a_smaller_scenario_is_shown() {
     let dir = Folder::new();
-    let small = dir.write("small.toml", SMALL.as_bytes());
+    let beside =
+        "duration = \"10m\"\nclock_skew = \"2s\"\nclock_drift_ppm = 50\ncompact_interval = \"1m\"";
+    let small = SMALL.replace("duration = \"10m\"", beside) + "\n[link]\nloss = 0.01\n";
+    let small = dir.write("small.toml", small.as_bytes());
     let idle = dir.write("idle.wasm", &policy(""));
     let junit = dir.path("junit.xml");
     let ran = test(&[&idle, "--scenario", &small, "--seed", "3", "--junit", &junit]);
@@ -65,6 +68,11 @@ fn a_policy_that_pulls_nothing_fails_and_a_smaller_scenario_is_shown() {
     for part in ["nodes still differ", "--seed 3", "A smaller scenario", "nodes = 2"] {
         assert!(ran.out.contains(part), "{part} is not in\n{}", ran.out);
     }
+    // What has no part in it is left out.
+    for part in ["clock_skew = \"0s\"", "clock_drift_ppm = 0", "compact_interval = \"off\""] {
+        assert!(ran.out.contains(part), "{part} is not in\n{}", ran.out);
+    }
+    assert!(ran.out.contains("loss = 0.0\n") && !ran.out.contains("[[faults]]"), "{}", ran.out);
     assert!(std::fs::read_to_string(junit).unwrap().contains("<failure"));
     // What it prints is a scenario that fails.
     let from = ran.out.find("name = \"small\"").unwrap();

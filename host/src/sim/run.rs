@@ -33,6 +33,9 @@ pub fn run(
     seed: u64,
     all_events: bool,
 ) -> Result<Outcome, SimError> {
+    if scenario.faults.iter().any(|fault| fault.kind == FaultKind::Swap) {
+        subject.compile_variant();
+    }
     let (folder, schedule) = (folder()?, Schedule::new(seed));
     let run = Run::start(&schedule, scenario, subject, seed, all_events, folder.path());
     let outcome = run.and_then(Run::play);

@@ -1,5 +1,7 @@
 //! The policy that is tested, and why it could not be.
 
+use std::sync::{Arc, OnceLock};
+
 use crate::policy::{Limits, LoadError, Policy, PolicyEngine};
 
 /// The policy that is tested.
@@ -9,6 +11,8 @@ pub struct Subject {
     pub(super) variant: Vec<u8>,
     pub(super) policy: Policy,
     pub(super) engine: PolicyEngine,
+    /// Of the variant: that the engine knows it compiled.
+    compiled: Arc<OnceLock<()>>,
     #[cfg(test)]
     pub(super) plant: super::plants::Plant,
 }
@@ -24,16 +28,26 @@ impl Subject {
         // The same with a custom section: another hash, and nothing else.
         let mut variant = component.clone();
         variant.extend_from_slice(&[0, 5, 4, b'c', b'o', b'p', b'y']);
-        engine.remember(&engine.load(&variant)?);
         engine.remember(&policy);
         Ok(Self {
             component,
             variant,
             policy,
             engine,
+            compiled: Arc::default(),
             #[cfg(test)]
             plant: super::plants::Plant::None,
         })
+    }
+
+    /// To be called before a run that swaps.
+    pub(super) fn compile_variant(&self) {
+        self.compiled.get_or_init(|| {
+            // Where it does not compile, the swap says so.
+            if let Ok(variant) = self.engine.load(&self.variant) {
+                self.engine.remember(&variant);
+            }
+        });
     }
 
     /// The same on hosts that have this fault.
