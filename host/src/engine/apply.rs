@@ -1,7 +1,6 @@
 //! A peer's segment becomes part of this node.
 
 use std::cmp::Ordering;
-use std::io::BufReader;
 use std::sync::atomic::{self, AtomicU64};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -124,8 +123,7 @@ impl Engine {
         let mut read = || -> Result<Records, Invalid> {
             segment.rewind()?;
             let len = segment.len();
-            let file = BufReader::with_capacity(256 << 10, &mut segment.file);
-            Reader::new(file, len, limit)?.read_all()
+            Reader::new(&mut segment.file, len, limit)?.read_all()
         };
         let mut records = read().map_err(|invalid| match invalid {
             Invalid::Rejected(why) => ApplyError::Rejected { hash: segment.hash(), why },

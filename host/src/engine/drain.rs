@@ -2,7 +2,7 @@
 //! from the segment files after a crash before that.
 
 use std::collections::HashSet;
-use std::io::{self, BufReader};
+use std::io;
 
 use fjall::PersistMode;
 
@@ -19,7 +19,7 @@ use crate::disk::DiskFile;
 const MAX_SEGMENTS: usize = 1000;
 
 /// Reads a segment's file.
-pub(super) type SegmentReader = Reader<BufReader<Box<dyn DiskFile>>>;
+pub(super) type SegmentReader = Reader<Box<dyn DiskFile>>;
 
 impl Drop for Engine {
     /// A start need not read again what was applied.
@@ -135,9 +135,8 @@ impl Engine {
         if actual != meta.hash {
             return Ok(Err(format!("its file has the bytes of {}", actual.short())));
         }
-        let file = BufReader::with_capacity(256 << 10, open()?);
         // Bounded by what it was when it was applied.
-        match Reader::new(file, meta.bytes, u64::MAX) {
+        match Reader::new(open()?, meta.bytes, u64::MAX) {
             Ok(reader) => Ok(Ok(reader)),
             Err(Invalid::Rejected(why)) => Ok(Err(why)),
             Err(Invalid::Io(source)) => Err(EngineError::io("read", &path)(source)),

@@ -4,7 +4,7 @@
 //! nothing is taken for granted, and memory is bounded before it is used: a block inflates into a
 //! buffer of fixed size, and all blocks together stay below a limit.
 
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 
 use super::records::{Fixed, Records};
 use super::{ALIGN, HEADER, MAGIC, MAX_BLOCK};
@@ -35,9 +35,15 @@ fn reject<T>(why: impl Into<String>) -> Result<T, Invalid> {
 /// No more is reserved before it is there, in bytes.
 const MAX_RESERVED: u64 = 64 << 20;
 
+/// Read at a time, in bytes.
+const READ: u64 = 256 << 10;
+
+/// Into a buffer of so many times the compressed bytes a block is inflated first.
+const LIKELY_RATIO: usize = 8;
+
 /// Reads a segment block by block.
 pub(in crate::engine) struct Reader<R> {
-    input: R,
+    input: BufReader<R>,
     /// Bytes of the file that are still to come.
     left: u64,
     /// Bytes of memory that may still be taken.
@@ -50,7 +56,8 @@ pub(in crate::engine) struct Reader<R> {
 
 impl<R: Read> Reader<R> {
     /// Begins to read a file of `len` bytes. Its records may take `limit` bytes in all.
-    pub(in crate::engine) fn new(mut input: R, len: u64, limit: u64) -> Result<Self, Invalid> {
+    pub(in crate::engine) fn new(input: R, len: u64, limit: u64) -> Result<Self, Invalid> {
+        let mut input = BufReader::with_capacity(len.min(READ) as usize, input);
         let mut header = [0; HEADER.len()];
         if len < header.len() as u64 {
             return reject("it is shorter than a header");
@@ -69,7 +76,7 @@ impl<R: Read> Reader<R> {
         if left == 0 {
             return reject("it has no records");
         }
-        let (compressed, block) = (Vec::new(), Vec::with_capacity(MAX_BLOCK));
+        let (compressed, block) = (Vec::new(), Vec::new());
         let inflate = zstd::bulk::Decompressor::new()?;
         Ok(Self { input, left, budget: limit, limit, inflate, compressed, block })
     }
@@ -139,11 +146,7 @@ impl<R: Read> Reader<R> {
         self.left -= padded as u64;
         self.compressed.resize(padded, 0);
         self.input.read_exact(&mut self.compressed)?;
-        self.block.clear();
-        // The buffer has room for the largest block, and zstd stops at its end.
-        if let Err(error) =
-            self.inflate.decompress_to_buffer(&self.compressed[..len], &mut self.block)
-        {
+        if let Err(error) = self.inflate(len) {
             return reject(format!(
                 "a block does not inflate to at most {MAX_BLOCK} bytes: {error}"
             ));
@@ -153,6 +156,21 @@ impl<R: Read> Reader<R> {
             // The allocator may have given more room than was asked for.
             len if len > MAX_BLOCK => reject("a block inflates to more than 2 MiB"),
             _ => Ok(()),
+        }
+    }
+
+    /// Inflates the first `len` compressed bytes. zstd stops at the end of the buffer, which is that
+    /// of the largest block only where it has to be: most are small, and memory takes its time.
+    fn inflate(&mut self, len: usize) -> io::Result<usize> {
+        self.block.clear();
+        self.block.reserve((len * LIKELY_RATIO).clamp(16 << 10, MAX_BLOCK));
+        match self.inflate.decompress_to_buffer(&self.compressed[..len], &mut self.block) {
+            Err(_) if self.block.capacity() < MAX_BLOCK => {
+                self.block.clear();
+                self.block.reserve(MAX_BLOCK);
+                self.inflate.decompress_to_buffer(&self.compressed[..len], &mut self.block)
+            }
+            result => result,
         }
     }
 }

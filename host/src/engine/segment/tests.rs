@@ -44,6 +44,19 @@ proptest! {
         prop_assert_eq!(decode(&bytes).unwrap(), entries);
     }
 
+    /// The published writer compresses each block by itself.
+    #[test]
+    fn blocks_are_compressed_as_if_each_were_the_first(
+        blocks in proptest::collection::vec((any::<u64>(), 1..400_000_usize, 1..=255_u8), 1..4),
+    ) {
+        let mut deflate = writer::Deflate::new().unwrap();
+        for (seed, len, range) in blocks {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let block: Vec<u8> = (0..len).map(|_| random.u8(0..range)).collect();
+            prop_assert_eq!(deflate.block(&block).unwrap(), zstd::encode_all(&block[..], LEVEL).unwrap());
+        }
+    }
+
     /// Whatever is cut off or changed: an error or other records, never a panic.
     #[test]
     fn damage_is_survived(

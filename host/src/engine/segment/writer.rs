@@ -2,6 +2,9 @@
 
 use std::io::{self, Write};
 
+use zstd::stream::raw::{Encoder, InBuffer, Operation as _, OutBuffer};
+use zstd::zstd_safe::compress_bound;
+
 use super::{ALIGN, BLOCK_TARGET, Entry, HEADER, LEVEL, MAGIC};
 use crate::engine::extent::{Extent, Measure};
 use crate::engine::record::op;
@@ -16,6 +19,7 @@ where
     E: From<io::Error>,
 {
     out.write_all(HEADER)?;
+    let mut deflate = Deflate::new()?;
     let (mut block, mut count, mut measure) = (Vec::new(), 0, Measure::new());
     for entry in entries {
         let entry = entry?;
@@ -23,12 +27,12 @@ where
         measure.add(entry.key, entry.version.timestamp);
         count += 1;
         if block.len() >= BLOCK_TARGET {
-            write_block(out, &block)?;
+            write_block(out, deflate.block(&block)?)?;
             block.clear();
         }
     }
     if !block.is_empty() {
-        write_block(out, &block)?;
+        write_block(out, deflate.block(&block)?)?;
     }
     Ok((count, measure.finish()))
 }
@@ -46,11 +50,39 @@ fn encode(entry: &Entry, block: &mut Vec<u8>) {
     block.push(op(version.deleted));
 }
 
-fn write_block(out: &mut impl Write, block: &[u8]) -> io::Result<()> {
-    let compressed = zstd::encode_all(block, LEVEL)?;
+fn write_block(out: &mut impl Write, compressed: &[u8]) -> io::Result<()> {
     out.write_all(MAGIC)?;
     out.write_all(&(compressed.len() as u32).to_le_bytes())?;
-    out.write_all(&compressed)?;
+    out.write_all(compressed)?;
     let len = MAGIC.len() + 4 + compressed.len();
     out.write_all(&[0; ALIGN][..len.next_multiple_of(ALIGN) - len])
+}
+
+/// Compresses block after block, as `zstd::encode_all` does each: what that takes is made once, which
+/// is more work than a block is.
+pub(super) struct Deflate {
+    encoder: Encoder<'static>,
+    compressed: Vec<u8>,
+}
+
+impl Deflate {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self { encoder: Encoder::new(LEVEL)?, compressed: Vec::new() })
+    }
+
+    /// The compressed bytes of a block.
+    pub(super) fn block(&mut self, block: &[u8]) -> io::Result<&[u8]> {
+        self.encoder.reinit()?;
+        self.compressed.clear();
+        self.compressed.reserve(compress_bound(block.len()));
+        let mut input = InBuffer::around(block);
+        let mut output = OutBuffer::around(&mut self.compressed);
+        while input.pos() < block.len() {
+            self.encoder.run(&mut input, &mut output)?;
+        }
+        if self.encoder.finish(&mut output, true)? > 0 {
+            return Err(io::Error::other("a block is larger than zstd's bound"));
+        }
+        Ok(&self.compressed)
+    }
 }
