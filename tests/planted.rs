@@ -65,6 +65,28 @@ fn a_root_that_is_noted_too_early_is_found() {
 }
 
 #[test]
+fn a_policy_that_starves_a_peer_is_found_where_nobody_else_would_notice() {
+    let Some((_, planted)) = subjects() else { return };
+    let calm = r#"
+        name = "calm"
+        nodes = 3
+        topology = "mesh"
+        duration = "90m"
+        writers = [{ per_minute = 1 }]
+    "#;
+    let play = |plant: &str| {
+        let settings = vec![("plant".to_owned(), plant.to_owned())];
+        let scenario = Scenario { settings, ..Scenario::parse(calm, "calm.toml").unwrap() };
+        run(&scenario, &planted, 1, false).unwrap().violations
+    };
+    assert_eq!(play("none"), []);
+    let found = play("starves-a-peer");
+    assert!(!found.is_empty());
+    let other = found.iter().find(|violation| violation.invariant != Invariant::Starvation);
+    assert!(other.is_none(), "{found:#?}");
+}
+
+#[test]
 #[ignore = "takes minutes; the figures in docs/simulation.md"]
 fn how_many_seeds_find_each() {
     let Some((default, planted)) = subjects() else { return };

@@ -20,6 +20,9 @@ use super::{Disk, DiskFile, Image, NewFile, RealDisk};
 /// Names that are not under this disk, wherever they are: the record store and the lock.
 const FOREIGN: [&str; 3] = ["records", "records.new", "LOCK"];
 
+/// Why simulations and tests do not go on without it.
+const FOLDER: &str = "the folder of a simulated disk can be used: is there room for it?";
+
 /// What an operation does instead of its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(test), expect(dead_code, reason = "simulations plan one of them, tests all"))]
@@ -90,7 +93,7 @@ impl FaultyDisk {
     /// A disk whose files are those in `root` now, all durable.
     pub(crate) fn new(root: &Path) -> Self {
         let mut model = Model::default();
-        scan(root, Path::new(""), &mut model).expect("the folder of a test disk is there");
+        scan(root, Path::new(""), &mut model).expect(FOLDER);
         let state = State { model, ..State::default() };
         Self { root: root.to_owned(), state: Arc::new(Mutex::new(state)) }
     }
@@ -132,7 +135,7 @@ impl FaultyDisk {
         if state.frozen.is_some() {
             return;
         }
-        state.frozen = Some(self.foreign(&state).expect("the folder of a test disk is there"));
+        state.frozen = Some(self.foreign(&state).expect(FOLDER));
     }
 
     /// Makes at `to` the folder as a power failure leaves it: the one that was, or one now, while
@@ -141,10 +144,10 @@ impl FaultyDisk {
         let state = self.state();
         let foreign = match state.frozen.clone() {
             Some(foreign) => foreign,
-            None => self.foreign(&state).expect("the folder of a test disk is there"),
+            None => self.foreign(&state).expect(FOLDER),
         };
         let mut fate = Fate::new(seed);
-        let dirs = state.model.crash(&mut fate, to).expect("the folder of a test disk is there");
+        let dirs = state.model.crash(&mut fate, to).expect(FOLDER);
         for (path, image) in &foreign {
             let moved = state.moves.iter().find(|(_, to, _)| to == path);
             let path = match moved {
@@ -152,7 +155,7 @@ impl FaultyDisk {
                 _ => path,
             };
             if dirs.iter().any(|dir| Some(&**dir) == path.parent()) {
-                image.write(&to.join(path)).expect("the folder of a test disk is there");
+                image.write(&to.join(path)).expect(FOLDER);
             }
         }
     }
@@ -176,7 +179,7 @@ impl FaultyDisk {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("the folder of a test disk is there")
+        self.state.lock().expect(FOLDER)
     }
 
     fn relative<'a>(&self, path: &'a Path) -> &'a Path {

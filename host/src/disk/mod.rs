@@ -1,9 +1,9 @@
 //! The disk beneath the files of this crate: segments, staging, `FORMAT` and cursors.
 //!
 //! Whatever is to survive a power failure is written through a [`Disk`], which has no more
-//! operations than that takes. There is one real disk, [`RealDisk`]. Tests have another, which
-//! fails at any operation that they choose and can say what a power failure would have left. The
-//! record store (fjall) does its own I/O.
+//! operations than that takes. There is one real disk, [`RealDisk`]. Tests and simulations have
+//! another, which fails at any operation that they choose and can say what a power failure would
+//! have left. The record store (fjall) does its own I/O.
 //!
 //! What is durable when: the bytes of a file once [`DiskFile::sync`] has returned, and a name in a
 //! folder, whether new, gone or moved, once [`Disk::sync_dir`] of the folder has. That holds for

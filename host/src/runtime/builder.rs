@@ -10,15 +10,12 @@ use std::thread;
 use std::time::Duration;
 
 use super::maintenance::{Maintenance, OnCompaction, Plan};
-use super::peer_loop::{OnTick, PeerLoop, Shared};
+use super::peer_loop::{Ended, OnTick, PeerLoop, Shared};
 use super::policies::{FOLDER, Policies, Rules, Start};
 use super::settings::Settings;
 use super::{CursorFiles, FolderArchive, Host, InvalidPeerId, PeerId, PeerStatus, SwapError};
 use crate::engine::{Compacted, Engine, EngineError};
-use crate::policy::{
-    Archive, Limits, LoadError, Observer, Peer, PolicyEngine, SettingsTooLarge, TickError,
-    TickReport,
-};
+use crate::policy::{Archive, Limits, LoadError, Observer, Peer, PolicyEngine, SettingsTooLarge};
 use crate::protocol::{ClientLimits, HttpPeer, InvalidUrl, PeerTransport, Server, ServerLimits};
 use crate::watch::FileWatch;
 use crate::world::{Machine, Signal, Task, World};
@@ -253,11 +250,8 @@ impl HostBuilder {
         self
     }
 
-    /// Who is told of the end of each tick: with the id of the peer, and how long it took.
-    pub(crate) fn on_tick(
-        mut self,
-        ended: impl Fn(&str, Duration, &Result<TickReport, TickError>) + Send + Sync + 'static,
-    ) -> Self {
+    /// Who is told of the end of each tick.
+    pub(crate) fn on_tick(mut self, ended: impl Fn(&Ended<'_>) + Send + Sync + 'static) -> Self {
         self.on_tick = Some(Box::new(ended));
         self
     }

@@ -36,6 +36,7 @@ use crate::protocol::Server;
 use crate::watch::FileWatch;
 use crate::world::Task;
 use maintenance::Maintenance;
+pub(crate) use peer_loop::Ended;
 use peer_loop::{PeerLoop, Shared};
 
 /// A running host. Stops when dropped, as by [`Host::shutdown`].

@@ -19,7 +19,18 @@ use crate::world::{Signal, Task, World};
 const TRIAL_RETRY: Duration = Duration::from_secs(1);
 
 /// Who is told of the end of a tick: with the id of its peer, and how long it took.
-pub(super) type OnTick = Box<dyn Fn(&str, Duration, &Result<TickReport, TickError>) + Send + Sync>;
+pub(super) type OnTick = Box<dyn Fn(&Ended<'_>) + Send + Sync>;
+
+/// A tick that ended.
+pub(crate) struct Ended<'a> {
+    /// Of which peer.
+    pub(crate) peer: &'a str,
+    /// How long it lasted.
+    pub(crate) took: Duration,
+    pub(crate) result: &'a Result<TickReport, TickError>,
+    /// The next one is due after this. None where the host makes no plans.
+    pub(crate) next: Option<Duration>,
+}
 
 /// What the loops of all peers share.
 pub(super) struct Shared {
@@ -98,7 +109,7 @@ impl PeerLoop {
                     (false, true) => Reason::Wake,
                     (false, false) => reason,
                 };
-                let result = this.tick(&turn, reason, last != Some(turn.generation));
+                let (took, result) = this.tick(&turn, reason, last != Some(turn.generation));
                 if !matches!(result, Err(TickError::Storage(_))) {
                     last = Some(turn.generation);
                 }
@@ -107,7 +118,7 @@ impl PeerLoop {
                     due.wait = due.wait.min(TRIAL_RETRY);
                 }
                 reason = due.reason;
-                this.ended(&result, schedule.failures(), Some(due.wait));
+                this.ended(took, &result, schedule.failures(), Some(due.wait));
             }
         };
         self.shared.world.spawn(format!("edgestore-tick-{}", self.id()), Box::new(run))
@@ -119,11 +130,11 @@ impl PeerLoop {
         let turn = self.shared.policies.turn();
         loop {
             self.state().due = None;
-            let result = self.tick(&turn, reason, reason == Reason::Wake);
+            let (took, result) = self.tick(&turn, reason, reason == Reason::Wake);
             reason = Reason::Interval;
             let again = matches!(&result, Ok(report)
                 if report.next_tick == Some(Duration::ZERO) && report.applied > 0);
-            self.ended(&result, u32::from(result.is_err()), None);
+            self.ended(took, &result, u32::from(result.is_err()), None);
             if !again || self.state().stopping {
                 return self.status();
             }
@@ -167,8 +178,13 @@ impl PeerLoop {
         }
     }
 
-    /// `first`: of this policy for this peer, as far as is known.
-    fn tick(&self, turn: &Turn, reason: Reason, first: bool) -> Result<TickReport, TickError> {
+    /// `first`: of this policy for this peer, as far as is known. Returns how long it took.
+    fn tick(
+        &self,
+        turn: &Turn,
+        reason: Reason,
+        first: bool,
+    ) -> (Duration, Result<TickReport, TickError>) {
         let shared = &self.shared;
         let start = shared.world.monotonic();
         if first {
@@ -176,9 +192,10 @@ impl PeerLoop {
             let entered = shared
                 .cursors
                 .enter(self.id(), &hash, turn.probation, &|other| shared.policies.is_good(other));
-            entered.map_err(|error| {
-                TickError::Storage(format!("can't ready the cursor for the policy: {error}"))
-            })?;
+            if let Err(error) = entered {
+                let what = format!("can't ready the cursor for the policy: {error}");
+                return (Duration::ZERO, Err(TickError::Storage(what)));
+            }
         }
         let services = Services {
             engine: Arc::clone(&shared.engine),
@@ -217,14 +234,20 @@ impl PeerLoop {
             }
             Err(error) => tracing::warn!(peer = self.id(), %error, ?elapsed, "tick failed"),
         }
-        if let Some(ended) = &shared.on_tick {
-            ended(self.id(), elapsed, &result);
-        }
         shared.policies.ticked(self.index, turn.generation, &result);
-        result
+        (elapsed, result)
     }
 
-    fn ended(&self, result: &Result<TickReport, TickError>, failures: u32, next: Option<Duration>) {
+    fn ended(
+        &self,
+        took: Duration,
+        result: &Result<TickReport, TickError>,
+        failures: u32,
+        next: Option<Duration>,
+    ) {
+        if let Some(told) = &self.shared.on_tick {
+            told(&Ended { peer: self.id(), took, result, next });
+        }
         let mut state = self.state();
         state.due = next.map(|wait| self.shared.world.monotonic().saturating_add(wait));
         let status = &mut state.status;

@@ -128,16 +128,24 @@ impl Checks {
         }
     }
 
-    /// Every peer is ticked now and then, however many fail.
+    /// Every peer is ticked when it is due, and now and then in any case, however many fail.
     fn starvation(&mut self, at: Duration, node: &Node) {
-        let bound = (self.setup.scenario.interval * 20).max(Duration::from_secs(60 * 60));
+        let late = self.setup.scenario.interval * 20;
+        let bound = late.max(Duration::from_secs(60 * 60));
         for source in self.setup.network.sources(node.index) {
             let last = node.ticks.counts().last.get(&format!("n{source}")).copied();
-            let since = last.unwrap_or_default().max(node.up_since);
-            if at.saturating_sub(since) > bound {
-                let what = format!("n{} has not ticked n{source} for {bound:?}", node.index);
-                self.fails(at, Invariant::Starvation, what);
-            }
+            // A node that starts ticks all peers at once.
+            let ended = last.filter(|(ended, _)| *ended >= node.up_since);
+            let (ended, due) = ended.unwrap_or((node.up_since, node.up_since));
+            let why = if at.saturating_sub(ended) > bound {
+                format!("for {bound:?}")
+            } else if at.saturating_sub(due) > late {
+                format!("within {late:?} after that was due")
+            } else {
+                continue;
+            };
+            let what = format!("n{} has not ticked n{source} {why}", node.index);
+            self.fails(at, Invariant::Starvation, what);
         }
     }
 

@@ -23,7 +23,7 @@ impl Run {
             let next = self.time().saturating_add(self.pause(rate / 3600.0));
             self.at(next, Action::Begin(index));
         }
-        let node = fault.nodes[self.setup.schedule.random() as usize % fault.nodes.len()];
+        let node = fault.nodes[self.setup.schedule.below(fault.nodes.len())];
         // One at a time of a kind on a node.
         let again = self.active.values().any(|active| active.fault == index && active.node == node);
         if again {
@@ -147,6 +147,8 @@ impl Run {
                 self.crash(node);
                 Ok(())
             }
+            // Another crash has it down for longer.
+            (FaultKind::Crash, false) if self.is_down(node) => Ok(()),
             (FaultKind::Crash, false) => {
                 let booted = self.nodes[node].boot();
                 // As the crash left it, before a tick makes up for that.
@@ -156,9 +158,12 @@ impl Run {
             (_, on) => self.nodes[node].swap(on),
         };
         if let Err(why) = result {
+            // One that lost power meanwhile has said so, and has a crash of its own that ends.
+            if self.nodes[node].lost_power() {
+                return;
+            }
             self.setup.log.note(at, format_args!("n{node}: {why}"));
-            // One that lost power meanwhile has a crash of its own that ends.
-            if fault.kind == FaultKind::Crash && !self.nodes[node].lost_power() {
+            if fault.kind == FaultKind::Crash {
                 // As a supervisor does, it is started again: its disk may be full, and not for ever.
                 let key = self.faults.len();
                 let (from, until) = (at, at + RESTART);
@@ -170,6 +175,13 @@ impl Run {
                 }
             }
         }
+    }
+
+    /// Whether a crash of the node lasts.
+    fn is_down(&self, node: usize) -> bool {
+        let mut lasting =
+            self.active.values().filter(|active| active.node == node && !active.waits);
+        lasting.any(|active| self.scenario().faults[active.fault].kind == FaultKind::Crash)
     }
 
     /// All that goes wrong ends, and what does not start now never will.

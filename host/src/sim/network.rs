@@ -41,7 +41,7 @@ pub(super) struct Network {
     /// Lists that were sent, and those behind roots that were, by their roots.
     offered: Mutex<HashMap<Hash, Arc<[Hash]>>>,
     /// By node, what it had when it was last asked, by id, and the root of that.
-    manifests: Vec<Mutex<(Hash, Arc<Vec<SegmentRef>>)>>,
+    manifests: Vec<Mutex<(Hash, Vec<SegmentRef>)>>,
 }
 
 /// What one node has asked for.
@@ -99,7 +99,7 @@ impl Network {
             weather: Mutex::default(),
             pulls: Mutex::new(vec![Pulls::default(); nodes]),
             offered: Mutex::default(),
-            manifests: (0..nodes).map(|_| Mutex::new((Hash::ZERO, Arc::default()))).collect(),
+            manifests: (0..nodes).map(|_| Mutex::new((Hash::ZERO, Vec::new()))).collect(),
         })
     }
 
@@ -109,7 +109,7 @@ impl Network {
 
     /// The node is up with this engine, or down.
     pub(super) fn set_engine(&self, node: usize, engine: Option<Arc<Engine>>) {
-        *lock(&self.manifests[node]) = (Hash::ZERO, Arc::default());
+        *lock(&self.manifests[node]) = (Hash::ZERO, Vec::new());
         *lock(&self.engines[node]) = engine;
     }
 
@@ -133,15 +133,16 @@ impl Network {
     }
 
     /// What a node has. What is as it was is not read again.
-    fn manifest(&self, node: usize, engine: &Engine) -> (Hash, Arc<Vec<SegmentRef>>) {
+    fn manifest(&self, node: usize, engine: &Engine) -> (Hash, Vec<SegmentRef>) {
         let mut known = lock(&self.manifests[node]);
         let (root, segments) = &mut *known;
         if *root != engine.root() {
             *root = engine.root();
-            let segments = Arc::make_mut(segments);
             let now = engine.manifest();
             let same = segments.iter().zip(&now);
-            let same = same.take_while(|(known, meta)| known.hash == meta.hash).count();
+            let same = same
+                .take_while(|(known, meta)| (known.hash, known.id) == (meta.hash, meta.id))
+                .count();
             segments.truncate(same);
             let next = now.get(same).map_or(u64::MAX, |meta| meta.id);
             segments.extend(engine.extents_from(next).map(|(meta, extent)| {
@@ -149,7 +150,7 @@ impl Network {
                 SegmentRef { hash: meta.hash, id: meta.id, info }
             }));
         }
-        (*root, Arc::clone(segments))
+        (*root, segments.clone())
     }
 
     /// Remembers what is behind a root that was sent.
@@ -273,7 +274,7 @@ impl SimPeer {
 
     fn flip(&self, hash: Hash) -> Hash {
         let mut bytes = *hash.as_bytes();
-        let bit = self.network.schedule.random() as usize % 256;
+        let bit = self.network.schedule.below(256);
         bytes[bit / 8] ^= 1 << (bit % 8);
         Hash::from_bytes(bytes)
     }
@@ -306,8 +307,7 @@ impl PeerTransport for SimPeer {
 
     fn manifest(&self) -> Result<Vec<SegmentRef>, PeerError> {
         let engine = self.ask("for its manifest")?;
-        let (root, listed) = self.network.manifest(self.source, &engine);
-        let mut segments = listed.to_vec();
+        let (root, mut segments) = self.network.manifest(self.source, &engine);
         let lies = self.network.weather().lying_manifest.contains(&self.source);
         if lies {
             segments.retain(|_| self.network.schedule.chance() < 0.7);
@@ -340,7 +340,7 @@ impl PeerTransport for SimPeer {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(|_| PeerError::Malformed("the body ends".into()))?;
         if self.flips() {
-            let bit = self.network.schedule.random() as usize % (bytes.len() * 8);
+            let bit = self.network.schedule.below(bytes.len() * 8);
             bytes[bit / 8] ^= 1 << (bit % 8);
         }
         let cut = self.network.weather().cutting.contains(&self.source);

@@ -12,8 +12,8 @@ use super::scenario::Scenario;
 use super::schedule::{NodeWorld, Schedule};
 use crate::disk::{Fault, FaultyDisk};
 use crate::engine::{Compacted, Engine, EngineError, EngineOptions, WallClock};
-use crate::policy::{HostCall, Observer, PolicyEngine, TickError, TickReport};
-use crate::runtime::{Host, HostError};
+use crate::policy::{HostCall, Observer, PolicyEngine, TickReport};
+use crate::runtime::{Ended, Host, HostError};
 use crate::world::{Signal, World};
 
 /// Ticks of a node that are told one by one.
@@ -51,8 +51,8 @@ pub(super) struct Ticks {
 pub(super) struct TickCounts {
     pub(super) ended: u64,
     pub(super) failed: u64,
-    /// When the last tick of each peer ended.
-    pub(super) last: std::collections::BTreeMap<String, Duration>,
+    /// When the last tick of each peer ended, and when the next one is due.
+    pub(super) last: std::collections::BTreeMap<String, (Duration, Duration)>,
     /// The first of them.
     pub(super) marks: Vec<TickMark>,
     /// What only the policy can have done wrong.
@@ -274,7 +274,7 @@ impl Node {
         let (log, schedule) = (Arc::clone(&setup.log), setup.schedule.clone());
         let (index, ticks) = (self.index, Arc::clone(&self.ticks));
         let disk = self.disk.clone();
-        let ended = move |peer: &str, took: Duration, result: &Result<TickReport, TickError>| {
+        let ended = move |&Ended { peer, took, result, next }: &Ended<'_>| {
             if disk.lost_power() {
                 // That a node without power fails is no fault of its policy.
                 return;
@@ -282,7 +282,7 @@ impl Node {
             let at = schedule.time();
             let mut counts = ticks.counts();
             counts.ended += 1;
-            counts.last.insert(peer.to_owned(), at);
+            counts.last.insert(peer.to_owned(), (at, at + next.unwrap_or_default()));
             if counts.marks.len() < MARKS {
                 let (at, ok) = (at.saturating_sub(took), result.is_ok());
                 counts.marks.push(TickMark { at, node: index, took, ok });

@@ -12,13 +12,16 @@ use super::network::Network;
 use super::node::{Node, Setup};
 use super::outcome::{Divergence, NodeCounts, Outcome, Span};
 use super::scenario::{FaultKind, Scenario, When, Writer};
-use super::schedule::{NodeWorld, Schedule};
+use super::schedule::Schedule;
 use super::subject::{SimError, Subject};
 use super::topology;
-use crate::world::World as _;
 
 /// Looks at all nodes while a run lasts.
 const LOOKS: u32 = 30;
+
+/// Room that a folder in memory is to have.
+#[cfg(target_os = "linux")]
+const MEMORY_BYTES: u64 = 1 << 30;
 
 /// The namespace of all writes.
 const NAMESPACE: &[u8] = b"sim";
@@ -36,25 +39,49 @@ pub fn run(
     if scenario.faults.iter().any(|fault| fault.kind == FaultKind::Swap) {
         subject.compile_variant();
     }
-    let (folder, schedule) = (folder()?, Schedule::new(seed));
-    let run = Run::start(&schedule, scenario, subject, seed, all_events, folder.path());
-    let outcome = run.and_then(Run::play);
-    schedule.end();
+    let folder = folder()?;
+    let schedule = Ending(Schedule::new(seed));
+    let run = Run::start(&schedule.0, scenario, subject, seed, all_events, folder.path());
+    let outcome = run?.play();
+    // Requests that were on their way end, and let go of the engines that they ask.
+    schedule.0.sleep_until(schedule.0.time() + Duration::from_secs(24 * 60 * 60));
     outcome
 }
 
-/// In memory where the system has such a folder: nothing is to survive.
+/// Ends the schedule, whatever becomes of the run.
+struct Ending(Schedule);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// In memory where the system has such a folder with room: nothing is to survive.
 fn folder() -> std::io::Result<tempfile::TempDir> {
     let memory = Path::new("/dev/shm");
     let prefix = "edgestore-sim-";
     let mut builder = tempfile::Builder::new();
     let builder = builder.prefix(prefix);
-    if memory.is_dir()
+    if has_room(memory)
         && let Ok(folder) = builder.tempdir_in(memory)
     {
         return Ok(folder);
     }
     builder.tempdir()
+}
+
+/// Containers often have 64 MiB there, which is too little.
+fn has_room(folder: &Path) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        let stat = rustix::fs::statvfs(folder);
+        stat.is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) >= MEMORY_BYTES)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        folder.is_dir()
+    }
 }
 
 pub(super) enum Action {
@@ -102,7 +129,7 @@ impl Run {
         let log = Arc::new(EventLog::new(all_events, folder));
         let links = topology::links(scenario, schedule);
         let network = Network::new(schedule, &log, scenario.nodes, links);
-        let power = NodeWorld::new(schedule, Arc::default()).signal();
+        let power = schedule.signal();
         let (plugin, variant) = (folder.join("policy.wasm"), folder.join("copy.wasm"));
         std::fs::write(&plugin, &subject.component)?;
         std::fs::write(&variant, &subject.variant)?;
@@ -249,13 +276,13 @@ impl Run {
         let next = self.time().saturating_add(self.pause(writer.per_minute / 60.0));
         self.at(next, Action::Write(index));
         let schedule = self.setup.schedule.clone();
-        let node = writer.nodes[schedule.random() as usize % writer.nodes.len()];
+        let node = writer.nodes[schedule.below(writer.nodes.len())];
         let key = format!("{index}/{}", choose(&writer, schedule.chance()));
         // No chance is taken where there is none, so that older seeds stay what they are.
         if writer.conflicts > 0.0 && schedule.chance() < writer.conflicts {
             let others: Vec<_> = writer.nodes.iter().filter(|other| **other != node).collect();
             if !others.is_empty() {
-                let other = *others[schedule.random() as usize % others.len()];
+                let other = *others[schedule.below(others.len())];
                 self.write_to(other, &writer, &key);
             }
         }
@@ -268,7 +295,7 @@ impl Run {
         let deleted = schedule.chance() < writer.deletes;
         let expiring = schedule.chance() < writer.expiring;
         let (from, to) = writer.value_bytes;
-        let len = from + schedule.random() as usize % (to - from + 1);
+        let len = from + schedule.below(to - from + 1);
         let mut value = format!("{} ", self.written).into_bytes();
         value.resize(value.len().max(len), b'.');
         let Some(engine) = self.nodes[node].engine() else { return };

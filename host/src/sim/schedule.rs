@@ -136,6 +136,11 @@ impl Schedule {
         self.state().random.u64(..)
     }
 
+    /// A number from 0 up to, and without, `end`: the same on all machines.
+    pub(super) fn below(&self, end: usize) -> usize {
+        (self.random() % end as u64) as usize
+    }
+
     /// From 0 up to, and without, 1.
     pub(super) fn chance(&self) -> f64 {
         self.state().random.f64()
@@ -188,7 +193,12 @@ impl Schedule {
         }
     }
 
-    fn spawn(&self, name: String, run: Body) -> io::Result<Task> {
+    /// Something to wait for.
+    pub(super) fn signal(&self) -> Box<dyn Signal> {
+        Box::new(SimSignal::new(self))
+    }
+
+    fn spawn(&self, run: Body) -> io::Result<Task> {
         let ended = Arc::new(SimSignal::new(self));
         let good = Arc::new(AtomicBool::new(false));
         let body = {
@@ -211,6 +221,7 @@ impl Schedule {
             Some(thread) => thread,
             None => {
                 let (this, worker) = (self.clone(), Worker { task: AtomicU64::new(id) });
+                let name = "simulated task".to_owned();
                 let builder = thread::Builder::new().name(name).stack_size(STACK_BYTES);
                 builder.spawn(move || this.work(&Arc::new(worker)))?.thread().clone()
             }
@@ -360,12 +371,13 @@ impl World for NodeWorld {
         self.schedule.random()
     }
 
-    fn spawn(&self, name: String, run: Box<dyn FnOnce() + Send>) -> io::Result<Task> {
-        self.schedule.spawn(name, run)
+    fn spawn(&self, _name: String, run: Box<dyn FnOnce() + Send>) -> io::Result<Task> {
+        // Its thread is used for others later.
+        self.schedule.spawn(run)
     }
 
     fn signal(&self) -> Box<dyn Signal> {
-        Box::new(SimSignal::new(&self.schedule))
+        self.schedule.signal()
     }
 }
 
@@ -391,7 +403,7 @@ mod tests {
                         log.lock().unwrap().push((world.monotonic().as_secs() / 3600, hours));
                     }
                 };
-                schedule.clone().spawn(format!("every {hours}"), Box::new(run)).unwrap()
+                schedule.clone().spawn(Box::new(run)).unwrap()
             })
             .into_iter()
             .collect();

@@ -20,12 +20,12 @@ pub(super) fn links(scenario: &Scenario, schedule: &Schedule) -> BTreeMap<(usize
             // A ring in an order of chance connects all; the rest is added by chance.
             let mut order: Vec<usize> = (0..nodes).collect();
             for at in (1..nodes).rev() {
-                order.swap(at, schedule.random() as usize % (at + 1));
+                order.swap(at, schedule.below(at + 1));
             }
             pairs.extend((0..nodes).map(|at| sorted(order[at], order[(at + 1) % nodes])));
             let wanted = (nodes * degree).div_ceil(2).min(nodes * (nodes - 1) / 2);
             while pairs.len() < wanted {
-                let pair = (schedule.random() as usize % nodes, schedule.random() as usize % nodes);
+                let pair = (schedule.below(nodes), schedule.below(nodes));
                 if pair.0 != pair.1 {
                     pairs.insert(sorted(pair.0, pair.1));
                 }

@@ -18,6 +18,9 @@ const BEFORE_APPLY: &str = "cursor-before-apply";
 const FORGETS: &str = "forgets-pending";
 /// The root of the probe is noted, and then the manifest is asked for.
 const EARLY_ROOT: &str = "root-too-early";
+/// The first node is asked once a day. Where all are connected the others have what it has, so
+/// that all nodes are equal all the same.
+const STARVES: &str = "starves-a-peer";
 
 /// The policy.
 pub struct Planted;
@@ -32,21 +35,23 @@ impl Policy for Planted {
     fn tick<H: Host>(host: &H, context: &Context) -> Result<TickReport, TickFailure> {
         let budget = Budget::new(host, context);
         let mut settings = Settings::new(&context.settings);
-        let plants = [NONE, BEFORE_APPLY, FORGETS, EARLY_ROOT];
+        let plants = [NONE, BEFORE_APPLY, FORGETS, EARLY_ROOT, STARVES];
         let plant = settings.choice("plant", NONE, &plants)?;
         settings.finish()?;
 
         let cursor = host.load_cursor().map(|bytes| PeerCursor::decode(&bytes).0);
         let mut round = Round { host, plant, cursor: cursor.unwrap_or_default() };
         let root = host.peer().probe()?.root;
+        let starves = plant == STARVES && host.peer().id() == "n0";
+        let next_tick_ms = starves.then_some(24 * 60 * 60 * 1000);
         if round.is_in_sync_with(root) {
-            return Ok(TickReport::default());
+            return Ok(TickReport { next_tick_ms, ..TickReport::default() });
         }
         if plant == EARLY_ROOT {
             round.cursor.last_root = Some(root);
             round.store()?;
         }
-        round.pull(budget)
+        Ok(TickReport { next_tick_ms, ..round.pull(budget)? })
     }
 }
 

@@ -213,10 +213,7 @@ fn play(
         for job in 0..jobs {
             let (next, failed, done, work, progress) = (&next, &failed, &done, &work, &progress);
             scope.spawn(move || {
-                // With a core for each, none is in another's way.
-                if jobs == cores {
-                    stay_on_core(job);
-                }
+                stay_on_core(job, jobs);
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let Some(&(subject, scenario, seed)) = work.get(at) else { return };
@@ -249,22 +246,24 @@ fn play(
     Ok(sides)
 }
 
-/// Keeps this thread on one core, and those that it starts. Of a simulation's threads one runs at a
-/// time: where the next one is on the same core, it is woken in less time.
-fn stay_on_core(job: usize) {
+/// Keeps this thread on one core, and those that it starts, where there is one for each job. Of a
+/// simulation's threads one runs at a time: it wakes the next one on its own core in less time.
+fn stay_on_core(job: usize, jobs: usize) {
     #[cfg(target_os = "linux")]
     {
         use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
         let Ok(allowed) = sched_getaffinity(None) else { return };
-        let core = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core)).nth(job);
-        let Some(core) = core else { return };
+        let cores: Vec<_> = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core)).collect();
+        if cores.len() != jobs {
+            return;
+        }
         let mut one = CpuSet::new();
-        one.set(core);
+        one.set(cores[job]);
         // Without it, it takes longer.
         let _ = sched_setaffinity(None, &one);
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = job;
+    let _ = (job, jobs);
 }
 
 fn progress(runs: u64) -> ProgressBar {
