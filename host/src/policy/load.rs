@@ -35,8 +35,8 @@ pub struct PolicyEngine {
     engine: Engine,
     linker: Linker<State>,
     limits: Limits,
-    /// Policies that need not be compiled again.
-    known: Arc<Mutex<HashMap<Hash, Policy>>>,
+    /// What was loaded and need not be compiled again; none where nothing is kept.
+    known: Option<Arc<Mutex<HashMap<Hash, Policy>>>>,
     cache: Option<Cache>,
 }
 
@@ -77,7 +77,7 @@ impl PolicyEngine {
             .name("edgestore-epoch".into())
             .spawn(move || tick_epochs(&weak))
             .map_err(|error| LoadError::System(format!("can't start a thread: {error}")))?;
-        Ok(Self { engine, linker, limits, known: Arc::default(), cache })
+        Ok(Self { engine, linker, limits, known: None, cache })
     }
 
     /// Compiles and checks a component.
@@ -85,13 +85,12 @@ impl PolicyEngine {
     /// # Errors
     /// [`LoadError`], which says what to do.
     pub fn load(&self, component: &[u8]) -> Result<Policy, LoadError> {
-        let known = lock(&self.known);
-        if !known.is_empty()
-            && let Some(policy) = known.get(&Hash::of(component))
+        let known = self.known.as_ref().map(|known| (known, Hash::of(component)));
+        if let Some((known, hash)) = &known
+            && let Some(policy) = lock(known).get(hash)
         {
             return Ok(policy.clone());
         }
-        drop(known);
         if component.len() as u64 > MAX_BYTES {
             return Err(LoadError::TooLarge { limit: MAX_BYTES });
         }
@@ -104,13 +103,16 @@ impl PolicyEngine {
         let mismatch = |error: wasmtime::Error| LoadError::Mismatch(format!("{error:#}"));
         let linked = self.linker.instantiate_pre(&compiled).map_err(mismatch)?;
         let linked = Linked::new(linked, contract).map_err(mismatch)?;
-        Policy::new(linked, component, self.limits.clone())
+        let policy = Policy::new(linked, component, self.limits.clone())?;
+        if let Some((known, hash)) = known {
+            lock(known).insert(hash, policy.clone());
+        }
+        Ok(policy)
     }
 
-    /// Keeps a policy of this engine, so that its component is never compiled again by the engine
-    /// or its clones.
-    pub(crate) fn remember(&self, policy: &Policy) {
-        lock(&self.known).insert(policy.hash(), policy.clone());
+    /// Keeps all policies that it and its clones load from now on: no component is compiled twice.
+    pub(crate) fn keep_all(self) -> Self {
+        Self { known: Some(Arc::default()), ..self }
     }
 
     /// Like [`PolicyEngine::load`], of a file.

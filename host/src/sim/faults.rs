@@ -37,11 +37,17 @@ impl Run {
         let (from, until) = (self.time(), self.time() + fault.lasts);
         self.setup.log.note(from, format_args!("begins: {what}"));
         self.set(&fault, node, true);
-        let span = self.faults.len();
-        self.faults.push(Span { from, until, what });
-        let key = span;
-        self.active.insert(key, Active { fault: index, node, span, waits: false });
+        let active = Active { fault: index, node, waits: false };
+        let key = self.lasts(Span { from, until, what }, active);
         self.at(until, Action::End(key));
+    }
+
+    /// Notes that a fault lasts, and returns its key.
+    fn lasts(&mut self, span: Span, active: Active) -> usize {
+        let key = self.faults.len();
+        self.faults.push(span);
+        self.active.insert(key, active);
+        key
     }
 
     /// Has a node lose power within one of the next operations of its disk, whatever that is.
@@ -51,10 +57,8 @@ impl Run {
         let (from, until) = (self.time(), self.time() + PATIENCE);
         let what = format!("n{node} without power, between two operations of its disk");
         self.setup.log.note(from, format_args!("n{node} is to lose power {n} operations from now"));
-        let span = self.faults.len();
-        self.faults.push(Span { from, until, what });
-        self.active.insert(span, Active { fault, node, span, waits: true });
-        self.at(until, Action::Cut(span));
+        let key = self.lasts(Span { from, until, what }, Active { fault, node, waits: true });
+        self.at(until, Action::Cut(key));
     }
 
     /// Of a planned crash, the operation has not come.
@@ -80,7 +84,7 @@ impl Run {
                 continue;
             }
             let until = at + self.setup.scenario.faults[active.fault].lasts;
-            let span = &mut self.faults[active.span];
+            let span = &mut self.faults[*key];
             (span.from, span.until) = (at, until);
             if !planned {
                 span.what = format!("n{node} without power");
@@ -98,11 +102,11 @@ impl Run {
         if self.active.get(&key).is_some_and(|active| active.waits) {
             self.cut(key);
         }
-        let Some(Active { fault, node, span, .. }) = self.active.remove(&key) else { return };
+        let Some(Active { fault, node, .. }) = self.active.remove(&key) else { return };
         let fault = self.scenario().faults[fault].clone();
         let now = self.time();
-        self.faults[span].until = now;
-        self.setup.log.note(now, format_args!("ends: {}", self.faults[span].what));
+        self.faults[key].until = now;
+        self.setup.log.note(now, format_args!("ends: {}", self.faults[key].what));
         self.set(&fault, node, false);
     }
 
@@ -165,13 +169,12 @@ impl Run {
             self.setup.log.note(at, format_args!("n{node}: {why}"));
             if fault.kind == FaultKind::Crash {
                 // As a supervisor does, it is started again: its disk may be full, and not for ever.
-                let key = self.faults.len();
-                let (from, until) = (at, at + RESTART);
-                self.faults.push(Span { from, until, what: format!("n{node} does not start") });
                 let fault = self.setup.scenario.faults.iter().position(|other| other == fault);
                 if let Some(fault) = fault {
-                    self.active.insert(key, Active { fault, node, span: key, waits: false });
-                    self.at(until, Action::End(key));
+                    let what = format!("n{node} does not start");
+                    let span = Span { from: at, until: at + RESTART, what };
+                    let key = self.lasts(span, Active { fault, node, waits: false });
+                    self.at(at + RESTART, Action::End(key));
                 }
             }
         }

@@ -36,9 +36,6 @@ pub fn run(
     seed: u64,
     all_events: bool,
 ) -> Result<Outcome, SimError> {
-    if scenario.faults.iter().any(|fault| fault.kind == FaultKind::Swap) {
-        subject.compile_variant();
-    }
     let folder = folder()?;
     let schedule = Ending(Schedule::new(seed));
     let run = Run::start(&schedule.0, scenario, subject, seed, all_events, folder.path());
@@ -102,7 +99,7 @@ pub(super) struct Run {
     pub(super) checks: Checks,
     pub(super) agenda: BTreeMap<(Duration, u64), Action>,
     pub(super) sequence: u64,
-    /// Faults that last: what ends, and since when.
+    /// Faults that last, by their places in `faults`.
     pub(super) active: BTreeMap<usize, Active>,
     pub(super) faults: Vec<Span>,
     pub(super) divergence: Vec<Divergence>,
@@ -112,7 +109,6 @@ pub(super) struct Run {
 pub(super) struct Active {
     pub(super) fault: usize,
     pub(super) node: usize,
-    pub(super) span: usize,
     /// Of a crash: power is still to be lost.
     pub(super) waits: bool,
 }

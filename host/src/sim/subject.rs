@@ -1,7 +1,5 @@
 //! The policy that is tested, and why it could not be.
 
-use std::sync::{Arc, OnceLock};
-
 use crate::policy::{Limits, LoadError, Policy, PolicyEngine};
 
 /// The policy that is tested.
@@ -11,8 +9,6 @@ pub struct Subject {
     pub(super) variant: Vec<u8>,
     pub(super) policy: Policy,
     pub(super) engine: PolicyEngine,
-    /// Of the variant: that the engine knows it compiled.
-    compiled: Arc<OnceLock<()>>,
     #[cfg(test)]
     pub(super) plant: super::plants::Plant,
 }
@@ -23,35 +19,20 @@ impl Subject {
     /// # Errors
     /// When it is no policy.
     pub fn new(component: Vec<u8>, limits: Limits) -> Result<Self, LoadError> {
-        let engine = PolicyEngine::new(None, limits)?;
+        // Hosts load it at each of many starts, and beside it the embedded one.
+        let engine = PolicyEngine::new(None, limits)?.keep_all();
         let policy = engine.load(&component)?;
         // The same with a custom section: another hash, and nothing else.
         let mut variant = component.clone();
         variant.extend_from_slice(&[0, 5, 4, b'c', b'o', b'p', b'y']);
-        engine.remember(&policy);
-        // Hosts look at it at their start, and there are many starts.
-        if component != PolicyEngine::embedded() {
-            engine.remember(&engine.load_default()?);
-        }
         Ok(Self {
             component,
             variant,
             policy,
             engine,
-            compiled: Arc::default(),
             #[cfg(test)]
             plant: super::plants::Plant::None,
         })
-    }
-
-    /// To be called before a run that swaps.
-    pub(super) fn compile_variant(&self) {
-        self.compiled.get_or_init(|| {
-            // Where it does not compile, the swap says so.
-            if let Ok(variant) = self.engine.load(&self.variant) {
-                self.engine.remember(&variant);
-            }
-        });
     }
 
     /// The same on hosts that have this fault.

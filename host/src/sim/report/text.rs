@@ -4,7 +4,7 @@ use comfy_table::{ContentArrangement, Table};
 
 use super::super::Outcome;
 use super::compare::{Comparison, Verdict};
-use super::metric::Metric;
+use super::metric::{Metric, Unit};
 use super::summary::Summary;
 use super::{Report, Side, words};
 use crate::text;
@@ -65,7 +65,7 @@ fn results(summaries: &[Summary]) -> Table {
         ">node-hours",
     ]);
     for summary in summaries {
-        let time = |value: Option<f64>| value.map_or("-".to_owned(), words::seconds);
+        let time = |value| words::mean(value, Unit::Seconds);
         let times = summary.converge_seconds;
         table.add_row(vec![
             words::clean(&summary.scenario),
@@ -96,7 +96,7 @@ fn costs(summaries: &[Summary]) -> Table {
         ">fuel",
     ]);
     for summary in summaries {
-        let ratio = |value: Option<f64>| value.map_or("-".to_owned(), words::ratio);
+        let ratio = |value| words::mean(value, Unit::Ratio);
         table.add_row(vec![
             words::clean(&summary.scenario),
             words::bytes(summary.segment_bytes),

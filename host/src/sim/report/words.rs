@@ -78,7 +78,7 @@ pub(super) fn ratio(value: f64) -> String {
     format!("{}x", digits(value))
 }
 
-/// A mean, which need not be whole.
+/// A figure of some unit, such as a mean, which need not be whole; `-` where there is none.
 pub(super) fn mean(value: Option<f64>, unit: Unit) -> String {
     let Some(value) = value.filter(|value| value.is_finite()) else {
         return "-".to_owned();

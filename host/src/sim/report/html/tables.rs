@@ -1,7 +1,7 @@
 //! Summaries and comparisons as tables.
 
 use super::super::compare::{Comparison, Verdict};
-use super::super::metric::Metric;
+use super::super::metric::{Metric, Unit};
 use super::super::{Side, Summary, text, words};
 use super::Text;
 
@@ -51,8 +51,8 @@ pub(super) fn summaries(side: Side<'_>, summaries: &[Summary]) -> String {
 }
 
 fn row(summary: &Summary) -> String {
-    let time = |value: Option<f64>| value.map_or("-".to_owned(), words::seconds);
-    let ratio = |value: Option<f64>| value.map_or("-".to_owned(), words::ratio);
+    let time = |value| words::mean(value, Unit::Seconds);
+    let ratio = |value| words::mean(value, Unit::Ratio);
     let (times, overhead) = (summary.converge_seconds, summary.overhead);
     let failed = match summary.failed {
         0 => "✓ 0".to_owned(),
