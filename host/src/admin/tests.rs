@@ -14,7 +14,7 @@ use super::*;
 use crate::Hash;
 use crate::engine::{Compacted, EngineError, EngineStats, Record};
 use crate::runtime::{
-    HostStatus, PeerStatus, PolicyChange, PolicyEvent, PolicyEventKind, PolicyState, SwapError,
+    Health, HostStatus, PeerStatus, PolicyChange, PolicyEvent, PolicyEventKind, PolicyState, SwapError,
 };
 
 type Key = (Vec<u8>, Vec<u8>);
@@ -37,6 +37,8 @@ impl Backend for Fake {
             engine: EngineStats { segments: 7, ..EngineStats::default() },
             root: String::new(),
             compaction: None,
+            health: Health::default(),
+            dead_threads: Vec::new(),
         }
     }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::admin::{AdminClient, AdminError, Op, SegmentInfo, batch};
 use crate::engine::{Compacted, Engine, EngineError, EngineOptions, EngineStats, Pace, Record};
-use crate::runtime::HostStatus;
+use crate::runtime::{Health, HostStatus};
 
 /// How long to wait for a program that has the database and is no host (yet): one that writes a
 /// record, or a host that starts or stops.
@@ -33,7 +33,7 @@ pub(super) enum Database {
 /// How the database and its host are.
 pub(super) enum Status {
     Running(Box<HostStatus>),
-    Idle { engine: EngineStats, root: String },
+    Idle { engine: EngineStats, root: String, health: Health },
 }
 
 impl Database {
@@ -143,7 +143,8 @@ impl Database {
     pub(super) fn status(&mut self) -> Result<Status> {
         Ok(match self {
             Self::Direct(engine) => {
-                Status::Idle { engine: engine.stats(), root: engine.root().to_string() }
+                let (root, health) = (engine.root().to_string(), Health::of(engine));
+                Status::Idle { engine: engine.stats(), root, health }
             }
             Self::Remote(client) => {
                 let status = client.status().context("the running host does not tell how it is")?;

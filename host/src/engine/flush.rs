@@ -88,6 +88,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let path = self.folder.segment(&segment.meta.hash);
         staged.move_to(&path).map_err(EngineError::io("write", &path))?;
+        self.begin_epoch(&mut batch);
         let (key, value) = segment.encode();
         batch.insert(&self.store.segments, key, value);
         batch.insert(&self.store.extents, key, extent.encode());

@@ -32,6 +32,7 @@ mod filter;
 mod flush;
 mod folder;
 mod index;
+mod lineage;
 mod memtable;
 mod options;
 mod read;
@@ -58,6 +59,8 @@ pub use self::extent::{Extent, KeyRange};
 use self::filter::Filter;
 use self::folder::Folder;
 use self::index::{Index, Registration};
+use self::lineage::Lineage;
+pub use self::lineage::Mark;
 use self::memtable::Memtable;
 pub use self::options::{EngineOptions, WallClock};
 pub(crate) use self::read::prefix_end;
@@ -158,6 +161,8 @@ pub struct Engine {
     /// Changed by the writer alone.
     memtable: RwLock<Arc<Memtable>>,
     progress: RwLock<Progress>,
+    /// To which state notes about the database are bound. Locked after the writer.
+    lineage: Mutex<Lineage>,
     options: EngineOptions,
     folder: Folder,
 }
@@ -190,6 +195,7 @@ impl Engine {
             Folder::open(path, disk, |records| Store::open(records, options.cache_bytes))?;
         let mut writer = store.load_writer()?;
         let (index, undrained) = recover_segments(&folder, &store, &mut writer)?;
+        let lineage = store.load_lineage(options.seed)?;
         let engine = Self {
             progress: RwLock::new(writer.progress()),
             filter: Filter::new(options.filter_bytes, store.is_empty()?),
@@ -203,10 +209,14 @@ impl Engine {
             applying: Mutex::default(),
             index: RwLock::new(index),
             memtable: RwLock::default(),
+            lineage: Mutex::new(lineage),
             options,
             folder,
         };
         engine.recover_memtable(undrained)?;
+        if !engine.writer().absent.is_empty() {
+            engine.lineage().end();
+        }
         Ok(engine)
     }
 
@@ -233,7 +243,7 @@ impl Engine {
 
     /// Counters. Those of the disk are read from it.
     pub fn stats(&self) -> EngineStats {
-        let progress = *self.progress.read().unwrap_or_else(PoisonError::into_inner);
+        let progress = self.progress();
         let index = self.index();
         let (segment_bytes, segment_records) = index.totals();
         let (segments, retired) = (index.all().len() as u64, index.retired() as u64);
@@ -285,7 +295,20 @@ impl Engine {
 
     /// How far this node is.
     pub fn watermark(&self) -> Watermark {
-        self.progress.read().unwrap_or_else(PoisonError::into_inner).watermark
+        self.progress().watermark
+    }
+
+    /// Registered segments whose files are missing or damaged, as far as that is known, in the order
+    /// of their hashes.
+    pub fn unreadable(&self) -> Vec<Hash> {
+        let mut unreadable: Vec<_> = self.writer().absent.keys().copied().collect();
+        unreadable.sort_unstable();
+        unreadable
+    }
+
+    /// Why nothing more is written until the next start; `None` where writes go on.
+    pub fn poisoned(&self) -> Option<String> {
+        self.store.poisoned()
     }
 
     /// Sets the write token, which a node raises when it takes over from another. Zero at first.
@@ -338,6 +361,14 @@ impl Engine {
 
     fn index(&self) -> RwLockReadGuard<'_, Index> {
         self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn progress(&self) -> Progress {
+        *self.progress.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lineage(&self) -> MutexGuard<'_, Lineage> {
+        self.lineage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets readers see how far the writer is.

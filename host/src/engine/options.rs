@@ -64,6 +64,9 @@ pub struct EngineOptions {
     /// A segment with a record that is stamped further than this in the future is not applied.
     /// Default: 5 min.
     pub max_clock_ahead: Duration,
+    /// Where the random ids of epochs come from, for runs that are to be the same each time; `None`
+    /// takes the system's randomness. Default: `None`.
+    pub seed: Option<u64>,
     /// A fault, to see whether simulations find it: of records with equal stamps, the one that is
     /// here already stays.
     #[cfg(test)]
@@ -83,6 +86,7 @@ impl Default for EngineOptions {
             max_merged_bytes: 32 << 20,
             tombstone_grace: Duration::from_secs(10 * 24 * 60 * 60),
             max_clock_ahead: Duration::from_secs(5 * 60),
+            seed: None,
             #[cfg(test)]
             ties_keep_local: false,
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use fjall::{
 };
 
 use super::index::Registration;
+use super::lineage::{LINEAGE, Lineage};
 use super::memtable::Memtable;
 use super::record::Stored;
 use super::{EngineError, Watermark};
@@ -61,6 +62,8 @@ pub(super) struct Store {
     pub(super) state: Keyspace,
     /// Set once a commit has failed.
     pub(super) poisoned: AtomicBool,
+    /// What failed first.
+    poison: OnceLock<String>,
 }
 
 /// How far the writer is. On disk in the same batch as what it speaks of.
@@ -103,6 +106,7 @@ pub(super) struct Writer {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Progress {
     pub(super) watermark: Watermark,
+    pub(super) next_id: u64,
     pub(super) pending_records: u64,
     pub(super) pending_bytes: u64,
 }
@@ -141,12 +145,29 @@ impl Store {
             state: open("state")?,
             db,
             poisoned: AtomicBool::new(false),
+            poison: OnceLock::new(),
         })
     }
 
     /// Whether there are no records.
     pub(super) fn is_empty(&self) -> Result<bool, EngineError> {
         Ok(self.records.is_empty()?)
+    }
+
+    /// Nothing more is written: what became of the last batch is known at the next start.
+    fn poison(&self, error: fjall::Error) -> EngineError {
+        self.poisoned.store(true, Ordering::Relaxed);
+        let error = EngineError::from(error);
+        // The first failure is the cause of the others.
+        let _ = self.poison.set(error.to_string());
+        error
+    }
+
+    /// Why nothing more is written; `None` where writes go on.
+    pub(super) fn poisoned(&self) -> Option<String> {
+        let unknown = || "a commit failed".to_owned();
+        let poisoned = self.poisoned.load(Ordering::Relaxed);
+        poisoned.then(|| self.poison.get().cloned().unwrap_or_else(unknown))
     }
 
     /// Whether a write may succeed at all.
@@ -168,10 +189,7 @@ impl Store {
                 || self.pending.sealed_memtable_count() > 2
                 || self.records.l0_table_count() > HALT_TABLES
         })?;
-        batch.commit().map_err(|error| {
-            self.poisoned.store(true, Ordering::Relaxed);
-            error.into()
-        })
+        batch.commit().map_err(|error| self.poison(error))
     }
 
     /// Each ingestion makes a table or two that reads look into, until they have been compacted.
@@ -258,10 +276,7 @@ impl Store {
             }
             ingestion.finish()
         };
-        ingest().map_err(|error| {
-            self.poisoned.store(true, Ordering::Relaxed);
-            error.into()
-        })
+        ingest().map_err(|error| self.poison(error))
     }
 
     pub(super) fn load_writer(&self) -> Result<Writer, EngineError> {
@@ -274,6 +289,11 @@ impl Store {
             writer.note_pending(key.to_vec(), Pending::decode(&value)?);
         }
         Ok(writer)
+    }
+
+    /// `seed`: of the ids of epochs; none takes a random one.
+    pub(super) fn load_lineage(&self, seed: Option<u64>) -> Result<Lineage, EngineError> {
+        Ok(Lineage::decode(self.state.get(LINEAGE)?.as_deref(), seed))
     }
 
     pub(super) fn load_segments(&self) -> Result<Vec<Registration>, EngineError> {
@@ -339,9 +359,10 @@ impl Writer {
     }
 
     pub(super) fn progress(&self) -> Progress {
-        let Position { confirmed_lsn, write_token, .. } = self.position;
+        let Position { confirmed_lsn, write_token, next_id, .. } = self.position;
         Progress {
             watermark: Watermark { confirmed_lsn, write_token },
+            next_id,
             pending_records: self.pending.len() as u64,
             pending_bytes: self.pending_bytes,
         }

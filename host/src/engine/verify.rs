@@ -240,6 +240,7 @@ impl Engine {
             disk.rename(&from, &to)
         };
         quarantine().map_err(EngineError::io("move to quarantine", &from))?;
+        self.lineage().end();
         writer.absent.insert(hash, segment.clone());
         self.index_mut().remove(&[hash].into());
         Ok(())
@@ -318,6 +319,9 @@ impl Engine {
                 batch.insert(&self.store.pending, key.as_slice(), pending.encode());
             }
             batch.insert(&self.store.state, POSITION, position.encode());
+            if !writer.absent.is_empty() {
+                self.end_epochs(&mut batch);
+            }
             self.store.commit(batch)?;
             writer.position = position;
             writer.absent.clear();

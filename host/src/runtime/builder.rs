@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use super::dead_threads::DeadThreads;
 use super::maintenance::{Maintenance, OnCompaction, Plan};
 use super::peer_loop::{Ended, OnTick, PeerLoop, Shared};
 use super::policies::{FOLDER, Policies, Rules, Start};
@@ -385,10 +386,12 @@ impl HostBuilder {
         let db = self.engine.path();
         let disk = self.engine.disk();
         let cursors =
-            CursorFiles::open_on(db, Arc::clone(&disk)).map_err(|source| HostError::Io {
-                context: format!("can't use {} for cursors: ", db.join("sync").display()),
-                source,
-            })?;
+            CursorFiles::open_on(db, Arc::clone(&disk), Arc::clone(&self.engine) as _).map_err(
+                |source| HostError::Io {
+                    context: format!("can't use {} for cursors: ", db.join("sync").display()),
+                    source,
+                },
+            )?;
         let archive = match &self.archive {
             Some(dir) => {
                 let archive = FolderArchive::open(dir)
@@ -418,6 +421,7 @@ impl HostBuilder {
             world: self.world,
             interval: self.interval,
             settings: self.settings,
+            dead: DeadThreads::default(),
         };
         Ok((Arc::new(shared), urls))
     }

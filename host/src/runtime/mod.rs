@@ -10,6 +10,7 @@
 mod archive;
 mod builder;
 mod cursors;
+mod dead_threads;
 mod maintenance;
 mod peer_id;
 mod peer_loop;
@@ -30,7 +31,7 @@ pub use self::peer_id::{InvalidPeerId, PeerId};
 pub use self::policies::{
     PolicyChange, PolicyEvent, PolicyEventKind, PolicyState, Probation, SwapError, policy_history,
 };
-pub use self::status::{HostStatus, LastCompaction, PeerStatus};
+pub use self::status::{Health, HostStatus, LastCompaction, PeerStatus};
 use crate::engine::{Compacted, Engine, EngineError};
 use crate::protocol::Server;
 use crate::watch::FileWatch;
@@ -90,6 +91,13 @@ impl Host {
     pub fn wake(&self, id: Option<&str>) -> bool {
         let chosen = self.peers.iter().filter(|peer| id.is_none_or(|id| peer.id() == id));
         chosen.map(|peer| peer.wake()).count() > 0
+    }
+
+    /// As [`Host::wake`], and the policy starts from an empty cursor: what it has set aside is tried
+    /// now, whatever policy it is.
+    pub fn retry(&self, id: Option<&str>) -> bool {
+        let chosen = self.peers.iter().filter(|peer| id.is_none_or(|id| peer.id() == id));
+        chosen.map(|peer| peer.retry()).count() > 0
     }
 
     /// Compacts now, and returns what was done. Takes the place of a compaction that runs, which
@@ -166,6 +174,8 @@ impl Host {
             engine: self.engine.stats(),
             root: self.engine.root().to_string(),
             compaction: self.maintenance.last(),
+            health: Health::of(&self.engine),
+            dead_threads: self.shared.dead.names(),
         }
     }
 

@@ -83,6 +83,8 @@ pub(super) struct Node {
     pub(super) index: usize,
     root: PathBuf,
     generation: u32,
+    /// Times that it was started.
+    boots: u64,
     disk: FaultyDisk,
     disk_is_full: bool,
     running: Option<Running>,
@@ -122,6 +124,7 @@ impl Node {
             disk_is_full: false,
             root,
             generation: 0,
+            boots: 0,
             running: None,
             ahead,
             world: Arc::new(world),
@@ -246,12 +249,14 @@ impl Node {
         if self.running.is_some() {
             return Ok(());
         }
+        self.boots += 1;
         let clock = Arc::clone(&self.world);
         let options = EngineOptions {
             clock: WallClock::new(move || clock.now()),
             cache_bytes: 1 << 20,
             filter_bytes: 64 << 10,
             memtable_bytes: 1 << 20,
+            seed: Some((self.index as u64) << 32 | self.boots),
             #[cfg(test)]
             ties_keep_local: self.setup.plant.ties_keep_local(),
             ..EngineOptions::default()

@@ -32,9 +32,7 @@ use self::start::fallback;
 use self::store::{Choice, PolicyStore, Saved};
 use super::{CursorFiles, HostBuilder};
 use crate::Hash;
-use crate::policy::{
-    LoadError, Policy, PolicyEngine, RehearsalError, TickError, TickReport, rehearse,
-};
+use crate::policy::{LoadError, Policy, PolicyEngine, RehearsalError, rehearse};
 
 /// In the folder of the database.
 pub(super) const FOLDER: &str = "policies";
@@ -114,7 +112,8 @@ pub struct Probation {
     pub passed: u32,
     /// How many it takes.
     pub needed: u32,
-    /// The most ticks in a row that have failed of one peer by the policy's fault, up to now.
+    /// The most ticks in a row that have failed of one peer by the policy's fault, up to now. Ticks
+    /// that say nothing of the policy do not count.
     pub failures: u32,
     /// How many of them it takes to roll it back.
     pub max_failures: u32,
@@ -129,6 +128,18 @@ pub(super) struct Turn {
     /// Another one has another number.
     pub(super) generation: u64,
     pub(super) probation: bool,
+}
+
+/// What a tick says of its policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It did what a policy is for: everything is here, segments came, or those that did not were
+    /// tried.
+    Good,
+    /// Nothing: the peer or the host failed, or the policy waits.
+    Neutral,
+    /// It failed, and nobody else can be the cause. In words.
+    Blamed(String),
 }
 
 /// The policies of one host.
@@ -348,30 +359,30 @@ impl Policies {
         change
     }
 
+    /// Ticks that a new policy must pass.
+    pub(super) fn probation(&self) -> u32 {
+        self.rules.probation
+    }
+
     /// To be called after each tick: with the position of the peer, and the number of the turn
     /// that it was.
-    pub(super) fn ticked(
-        &self,
-        peer: usize,
-        generation: u64,
-        result: &Result<TickReport, TickError>,
-    ) {
+    pub(super) fn ticked(&self, peer: usize, generation: u64, verdict: &Verdict) {
         let mut current = self.current();
         if current.generation != generation || self.fixed {
             return;
         }
-        match result {
-            Ok(_) => {
+        match verdict {
+            Verdict::Good => {
                 current.failures.remove(&peer);
                 self.passed(&mut current);
             }
-            Err(error) if error.blames_policy() => {
+            Verdict::Blamed(error) => {
                 let failures = current.failures.entry(peer).or_default();
                 *failures = failures.saturating_add(1);
                 let failures = *failures;
                 // Of a good policy that goes on failing, the first failure says it all.
                 if failures == 1 || current.trial.is_some() {
-                    self.note_current(&mut current, PolicyEventKind::Failed, error.to_string());
+                    self.note_current(&mut current, PolicyEventKind::Failed, error.clone());
                 }
                 if failures >= self.rules.max_failures
                     && let Some(Trial { fallback: (choice, policy), .. }) = current.trial.take()
@@ -382,8 +393,7 @@ impl Policies {
                     self.tell();
                 }
             }
-            // The peer's fault, or the host's: says nothing of the policy.
-            Err(_) => {}
+            Verdict::Neutral => {}
         }
     }
 
