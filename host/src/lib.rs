@@ -28,6 +28,8 @@ pub mod policy;
 pub mod protocol;
 pub mod runtime;
 pub mod sim;
+#[cfg(test)]
+mod testing;
 mod text;
 mod watch;
 pub mod world;

@@ -20,7 +20,12 @@ use crate::world::{Machine, Signal, World};
 const ASK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a thread without work stays.
+#[cfg(not(test))]
 const IDLE: Duration = Duration::from_secs(10);
+
+/// So long in tests that a thread does not end by itself, however slow they are.
+#[cfg(test)]
+const IDLE: Duration = Duration::from_secs(3600);
 
 /// A configured peer, with the threads that run its requests.
 pub struct Peer {
