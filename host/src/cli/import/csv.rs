@@ -40,7 +40,16 @@ pub(super) fn rows<'a>(
     columns: &Columns,
     delimiter: Option<u8>,
 ) -> Rows<'a> {
-    match Reader::open(source, columns, delimiter) {
+    bounded(source, columns, delimiter, MAX_ROW)
+}
+
+fn bounded<'a>(
+    source: impl BufRead + 'a,
+    columns: &Columns,
+    delimiter: Option<u8>,
+    limit: u64,
+) -> Rows<'a> {
+    match Reader::open(Source::new(source, limit), columns, delimiter) {
         Ok(mut reader) => Box::new(std::iter::from_fn(move || reader.row().transpose())),
         Err(problem) => Box::new(std::iter::once(Err(problem))),
     }
@@ -54,8 +63,11 @@ struct Reader<R> {
 }
 
 impl<R: BufRead> Reader<R> {
-    fn open(input: R, columns: &Columns, delimiter: Option<u8>) -> Result<Self, Problem> {
-        let mut source = Source::new(input, MAX_ROW);
+    fn open(
+        mut source: Source<R>,
+        columns: &Columns,
+        delimiter: Option<u8>,
+    ) -> Result<Self, Problem> {
         let (mut place, mut line) = header_line(&mut source)?;
         let mut given = delimiter;
         // As some programs write it before the header.
@@ -66,7 +78,8 @@ impl<R: BufRead> Reader<R> {
         let text = String::from_utf8(line).map_err(|_| not_utf8(place))?;
         let problem = |text: String| Problem::row(place, text);
         if delimiter.is_none() && text.starts_with(['{', '[']) {
-            let text = "this looks like JSON, not like the header of a CSV file: give --format json";
+            let text =
+                "this looks like JSON, not like the header of a CSV file: give --format json";
             return Err(problem(text.to_owned()));
         }
         let delimiter = match given {
@@ -159,7 +172,8 @@ fn detect(header: &str, columns: &Columns) -> Result<u8, String> {
         many => {
             let known = |delimiter: &&u8| split(**delimiter).iter().any(wanted);
             let known: Vec<_> = many.iter().filter(known).collect();
-            let names: Vec<_> = many.iter().map(|&byte| format!("{:?}", char::from(byte))).collect();
+            let names: Vec<_> =
+                many.iter().map(|&byte| format!("{:?}", char::from(byte))).collect();
             match known.as_slice() {
                 [one] => Ok(**one),
                 _ => Err(format!(
@@ -246,6 +260,9 @@ impl<R: BufRead> Records<R> {
             }
             self.source.take(byte)?;
             record.bytes.push(byte);
+            if byte != b' ' && byte != b'\t' {
+                self.source.take_run(&[self.delimiter], &mut record.bytes)?;
+            }
         }
     }
 
@@ -253,6 +270,7 @@ impl<R: BufRead> Records<R> {
     fn quoted(&mut self, record: &mut Record, place: Place) -> Result<bool, Problem> {
         self.source.take(b'"')?;
         loop {
+            self.source.take_run(b"\"", &mut record.bytes)?;
             let Some(byte) = self.source.peek()? else {
                 let text = "the quote that opens here is never closed: close it, and double each \
                             quote within the field";
@@ -354,9 +372,8 @@ impl Layout {
         }
         // Also of columns that are not imported: who knows what the file is.
         let texts: Vec<&str> = (0..len).map(|at| record.text(at)).collect::<Result<_, _>>()?;
-        let optional = |at: Option<usize>| {
-            at.map(|at| (at, texts[at])).filter(|(_, text)| !text.is_empty())
-        };
+        let optional =
+            |at: Option<usize>| at.map(|at| (at, texts[at])).filter(|(_, text)| !text.is_empty());
         let key = texts[self.key];
         if key.is_empty() {
             let column = &self.header[self.key];
@@ -517,18 +534,26 @@ mod tests {
         }
         let named = Columns { key: Some("id".into()), ..columns() };
         let problem = parse(b"a,b\n", &named)[0].clone().unwrap_err();
-        assert_eq!(problem, "1:1: the header has no column \"id\", which --key names; it has: a, b");
+        assert_eq!(
+            problem,
+            "1:1: the header has no column \"id\", which --key names; it has: a, b"
+        );
     }
 
     #[test]
-    fn a_row_is_bounded_and_the_largest_record_fits() {
-        let long = |len: u64| [&b"key,value\na,1\nb,\""[..], &vec![b'x'; len as usize]].concat();
-        let rows = parse(&long(MAX_ROW), &columns());
-        let problem = rows[1].clone().unwrap_err();
-        assert!(problem.starts_with("3:1: ") && problem.contains("more than"), "{problem}");
-        assert_eq!(rows.len(), 2);
-        let largest = 2 * MAX_RECORD as u64;
-        let rows = parse(&[&long(largest)[..], b"\"\n"].concat(), &columns());
-        assert_eq!(rows[1].as_ref().unwrap().1.len() as u64, largest);
+    fn a_row_is_bounded_in_bytes() {
+        for (row, taken) in [("b,\"yyyyyyy\"\n", true), ("b,\"yyyyyyyy\"\n", false)] {
+            for last in ["", "c,1\n"] {
+                let text = format!("key,value\na,1\n{row}{last}");
+                let rows: Vec<_> = bounded(text.as_bytes(), &columns(), None, 12).collect();
+                match &rows[1] {
+                    Ok(_) => assert!(taken),
+                    Err(problem) => {
+                        assert!(!taken && problem.text.contains("more than 12"), "{problem:?}");
+                        assert_eq!((problem.place.to_string().as_str(), rows.len()), ("3:1", 2));
+                    }
+                }
+            }
+        }
     }
 }

@@ -21,9 +21,13 @@ pub(super) const MAX_ROW: u64 = 6 * MAX_RECORD as u64 + (1 << 20);
 
 /// The rows of `input`.
 pub(super) fn rows<R: BufRead>(input: R, columns: &Columns) -> Rows<R> {
+    bounded(input, columns, MAX_ROW)
+}
+
+fn bounded<R: BufRead>(input: R, columns: &Columns, limit: u64) -> Rows<R> {
     let name = |name: &Option<String>, default: &str| name.clone().unwrap_or(default.to_owned());
     Rows {
-        source: Source::new(input, MAX_ROW),
+        source: Source::new(input, limit),
         state: State::Start,
         text: Vec::new(),
         key: name(&columns.key, "key"),
@@ -140,6 +144,9 @@ impl<R: BufRead> Rows<R> {
         let start = self.source.begin_row();
         let (mut depth, mut string, mut escaped) = (0_usize, None, false);
         loop {
+            if string.is_some() && !escaped {
+                self.source.take_run(b"\"\\", &mut self.text)?;
+            }
             let Some(byte) = self.source.peek()? else {
                 let text = "the object that begins here is not closed: close it";
                 return Err(self.cut(start, Problem::row(start, text)));
@@ -248,18 +255,18 @@ impl<R: BufRead> Rows<R> {
         let find = |name: &str| fields.0.iter().find(|(n, _)| n == name).map(|(_, raw)| *raw);
         let needed = |name: &str, option: &str| {
             find(name).ok_or_else(|| {
-                let text =
-                    format!("the object has no {name:?}: add it, or name another field by {option}");
+                let text = format!(
+                    "the object has no {name:?}: add it, or name another field by {option}"
+                );
                 Problem::row(start, text)
             })
         };
         // Strings are decoded; what else there is keeps its text.
         let text = |raw: &RawValue| match raw.get().starts_with('"') {
-            true => serde_json::from_str::<String>(raw.get()).map_err(|error| {
-                let place = place(raw).after(before(raw.get(), &error));
+            true => serde_json::from_str::<String>(raw.get()).map_err(|_| {
                 let text = "this text has an escape that stands for no character: give both halves \
                             of a surrogate pair, or the character itself";
-                Problem::row(place, text)
+                Problem::row(place(raw), text)
             }),
             false => Ok(raw.get().to_owned()),
         };
@@ -287,9 +294,9 @@ impl<R: BufRead> Rows<R> {
         };
         let ttl = match find("ttl").map(|raw| (raw, kind(raw))) {
             None | Some((_, Kind::Null)) => self.ttl,
-            Some((raw, _)) => Some(
-                ttl_seconds(&text(raw)?).map_err(|text| Problem::row(place(raw), text))?,
-            ),
+            Some((raw, _)) => {
+                Some(ttl_seconds(&text(raw)?).map_err(|text| Problem::row(place(raw), text))?)
+            }
         };
         Ok(Op { ns: ns.into(), key: key.into(), value: Some(value.into()), ttl })
     }
@@ -437,7 +444,11 @@ mod tests {
             ("not json", "2:1", "no JSON object begins here"),
             ("{\"key\":\"a\"", "2:1", "not closed"),
             ("{\"key\":\"a\"\n{\"key\":\"b\",\"value\":1}\n", "3:1", "expected `,` or `}`"),
-            ("{\"key\":\"a\",\"value\":\"1}\n{\"key\":\"b\",\"value\":\"1\"}", "2:20", "not closed"),
+            (
+                "{\"key\":\"a\",\"value\":\"1}\n{\"key\":\"b\",\"value\":\"1\"}",
+                "2:20",
+                "not closed",
+            ),
             ("{\"key\":\"a\",\"value\":1} x", "2:23", "more follows"),
             ("{\"key\":\"a\",\"value\":1},", "2:22", "more follows"),
             ("{\"key\":\"a\",\"value\":1}{\"key\":\"b\",\"value\":1}", "2:22", "more follows"),
@@ -454,11 +465,11 @@ mod tests {
             ("{\"key\":1,\"key\":2,\"value\":1}", "2:16", "\"key\" a second time"),
             ("{\"key\":1,\"value\":1,\"v\\u0061lue\":1}", "2:33", "\"value\" a second time"),
             // What is no text, or no number.
-            ("{\"key\":\"ä\\ud83d\",\"value\":1}", "2:15", "stands for no character"),
-            ("{\"key\":\"a\",\"value\":\"\\ud83d\"}", "2:26", "stands for no character"),
-            ("{\"key\":\"a\",\"value\":\"\\ud83dx\"}", "2:27", "stands for no character"),
-            ("{\"key\":\"a\",\"value\":1,\"ns\":\"\\udc00\"}", "2:33", "stands for no character"),
-            ("{\"key\":\"a\",\"value\":1,\"ttl\":\"\\ud83d\"}", "2:34", "stands for no character"),
+            ("{\"key\":\"ä\\ud83d\",\"value\":1}", "2:8", "stands for no character"),
+            ("{\"key\":\"a\",\"value\":\"\\ud83d\"}", "2:20", "stands for no character"),
+            ("{\"key\":\"a\",\"value\":\"\\ud83dx\"}", "2:20", "stands for no character"),
+            ("{\"key\":\"a\",\"value\":1,\"ns\":\"\\udc00\"}", "2:27", "stands for no character"),
+            ("{\"key\":\"a\",\"value\":1,\"ttl\":\"\\ud83d\"}", "2:28", "stands for no character"),
             ("{\"key\":\"a\",\"value\":\"\\x\"}", "2:22", "invalid escape"),
             ("{\"key\":\"a\",\"value\":1,\"ttl\":-1}", "2:28", "whole number"),
             ("{\"key\":\"a\",\"value\":1,\"ttl\":0}", "2:28", "whole number"),
@@ -499,7 +510,11 @@ mod tests {
             let rows = parse(&text);
             let problem = rows[taken].as_ref().expect_err(&text);
             assert!(problem.text.contains(part), "{text}: {}", problem.text);
-            assert_eq!((problem.place.to_string().as_str(), rows.len()), (place, taken + 1), "{text}");
+            assert_eq!(
+                (problem.place.to_string().as_str(), rows.len()),
+                (place, taken + 1),
+                "{text}"
+            );
         }
     }
 
@@ -517,17 +532,24 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_bounded_and_the_largest_record_fits() {
-        let row = |text: String| format!("{{\"key\":\"a\",\"value\":\"{text}\"}}");
-        let largest = "\\u0000".repeat(MAX_RECORD);
-        let rows = parse(&row(largest));
-        assert_eq!(rows[0].as_ref().unwrap().value.as_ref().unwrap().len(), MAX_RECORD);
-        let one = row("1".into());
-        let rows = parse(&format!("{one}\n{}", row("x".repeat(MAX_ROW as usize))));
-        let problem = rows[1].as_ref().unwrap_err();
-        assert_eq!((problem.place.line, rows.len()), (2, 2));
-        // Depth costs no more than bytes do.
-        let rows = parse(&format!("{one}\n{{\"key\":{}", "[".repeat(MAX_ROW as usize)));
-        assert_eq!(rows[1].as_ref().unwrap_err().place.line, 2);
+    fn a_row_is_bounded_in_bytes() {
+        let columns = Columns { ns: "n".into(), ..Columns::default() };
+        let row = |value: &str| format!("{{\"key\":\"a\",\"value\":{value}}}");
+        let long = "[".repeat(1000);
+        for (value, taken) in [("\"xxxxxxxx\"", true), ("\"xxxxxxxxx\"", false), (&long, false)] {
+            for text in [
+                format!("{}\n{}\n", row("1"), row(value)),
+                format!("[{},\n{}]", row("1"), row(value)),
+            ] {
+                let rows: Vec<_> = bounded(text.as_bytes(), &columns, 30).collect();
+                match &rows[1] {
+                    Ok(_) => assert!(taken),
+                    Err(problem) => {
+                        assert!(!taken && problem.text.contains("more than 30"), "{problem:?}");
+                        assert_eq!((problem.place.to_string().as_str(), rows.len()), ("2:1", 2));
+                    }
+                }
+            }
+        }
     }
 }

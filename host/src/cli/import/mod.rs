@@ -138,7 +138,8 @@ fn import(db: &Path, args: &ImportArgs) -> Result<(), Failure> {
 
     let start = Instant::now();
     let mut database = Database::open(db, Missing::Create)?;
-    let rows = read_ahead(input, format, columns, args.delimiter).context("can't start a thread")?;
+    let rows =
+        read_ahead(input, format, columns, args.delimiter).context("can't start a thread")?;
     let rows = rows.map(|row| row.map(|row| if args.hex { decoded(row) } else { row }));
     let mut acks = Acks { wanted: args.ack, failed: None };
     let mut sink = Sink::new(args.batch, args.skip, |ops| database.write(ops));
@@ -321,7 +322,9 @@ fn decoded(row: Row) -> Row {
 fn ttl_seconds(text: &str) -> Result<Duration, String> {
     let digits = text.trim();
     match digits.parse::<u32>() {
-        Ok(seconds) if seconds > 0 && !digits.starts_with('+') => Ok(Duration::from_secs(seconds.into())),
+        Ok(seconds) if seconds > 0 && !digits.starts_with('+') => {
+            Ok(Duration::from_secs(seconds.into()))
+        }
         _ => Err(format!(
             "the ttl {text:?} is no number of seconds: write a whole number from 1 to 4294967295, or leave it \
              out to keep the record for ever"
@@ -361,7 +364,9 @@ mod tests {
 
     #[test]
     fn a_delimiter_is_one_character_or_tab() {
-        for (text, byte) in [(";", b';'), ("tab", b'\t'), ("\\t", b'\t'), ("\t", b'\t'), (" ", b' ')] {
+        for (text, byte) in
+            [(";", b';'), ("tab", b'\t'), ("\\t", b'\t'), ("\t", b'\t'), (" ", b' ')]
+        {
             assert_eq!(delimiter(text), Ok(byte));
         }
         for bad in ["", ";;", "\"", "\n", "\r", "ä"] {

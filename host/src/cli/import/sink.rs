@@ -129,10 +129,7 @@ mod tests {
         });
         let problem = sink.take_all(rows, |rows| acknowledged = rows).err();
         let records = sink.records;
-        assert_eq!(
-            (sizes.iter().sum::<usize>() as u64, acknowledged - skip),
-            (records, records)
-        );
+        assert_eq!((sizes.iter().sum::<usize>() as u64, acknowledged - skip), (records, records));
         (sizes, problem)
     }
 
@@ -174,7 +171,10 @@ mod tests {
         let wrong = Problem::row(place(2), EngineError::EmptyKey.to_string());
         let mut empty = row(2, 1);
         empty.as_mut().unwrap().1.key.clear();
-        assert_eq!(batches(0, vec![row(0, 1), row(1, 1), empty, row(3, 1)]), (vec![2], Some(wrong)));
+        assert_eq!(
+            batches(0, vec![row(0, 1), row(1, 1), empty, row(3, 1)]),
+            (vec![2], Some(wrong))
+        );
         let (sizes, problem) = batches(0, vec![row(0, 1), row(1, 2 << 20), row(2, 1)]);
         let problem = problem.unwrap();
         assert!(problem.text.contains("split the value"), "{problem:?}");

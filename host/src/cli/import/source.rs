@@ -158,6 +158,34 @@ impl<R: BufRead> Source<R> {
         self.after_cr = byte == b'\r';
         Ok(())
     }
+
+    /// Steps over what comes next, which has to have been [peeked](Self::peek) at, up to a byte that
+    /// is one of `stops` or ends a line. Adds it to `to`. May stop before, and at the bound of the
+    /// row: bytes are then to be [taken](Self::take) one by one.
+    ///
+    /// # Errors
+    /// [`Problem`] when the file can't be read.
+    pub(super) fn take_run(&mut self, stops: &[u8], to: &mut Vec<u8>) -> Result<(), Problem> {
+        let place = self.place();
+        let bytes = match self.input.fill_buf() {
+            Ok(bytes) => bytes,
+            Err(error) => return Err(Problem::io(place, format!("can't read on: {error}"))),
+        };
+        let room = usize::try_from(self.row_limit - self.row_bytes).unwrap_or(usize::MAX);
+        let bytes = &bytes[..bytes.len().min(room)];
+        let ends = |byte: &u8| matches!(byte, b'\n' | b'\r') || stops.contains(byte);
+        let run = &bytes[..bytes.iter().position(ends).unwrap_or(bytes.len())];
+        if run.is_empty() {
+            return Ok(());
+        }
+        to.extend_from_slice(run);
+        (self.place, self.after_cr) = (place, false);
+        self.place.column += run.iter().filter(|&&byte| byte & 0xc0 != 0x80).count() as u64;
+        self.row_bytes += run.len() as u64;
+        let len = run.len();
+        self.input.consume(len);
+        Ok(())
+    }
 }
 
 pub(super) fn not_utf8(place: Place) -> Problem {
