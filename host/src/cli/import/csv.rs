@@ -13,8 +13,9 @@ use super::{Columns, Rows, ttl_seconds};
 use crate::admin::Op;
 use crate::engine::MAX_RECORD;
 
-/// Bytes of a row: a record in hexadecimal or with each quote doubled, and what else a row has.
-pub(super) const MAX_ROW: u64 = 2 * MAX_RECORD as u64 + (1 << 20);
+/// Bytes of a row. The largest record fits in hexadecimal, or with each of its bytes a quote.
+const MAX_ROW: u64 = 5 << 20;
+const _: () = assert!(MAX_ROW > 2 * MAX_RECORD as u64);
 
 /// What fields are separated by, where the user does not say.
 const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];

@@ -16,8 +16,9 @@ use super::{Columns, ttl_seconds};
 use crate::admin::Op;
 use crate::engine::MAX_RECORD;
 
-/// Bytes of a row: a record with each byte escaped, as `\u0000`, and what else a row has.
-pub(super) const MAX_ROW: u64 = 6 * MAX_RECORD as u64 + (1 << 20);
+/// Bytes of a row. The largest record fits with each of its bytes escaped, as `\u0000`.
+const MAX_ROW: u64 = 13 << 20;
+const _: () = assert!(MAX_ROW > 6 * MAX_RECORD as u64);
 
 /// The rows of `input`.
 pub(super) fn rows<R: BufRead>(input: R, columns: &Columns) -> Rows<R> {
