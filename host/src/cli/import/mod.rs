@@ -32,6 +32,10 @@ const AHEAD: usize = 4 << 20;
 /// How long a row waits for others of its batch.
 const SILENCE: Duration = Duration::from_secs(1);
 
+/// A disk with fewer free bytes is full: the store writes some megabytes at a time.
+#[cfg(target_os = "linux")]
+const FULL: u64 = 16 << 20;
+
 /// Exit status when the file can't be read, or the database not be opened or written.
 const NO_ACCESS: u8 = 3;
 
@@ -149,11 +153,16 @@ fn import(db: &Path, args: &ImportArgs) -> Result<(), Failure> {
     });
     bar.finish_and_clear();
     let (stored, bytes, rows) = (sink.records, sink.bytes, sink.skipped + sink.records);
-    if let Err(Problem { place, text, io }) = ended {
+    if let Err(Problem { place, mut text, io }) = ended {
+        if io && !text.to_lowercase().contains("no space left") {
+            text += &full(db).unwrap_or_default();
+        }
         let before = output::records(stored);
-        let go_on = if rows > 0 { format!("; go on with --skip {rows}") } else { String::new() };
-        let fix = if io { "when the cause is gone" } else { "when the row is right" };
-        let go_on = go_on.replace("go on", &format!("{fix}, go on"));
+        let fixed = if io { "the cause is gone" } else { "the row is right" };
+        let go_on = match rows {
+            0 => String::new(),
+            rows => format!("; when {fixed}, go on with --skip {rows}"),
+        };
         let error = anyhow!("{name}:{place}: {text} (imported before it: {before}{go_on})");
         return Err(Failure { code: if io { NO_ACCESS } else { 1 }, error });
     }
@@ -171,6 +180,23 @@ fn import(db: &Path, args: &ImportArgs) -> Result<(), Failure> {
             Err(error.into())
         }
         None => Ok(()),
+    }
+}
+
+/// Says that a disk is full. A store that has failed once may say no more than that.
+fn full(db: &Path) -> Option<String> {
+    #[cfg(target_os = "linux")]
+    {
+        let stat = rustix::fs::statvfs(db).ok()?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let size = output::size(free);
+        let text = format!("; no space left on the disk of {}? It has {size} free", db.display());
+        (free < FULL).then_some(text)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = db;
+        None
     }
 }
 
