@@ -132,7 +132,7 @@ fn dispatch(Cli { command, global }: &Cli, matches: &ArgMatches) -> anyhow::Resu
         Command::Compact(args) => compact::run(&db()?, args),
         Command::Status(args) => status::run(&db()?, args),
         Command::Segments(args) => segments::run(&db()?, args),
-        Command::Import(args) => import::run(&db()?, args),
+        Command::Import(args) => Ok(import::run(&db()?, args, global.log_format)),
         Command::Wake(args) => wake::run(&db()?, args),
         Command::Policy(args) => policy::run(global, args),
         Command::Verify(args) => verify::run(&db()?, args),

@@ -14,9 +14,11 @@ use super::maintenance::{Maintenance, OnCompaction, Plan};
 use super::peer_loop::{Ended, OnTick, PeerLoop, Shared};
 use super::policies::{FOLDER, Policies, Rules, Start};
 use super::settings::Settings;
-use super::{CursorFiles, FolderArchive, Host, InvalidPeerId, PeerId, PeerStatus, SwapError};
+use super::{
+    CursorFiles, FolderArchive, Host, InvalidPeerId, PeerId, PeerStatus, SettingsError, SwapError,
+};
 use crate::engine::{Compacted, Engine, EngineError};
-use crate::policy::{Archive, Limits, LoadError, Observer, Peer, PolicyEngine, SettingsTooLarge};
+use crate::policy::{Archive, Limits, LoadError, Observer, Peer, PolicyEngine};
 use crate::protocol::{ClientLimits, HttpPeer, InvalidUrl, PeerTransport, Server, ServerLimits};
 use crate::watch::FileWatch;
 use crate::world::{Machine, Signal, Task, World};
@@ -47,9 +49,9 @@ pub enum HostError {
     /// The policy can't be used.
     #[error(transparent)]
     Policy(#[from] SwapError),
-    /// The settings of the policy are too large.
+    /// The policy refuses its settings, or they are too large.
     #[error(transparent)]
-    Settings(#[from] SettingsTooLarge),
+    Settings(#[from] SettingsError),
     /// The address can't be served, the archive or cursor folder can't be used, or the system
     /// gives no thread.
     #[error("{context}{source}")]
@@ -357,7 +359,7 @@ impl HostBuilder {
         if intervals.into_iter().flatten().any(|interval| interval.is_zero()) {
             return Err(HostError::Interval);
         }
-        self.limits.check_settings(&self.settings.get())?;
+        self.limits.check_settings(&self.settings.get()).map_err(SettingsError::from)?;
         let mut ids = HashSet::new();
         let (mut peers, mut urls) = (Vec::new(), Vec::new());
         for (id, address) in self.peers {
@@ -404,11 +406,25 @@ impl HostBuilder {
         let cache = self.policy_cache.unwrap_or_else(|| db.join(FOLDER).join("cache"));
         let start =
             Start { db, plugin: self.plugin.as_deref(), rules: self.rules, fixed: once, disk };
+        // A simulation shows itself what comes of settings, and waits for no real disk.
+        let try_settings = self.policies.is_none();
         let policies = match self.policies {
             Some(policies) => policies,
             None => PolicyEngine::new(Some(&cache), self.limits)?,
         };
         let policies = Policies::open(&start, policies, Arc::clone(&cursors))?;
+        let settings = self.settings.get();
+        if try_settings && !settings.is_empty() {
+            match policies.try_settings(&[], &settings, || {}) {
+                Err(error @ SettingsError::Refused { .. }) if policies.is_named() => {
+                    return Err(error.into());
+                }
+                // They are for the policy that is named, and another one runs: a node comes back
+                // whatever was put in the place of its policy.
+                Err(error) => tracing::warn!(%error, "starting with settings that are not tried"),
+                Ok(()) => {}
+            }
+        }
         let shared = Shared {
             engine: self.engine,
             policies: Arc::new(policies),

@@ -31,6 +31,7 @@ pub use self::peer_id::{InvalidPeerId, PeerId};
 pub use self::policies::{
     PolicyChange, PolicyEvent, PolicyEventKind, PolicyState, Probation, SwapError, policy_history,
 };
+pub use self::settings::SettingsError;
 pub use self::status::{Health, HostStatus, LastCompaction, PeerStatus};
 use crate::engine::{Compacted, Engine, EngineError};
 use crate::protocol::Server;
@@ -146,10 +147,20 @@ impl Host {
         policy_history(self.engine.path(), limit)
     }
 
-    /// Gives the policy other settings in place of all that it had. Ticks that begin from now on
-    /// have them; none is woken. Of a key that is given twice the later value holds.
-    pub fn set_settings(&self, settings: impl IntoIterator<Item = (String, String)>) {
-        self.shared.settings.set(settings);
+    /// Gives the policy other settings in place of all that it had, if it takes them in a dry run.
+    /// Ticks that begin from now on have them; none is woken. Of a key that is given twice the
+    /// later value holds.
+    ///
+    /// # Errors
+    /// [`SettingsError`]; the settings before stay.
+    pub fn set_settings(
+        &self,
+        settings: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<(), SettingsError> {
+        let new = settings::Settings::default();
+        new.set(settings);
+        let (old, new) = (self.shared.settings.get(), new.get());
+        self.shared.policies.try_settings(&old, &new, || self.shared.settings.set(new.clone()))
     }
 
     /// Where peers reach this node; none when it does not serve.

@@ -97,7 +97,7 @@ fn running(db: &Path) -> Result<AdminClient> {
 
 /// Where the compiled code of policies is kept that are looked at outside of a database; none where
 /// the system has no place for it.
-fn cache_dir() -> Option<PathBuf> {
+pub(super) fn cache_dir() -> Option<PathBuf> {
     let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
     Some(base.join("edgestore-host/policies"))

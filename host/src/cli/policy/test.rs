@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::super::config::LimitValue;
 use super::super::{args, output};
 use crate::policy::{Limits, PolicyEngine};
-use crate::sim::report::{Report, Side};
+use crate::sim::report::{Replay, Report, Side};
 use crate::sim::{Outcome, Scenario, SimError, Subject, run as simulate, shrink};
 use crate::text::nearest;
 
@@ -85,9 +85,15 @@ pub(super) fn run(test: &TestArgs) -> Result<ExitCode> {
         file.map_or("the embedded policy".to_owned(), |file| file.display().to_string())
     };
     let (a, b) = (name(test.file.as_deref()), name(test.compare.as_deref()));
-    let side = Side { file: &a, outcomes: &outcomes };
+    let mut replay = test.replay(&scenarios);
+    let other = Replay { embedded: false, ..replay.clone() };
+    replay.embedded = test.file.is_none();
+    let side = Side { file: &a, replay: Some(&replay), outcomes: &outcomes };
     let report = match &compared {
-        Some(compared) => Report::comparing(side, Side { file: &b, outcomes: compared }),
+        Some(compared) => {
+            let other = Side { file: &b, replay: Some(&other), outcomes: compared };
+            Report::comparing(side, other)
+        }
         None => Report::of(side),
     };
     if test.events {
@@ -132,6 +138,18 @@ impl TestArgs {
             limit.apply(&mut limits);
         }
         limits
+    }
+
+    /// What a command that repeats a run has besides the policy and the seed.
+    fn replay(&self, scenarios: &[Scenario]) -> Replay {
+        let sets = self.settings.iter().map(|(key, value)| ("--set", format!("{key}={value}")));
+        let limits = self.limits.iter().map(|limit| ("--limit", limit.to_string()));
+        let options =
+            sets.chain(limits).flat_map(|(option, value)| [option.to_owned(), value]).collect();
+        // Where none is named, all that ship are played, under their names.
+        let given = scenarios.iter().zip(&self.scenarios);
+        let scenarios = given.map(|(known, given)| (known.name.clone(), given.clone())).collect();
+        Replay { embedded: false, options, scenarios }
     }
 
     fn seeds(&self) -> std::ops::Range<u64> {

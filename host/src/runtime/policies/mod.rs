@@ -30,7 +30,7 @@ pub use self::journal::{PolicyEvent, PolicyEventKind, policy_history};
 pub(super) use self::start::Start;
 use self::start::fallback;
 use self::store::{Choice, PolicyStore, Saved};
-use super::{CursorFiles, HostBuilder};
+use super::{CursorFiles, HostBuilder, SettingsError};
 use crate::Hash;
 use crate::policy::{LoadError, Policy, PolicyEngine, RehearsalError, rehearse};
 
@@ -245,6 +245,49 @@ impl Policies {
             }
         }
         self.refused(bytes, &error);
+    }
+
+    /// Lets `take` take over `new` settings in place of `old` ones, if the current policy does not
+    /// refuse them in a dry run. No other policy takes over meanwhile.
+    ///
+    /// # Errors
+    /// [`SettingsError`]; nothing is taken over.
+    pub(super) fn try_settings(
+        &self,
+        old: &[(String, String)],
+        new: &[(String, String)],
+        take: impl FnOnce(),
+    ) -> Result<(), SettingsError> {
+        let _one_at_a_time = self.swapping.lock().unwrap_or_else(PoisonError::into_inner);
+        let policy = self.turn().policy;
+        policy.limits().check_settings(new)?;
+        let dry_run = |settings: &[_]| rehearse(&policy, self.store.dir(), settings.to_vec(), None);
+        match dry_run(new) {
+            Ok(_) => {}
+            Err(error @ RehearsalError::Stage(_)) => return Err(SettingsError::Untried(error)),
+            Err(error) => {
+                let why = error.to_string();
+                let same = |old: RehearsalError| old.to_string() == why;
+                if !dry_run(old).is_err_and(same) {
+                    let why = format!("its new settings, those before stay: {why}");
+                    self.note_current(&mut self.current(), PolicyEventKind::Refused, why);
+                    let policy = title(&policy);
+                    return Err(SettingsError::Refused { policy, source: error });
+                }
+                // It fails in the same way without them, so they are not to blame.
+                tracing::warn!(why, "the policy fails in a dry run, with and without new settings");
+            }
+        }
+        take();
+        Ok(())
+    }
+
+    /// Whether the configuration names the policy that runs, as opposed to one that was swapped in
+    /// or rolled back to.
+    pub(super) fn is_named(&self) -> bool {
+        let current = self.current();
+        let named = current.saved.plugin.unwrap_or(Choice::Embedded);
+        current.saved.active == named
     }
 
     fn refused(&self, bytes: &[u8], error: &SwapError) {
