@@ -87,6 +87,17 @@ fn a_policy_that_starves_a_peer_is_found_where_nobody_else_would_notice() {
 }
 
 #[test]
+fn a_policy_that_says_in_sync_and_pulls_nothing_is_believed_by_no_host() {
+    let Some((_, planted)) = subjects() else { return };
+    for seed in 0..3 {
+        let found = violations(&planted, Some("claims-in-sync"), seed);
+        let broken = |invariant| found.iter().any(|violation| violation.invariant == invariant);
+        assert!(broken(Invariant::Convergence), "{found:#?}");
+        assert!(!broken(Invariant::Honesty), "{found:#?}");
+    }
+}
+
+#[test]
 #[ignore = "takes minutes; the figures in docs/simulation.md"]
 fn how_many_seeds_find_each() {
     let Some((default, planted)) = subjects() else { return };

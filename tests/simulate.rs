@@ -108,5 +108,5 @@ fn what_is_wrong_with_the_arguments_is_told() {
     test(&[&dir.write("text.wasm", b"hello")]).fails(&["not WebAssembly"]);
     test(&["--seeds", "0"]).fails(&["at least 1"]);
     let list = test(&["--list"]).ok();
-    assert_eq!(list.lines().filter(|line| line.contains('-')).count(), 12, "{list}");
+    assert_eq!(list.lines().filter(|line| line.contains('-')).count(), 15, "{list}");
 }

@@ -25,6 +25,20 @@ impl Engine {
         self.version(&store_key, |version| live(key, version?, self.now()))
     }
 
+    /// What is stored under a key, deleted and expired versions included: stamp, whether it was
+    /// deleted, value, and time to live in seconds.
+    pub(crate) fn stored_version(
+        &self,
+        ns: &[u8],
+        key: &[u8],
+    ) -> Result<Option<(i64, bool, Vec<u8>, u32)>, EngineError> {
+        let store_key = store_key(ns, key)?;
+        self.version(&store_key, |version| {
+            let Version { timestamp, deleted, value, ttl } = version?;
+            Some((timestamp, deleted, value.to_vec(), ttl))
+        })
+    }
+
     /// Live records with `start` <= key < `end`, in key order; without an end, to the end of the
     /// namespace. Later writes don't show.
     ///

@@ -181,13 +181,18 @@ impl Host {
             policy_hash: policy.hash().to_string(),
             policy_state: self.shared.policies.state(),
             listen: self.local_addr(),
-            peers: self.peers.iter().map(|peer| peer.status()).collect(),
+            peers: self.peers(),
             engine: self.engine.stats(),
             root: self.engine.root().to_string(),
             compaction: self.maintenance.last(),
             health: Health::of(&self.engine),
             dead_threads: self.shared.dead.names(),
         }
+    }
+
+    /// The peers' part of [`Host::status`], which reads nothing from disk.
+    pub(crate) fn peers(&self) -> Vec<PeerStatus> {
+        self.peers.iter().map(|peer| peer.status()).collect()
     }
 
     /// Ends running ticks and answers to peers, and returns when all is closed. Writes that are in

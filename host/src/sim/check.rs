@@ -6,9 +6,10 @@ use std::time::Duration;
 use super::model::{Model, Seen};
 use super::node::{Node, Setup};
 use super::outcome::{Divergence, Invariant, Outcome, Violation};
-use super::scenario::Scenario;
+use super::scenario::{Fault, FaultKind, Scenario};
 use crate::Hash;
 use crate::runtime::CursorFiles;
+use crate::engine::Problem;
 
 /// Violations that are told; a broken policy breaks the same thing again and again.
 const MOST: usize = 20;
@@ -102,7 +103,12 @@ impl Checks {
             }
             all &= behind == 0;
             counts.push(Some(behind));
+            if let Some(what) = self.lacks(nodes, node) {
+                self.behind = Some(what);
+                all = false;
+            }
             self.cursors(at, node);
+            self.honesty(at, node);
             self.starvation(at, node);
         }
         (counts, all)
@@ -129,6 +135,45 @@ impl Checks {
                 self.fails(at, Invariant::Cursor, what);
             }
         }
+    }
+
+    /// What a node says of a peer is so: it is in sync when all is here that the peer lists.
+    fn honesty(&mut self, at: Duration, node: &Node) {
+        let Some(engine) = node.engine() else { return };
+        let sources = self.setup.network.sources(node.index);
+        for (source, status) in sources.into_iter().zip(node.peers()) {
+            if !status.in_sync() {
+                continue;
+            }
+            let Some(root) = self.setup.network.told(node.index, source) else { continue };
+            let Some(list) = self.setup.network.offered(&root) else { continue };
+            let missing: Vec<_> = list.iter().filter(|hash| !engine.has(hash)).collect();
+            if let Some(first) = missing.first() {
+                let (index, count, first) = (node.index, missing.len(), first.short());
+                let what = format!(
+                    "n{index} says that it is in sync with n{source}, and lacks {count} of its \
+                     segments, {first} one of them"
+                );
+                self.fails(at, Invariant::Honesty, what);
+            }
+        }
+    }
+
+    /// Of a node that has lost some of its data: what it still has to get from its peers.
+    fn lacks(&self, nodes: &[Node], node: &Node) -> Option<String> {
+        // What is far ahead stays where it is.
+        let far = |fault: &Fault| matches!(fault.kind, FaultKind::ClockFarAhead { .. });
+        let whole = node.hurt.is_empty() && !node.restored;
+        if whole || self.setup.scenario.faults.iter().any(far) {
+            return None;
+        }
+        let engine = node.engine()?;
+        self.setup.network.sources(node.index).into_iter().find_map(|source| {
+            let offered = nodes[source].engine()?.manifest();
+            let missing = offered.iter().find(|segment| !engine.has(&segment.hash))?;
+            let (index, hash) = (node.index, missing.hash.short());
+            Some(format!("n{index} lacks segment {hash}, which n{source} has"))
+        })
     }
 
     /// Every peer is ticked when it is due, and now and then in any case, however many fail.
@@ -184,7 +229,7 @@ impl Checks {
             }
             let Some(engine) = node.engine() else { continue };
             match engine.verify(false, |_, _| {}) {
-                Ok(found) if found.count == 0 => {}
+                Ok(found) if found.problems.iter().all(|one| may_be(one, node, nodes)) => {}
                 Ok(found) => {
                     let what = format!("n{}: {:?}", node.index, found.problems.first());
                     self.fails(at, Invariant::Integrity, what);
@@ -198,6 +243,13 @@ impl Checks {
         // What compactions make of them comes on top.
         nodes.iter().map(Node::flushed_bytes).sum::<u64>() * (nodes.len() as u64 - 1)
     }
+}
+
+/// Of a segment whose file was hurt, and which no peer has any more, nothing comes again: what it
+/// had is in others. That a repair would say so is no fault of the database.
+fn may_be(problem: &Problem, node: &Node, nodes: &[Node]) -> bool {
+    let Problem::Missing(hash) = problem else { return false };
+    node.hurt.iter().any(|hurt| hurt.hash == *hash) && !nodes.iter().any(|other| other.lists(hash))
 }
 
 /// What the scenario asks for beside the invariants.

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use super::node::Node;
 use super::outcome::{Invariant, Span};
-use super::run::{Action, Active, Run};
+use super::run::{Action, Active, NAMESPACE, Run};
 use super::scenario::{Fault, FaultKind, When};
+use crate::Hash;
+use crate::engine::Problem;
 
 /// Power is lost within one of so many operations of a node's disk, or after so long.
 const OPERATIONS: u64 = 40;
@@ -36,8 +38,8 @@ impl Run {
         let what = words(&fault, node);
         let (from, until) = (self.time(), self.time() + fault.lasts);
         self.setup.log.note(from, format_args!("begins: {what}"));
-        self.set(&fault, node, true);
-        let active = Active { fault: index, node, waits: false };
+        self.set(index, node, true);
+        let active = Active { fault: index, node, waits: false, boots: false };
         let key = self.lasts(Span { from, until, what }, active);
         self.at(until, Action::End(key));
     }
@@ -57,7 +59,8 @@ impl Run {
         let (from, until) = (self.time(), self.time() + PATIENCE);
         let what = format!("n{node} without power, between two operations of its disk");
         self.setup.log.note(from, format_args!("n{node} is to lose power {n} operations from now"));
-        let key = self.lasts(Span { from, until, what }, Active { fault, node, waits: true });
+        let key = self
+            .lasts(Span { from, until, what }, Active { fault, node, waits: true, boots: false });
         self.at(until, Action::Cut(key));
     }
 
@@ -102,16 +105,20 @@ impl Run {
         if self.active.get(&key).is_some_and(|active| active.waits) {
             self.cut(key);
         }
-        let Some(Active { fault, node, .. }) = self.active.remove(&key) else { return };
-        let fault = self.scenario().faults[fault].clone();
+        let Some(Active { fault, node, boots, .. }) = self.active.remove(&key) else { return };
         let now = self.time();
         self.faults[key].until = now;
         self.setup.log.note(now, format_args!("ends: {}", self.faults[key].what));
-        self.set(&fault, node, false);
+        if boots {
+            self.boot(fault, node);
+        } else {
+            self.set(fault, node, false);
+        }
     }
 
     /// Begins a fault of a node, or ends it.
-    fn set(&mut self, fault: &Fault, node: usize, on: bool) {
+    fn set(&mut self, index: usize, node: usize, on: bool) {
+        let fault = self.scenario().faults[index].clone();
         let network = Arc::clone(&self.setup.network);
         let mut weather = network.weather();
         let put = |set: &mut BTreeSet<usize>| if on { set.insert(node) } else { set.remove(&node) };
@@ -136,55 +143,157 @@ impl Run {
                 let by = by_secs.saturating_mul(1_000_000_000);
                 self.nodes[node].jump(if on { by } else { -by });
             }
-            FaultKind::Crash | FaultKind::Swap => {
+            FaultKind::ClockFarAhead { by_secs } => {
+                let by = by_secs.saturating_mul(1_000_000_000);
+                self.model.clock_far_ahead(node);
+                self.nodes[node].jump(if on { by } else { -by });
+            }
+            FaultKind::Crash
+            | FaultKind::Swap
+            | FaultKind::SegmentLost
+            | FaultKind::SegmentDamaged
+            | FaultKind::BackupRestored => {
                 drop(weather);
-                self.set_node(fault, node, on);
+                self.set_node(index, node, on);
             }
         }
     }
 
     /// Of these faults, the node's tasks have a part.
-    fn set_node(&mut self, fault: &Fault, node: usize, on: bool) {
-        let at = self.time();
-        let result = match (&fault.kind, on) {
-            (FaultKind::Crash, true) => {
-                self.crash(node);
-                Ok(())
+    fn set_node(&mut self, index: usize, node: usize, on: bool) {
+        let fault = &self.setup.scenario.faults[index];
+        match (&fault.kind, on) {
+            (FaultKind::Crash, true) => self.crash(node),
+            (FaultKind::SegmentLost, true) => self.hurt(node, false),
+            (FaultKind::SegmentDamaged, true) => self.hurt(node, true),
+            (FaultKind::BackupRestored, true) => {
+                self.nodes[node].back_up(index);
+                self.copies.insert((index, node), self.model.copy(node));
             }
-            // Another crash has it down for longer.
-            (FaultKind::Crash, false) if self.is_down(node) => Ok(()),
-            (FaultKind::Crash, false) => {
-                let booted = self.nodes[node].boot();
-                // As the crash left it, before a tick makes up for that.
-                self.checks.cursors(at, &self.nodes[node]);
-                booted
+            (FaultKind::BackupRestored, false) => self.restore(index, node),
+            (FaultKind::Crash | FaultKind::SegmentLost | FaultKind::SegmentDamaged, false) => {
+                self.boot(index, node);
             }
-            (_, on) => self.nodes[node].swap(on),
-        };
-        if let Err(why) = result {
-            // One that lost power meanwhile has said so, and has a crash of its own that ends.
-            if self.nodes[node].lost_power() {
-                return;
-            }
-            self.setup.log.note(at, format_args!("n{node}: {why}"));
-            if fault.kind == FaultKind::Crash {
-                // As a supervisor does, it is started again: its disk may be full, and not for ever.
-                let fault = self.setup.scenario.faults.iter().position(|other| other == fault);
-                if let Some(fault) = fault {
-                    let what = format!("n{node} does not start");
-                    let span = Span { from: at, until: at + RESTART, what };
-                    let key = self.lasts(span, Active { fault, node, waits: false });
-                    self.at(at + RESTART, Action::End(key));
+            (_, on) => {
+                if let Err(why) = self.nodes[node].swap(on) {
+                    self.fault_failed(node, &why);
                 }
             }
         }
     }
 
-    /// Whether a crash of the node lasts.
+    /// Whether it is of any use to know: a node that lost power meanwhile has said so, and has a
+    /// crash of its own that ends.
+    fn fault_failed(&self, node: usize, why: &str) -> bool {
+        let counts = !self.nodes[node].lost_power();
+        if counts {
+            self.setup.log.note(self.time(), format_args!("n{node}: {why}"));
+        }
+        counts
+    }
+
+    /// Starts a node, unless another fault has it down for longer.
+    fn boot(&mut self, fault: usize, node: usize) {
+        if self.is_down(node) {
+            return;
+        }
+        let at = self.time();
+        let booted = self.nodes[node].boot();
+        // As the crash left it, before a tick makes up for that.
+        self.checks.cursors(at, &self.nodes[node]);
+        if let Err(why) = booted
+            && self.fault_failed(node, &why)
+        {
+            // As a supervisor does, it is started again: its disk may be full, and not for ever.
+            let what = format!("n{node} does not start");
+            let span = Span { from: at, until: at + RESTART, what };
+            let key = self.lasts(span, Active { fault, node, waits: false, boots: true });
+            self.at(at + RESTART, Action::End(key));
+        }
+    }
+
+    /// A node loses power, and then the file of a segment, or a bit of it.
+    fn hurt(&mut self, node: usize, damage: bool) {
+        self.crash(node);
+        let at = self.time();
+        let did = if damage { "damaged" } else { "lost" };
+        match self.nodes[node].hurt_segment(damage) {
+            Ok(Some(hash)) => {
+                let hash = hash.short();
+                self.setup.log.note(at, format_args!("n{node}: segment {hash} is {did}"));
+            }
+            Ok(None) => self.setup.log.note(at, format_args!("n{node} has no segment to be {did}")),
+            Err(error) => self.setup.log.note(at, format_args!("n{node}: {error}")),
+        }
+    }
+
+    /// A node loses power, and starts with older data.
+    fn restore(&mut self, fault: usize, node: usize) {
+        self.crash(node);
+        let Some(copy) = self.copies.remove(&(fault, node)) else { return };
+        if let Err(error) = self.nodes[node].restore(fault) {
+            let what = format!("n{node}: the copy can't be put back: {error}");
+            self.checks.fails(self.time(), Invariant::Durability, what);
+            return;
+        }
+        self.boot(fault, node);
+        let nodes = &self.nodes;
+        self.model.restored(node, &copy, |key| {
+            nodes.iter().filter_map(|node| node.stored(NAMESPACE, key)).collect()
+        });
+    }
+
+    /// Whether a fault has the node down that lasts.
     fn is_down(&self, node: usize) -> bool {
         let mut lasting =
             self.active.values().filter(|active| active.node == node && !active.waits);
-        lasting.any(|active| self.scenario().faults[active.fault].kind == FaultKind::Crash)
+        lasting.any(|active| {
+            active.boots || self.scenario().faults[active.fault].kind.takes_the_node_down()
+        })
+    }
+
+    /// What somebody has to do who looks after the nodes: of files that were hurt, those that no
+    /// peer sends again are given up, after a restart.
+    fn repair(&mut self) {
+        for node in 0..self.nodes.len() {
+            let hurt = self.nodes[node].hurt.clone();
+            let damaged: Vec<Hash> = hurt
+                .iter()
+                .filter(|hurt| hurt.damaged && self.nodes[node].is_damaged(&hurt.hash))
+                .map(|hurt| hurt.hash)
+                .collect();
+            let gone = |hash: &Hash| {
+                let known = self.nodes[node].engine().is_none_or(|engine| engine.has(hash));
+                !known && !self.nodes.iter().any(|other| other.lists(hash))
+            };
+            if damaged.is_empty() && !hurt.iter().any(|hurt| gone(&hurt.hash)) {
+                continue;
+            }
+            let at = self.time();
+            self.setup.log.note(at, format_args!("n{node} is repaired"));
+            self.crash(node);
+            let found = match self.nodes[node].boot_after_repair() {
+                Ok(found) => found,
+                Err(why) => {
+                    let what = format!("n{node}: {why}");
+                    self.checks.fails(at, Invariant::Integrity, what);
+                    continue;
+                }
+            };
+            self.checks.cursors(at, &self.nodes[node]);
+            for hash in damaged {
+                let noticed = found.problems.iter().any(|problem| match problem {
+                    Problem::Damaged(named, _) | Problem::Missing(named) => *named == hash,
+                    _ => false,
+                });
+                if !noticed {
+                    let hash = hash.short();
+                    let what =
+                        format!("n{node}: a check does not find that segment {hash} changed");
+                    self.checks.fails(at, Invariant::Integrity, what);
+                }
+            }
+        }
     }
 
     /// All that goes wrong ends, and what does not start now never will.
@@ -200,6 +309,14 @@ impl Run {
             let what = format!("n{} does not start again", active.node);
             self.checks.fails(at, Invariant::Durability, what);
         }
+        self.repair();
+    }
+}
+
+impl FaultKind {
+    /// For as long as it lasts.
+    fn takes_the_node_down(&self) -> bool {
+        matches!(self, Self::Crash | Self::SegmentLost | Self::SegmentDamaged)
     }
 }
 
@@ -219,5 +336,13 @@ fn words(fault: &Fault, node: usize) -> String {
         FaultKind::DiskFull => format!("n{node} has a full disk"),
         FaultKind::Swap => format!("n{node} runs another file of the policy"),
         FaultKind::ClockJump { by_secs } => format!("n{node}'s clock jumps by {by_secs} s"),
+        FaultKind::ClockFarAhead { by_secs } => format!("n{node}'s clock is ahead by {by_secs} s"),
+        FaultKind::SegmentLost => format!("n{node} without power, and then without a segment file"),
+        FaultKind::SegmentDamaged => {
+            format!("n{node} without power, and then with a damaged segment file")
+        }
+        FaultKind::BackupRestored => {
+            format!("n{node} is copied, and gets the copy back at the end")
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What the nodes must show: every write that was acknowledged, and how they merge.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One write to a key. Ordered as the merge orders: the greatest wins.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,17 +25,33 @@ pub(super) struct Model {
     keys: BTreeMap<Vec<u8>, Key>,
     /// The clocks of nodes may differ so much, in nanoseconds.
     skew: i64,
+    /// What is stamped later is of no use to nodes with a right clock while the run lasts.
+    horizon: Option<i64>,
+    /// Nodes whose clock was far ahead, and may have anything.
+    far: BTreeSet<usize>,
 }
 
 #[derive(Debug, Default)]
 struct Key {
-    /// The greatest of the acknowledged writes.
+    /// The greatest of the acknowledged writes that all nodes have to show.
     winner: Option<Write>,
     /// The greatest that was acknowledged by a node, by node.
     by_node: BTreeMap<usize, Write>,
-    /// Stamps and values of all writes, those that failed included.
-    all: Vec<Write>,
+    /// All writes.
+    all: Vec<Known>,
 }
+
+#[derive(Debug)]
+struct Known {
+    write: Write,
+    /// Which acknowledged it.
+    node: usize,
+    /// No node is known to have it since one got an older copy of its data back.
+    lost: bool,
+}
+
+/// What a node had acknowledged, by key: what is in a copy of its data.
+pub(super) type Acknowledged = BTreeMap<Vec<u8>, Write>;
 
 /// How what a node shows compares with what it must show.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,21 +67,107 @@ pub(super) enum Seen {
 impl Model {
     pub(super) fn new(skew: std::time::Duration) -> Self {
         let skew = i64::try_from(skew.as_nanos()).unwrap_or(i64::MAX).saturating_mul(2);
-        Self { keys: BTreeMap::new(), skew: skew.saturating_add(1_000_000_000) }
+        Self { skew: skew.saturating_add(1_000_000_000), ..Self::default() }
+    }
+
+    /// What is stamped later than `horizon`, in Unix nanoseconds, may be shown by nodes alone whose
+    /// clock was far ahead: see [`Model::clock_far_ahead`].
+    pub(super) fn with_horizon(self, horizon: i64) -> Self {
+        Self { horizon: Some(horizon), ..self }
+    }
+
+    /// The clock of a node is far ahead, and may be right again later.
+    pub(super) fn clock_far_ahead(&mut self, node: usize) {
+        self.far.insert(node);
+    }
+
+    fn is_far(&self, write: &Write) -> bool {
+        self.horizon.is_some_and(|horizon| write.stamp > horizon)
     }
 
     /// A node has acknowledged a write.
     pub(super) fn acknowledged(&mut self, node: usize, key: &[u8], write: &Write) {
+        let far = self.is_far(write);
         let known = self.keys.entry(key.to_vec()).or_default();
-        known.all.push(write.clone());
-        for slot in [known.winner.get_or_insert_with(|| write.clone())] {
-            if *slot < *write {
-                slot.clone_from(write);
-            }
-        }
+        known.all.push(Known { write: write.clone(), node, lost: false });
         let own = known.by_node.entry(node).or_insert_with(|| write.clone());
         if *own < *write {
             own.clone_from(write);
+        }
+        if far {
+            self.choose(key);
+        } else if known.winner.as_ref().is_none_or(|winner| winner < write) {
+            known.winner = Some(write.clone());
+        }
+    }
+
+    /// The greatest of the writes that all nodes have to show, once some are not of them any more.
+    ///
+    /// Of a node that has written to the key with a clock far ahead, none is: what it wrote before
+    /// may never have left it, as one that the later one has replaced. It may have left it, though.
+    fn choose(&mut self, key: &[u8]) {
+        let far = |write: &Write| self.horizon.is_some_and(|horizon| write.stamp > horizon);
+        let Some(known) = self.keys.get_mut(key) else { return };
+        let replaced: BTreeSet<usize> =
+            known.all.iter().filter(|one| far(&one.write)).map(|one| one.node).collect();
+        let of_all = known
+            .all
+            .iter()
+            .filter(|one| !one.lost && !far(&one.write) && !replaced.contains(&one.node));
+        known.winner = of_all.map(|one| &one.write).max().cloned();
+    }
+
+    /// What a copy of a node's data would have of its own writes now.
+    pub(super) fn copy(&self, node: usize) -> Acknowledged {
+        let own = |(key, known): (&Vec<u8>, &Key)| {
+            known.by_node.get(&node).map(|own| (key.clone(), own.clone()))
+        };
+        self.keys.iter().filter_map(own).collect()
+    }
+
+    /// A node got a copy of its data back. Whatever is later than all that nodes are known to have
+    /// is lost, until one is seen to have it. `stored` is what nodes have of a key now.
+    pub(super) fn restored(
+        &mut self,
+        node: usize,
+        copy: &Acknowledged,
+        mut stored: impl FnMut(&[u8]) -> Vec<Write>,
+    ) {
+        let keys: Vec<_> = self.keys.keys().cloned().collect();
+        for key in keys {
+            let stored = stored(&key);
+            let horizon = self.horizon;
+            let far = |write: &Write| horizon.is_some_and(|horizon| write.stamp > horizon);
+            let Some(known) = self.keys.get_mut(&key) else { continue };
+            match copy.get(&key) {
+                Some(own) => drop(known.by_node.insert(node, own.clone())),
+                None => drop(known.by_node.remove(&node)),
+            }
+            let had = known.by_node.values().chain(&stored).filter(|write| !far(write)).max();
+            let mut changed = false;
+            for one in known.all.iter_mut().filter(|one| !one.lost) {
+                one.lost = !far(&one.write) && had.is_none_or(|had| *had < one.write);
+                changed |= one.lost;
+            }
+            if changed {
+                self.choose(&key);
+            }
+        }
+    }
+
+    /// Keys of which a write is lost, as far as is known.
+    pub(super) fn with_losses(&self) -> Vec<Vec<u8>> {
+        let lossy = self.keys.iter().filter(|(_, known)| known.all.iter().any(|one| one.lost));
+        lossy.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// A node has this of a key: it is not lost after all, and has to get to all nodes.
+    pub(super) fn found(&mut self, key: &[u8], stored: &Write) {
+        let Some(known) = self.keys.get_mut(key) else { return };
+        let lost = known.all.iter_mut().find(|one| one.lost && one.write == *stored);
+        if let Some(lost) = lost {
+            lost.lost = false;
+            self.choose(key);
         }
     }
 
@@ -98,17 +200,23 @@ impl Model {
                 Some(_) => Seen::Wrong("shows a key that nobody wrote".into()),
             };
         };
-        let Some(winner) = &known.winner else { return Seen::Newest };
+        let may_have = |write: &Write| self.far.contains(&node) || !self.is_far(write);
+        let (winner, own) = (known.winner.as_ref(), known.by_node.get(&node));
         match shown {
             Some((stamp, value)) => {
-                let found =
-                    known.all.iter().find(|write| write.stamp == stamp && write.value == value);
+                let all = known.all.iter().map(|one| &one.write);
+                let found = all.clone().find(|one| one.stamp == stamp && one.value == value);
                 let Some(found) = found.filter(|write| !write.deleted) else {
                     return Seen::Wrong(format!(
                         "shows a value, stamped {stamp}, that nobody wrote"
                     ));
                 };
-                if let Some(own) = known.by_node.get(&node)
+                if !may_have(found) {
+                    return Seen::Wrong(format!(
+                        "shows a value of the far future, stamped {stamp}, that its clock forbids"
+                    ));
+                }
+                if let Some(own) = own
                     && found < own
                 {
                     return Seen::Wrong(format!(
@@ -119,18 +227,27 @@ impl Model {
                 if found.expires().is_some_and(|at| at.saturating_add(self.skew) < now) {
                     return Seen::Wrong(format!("shows a value stamped {stamp} that has expired"));
                 }
-                if found == winner { Seen::Newest } else { Seen::Behind }
+                if winner.is_none_or(|winner| found >= winner) {
+                    Seen::Newest
+                } else {
+                    Seen::Behind
+                }
             }
             None => {
-                // Deleted or expired, by a write that is at least as great as the node's own.
+                // Deleted or expired, by a write that is at least as great as another.
                 let hides = |write: &Write| {
                     write.deleted
                         || write.expires().is_some_and(|at| at.saturating_sub(self.skew) <= now)
                 };
-                let own = known.by_node.get(&node);
-                let explained = own
-                    .is_none_or(|own| known.all.iter().any(|write| write >= own && hides(write)));
-                match (explained, hides(winner)) {
+                let hidden = |from: Option<&Write>, lost: bool| {
+                    from.is_none_or(|from| {
+                        known.all.iter().any(|one| {
+                            let write = &one.write;
+                            write >= from && (lost || !one.lost) && may_have(write) && hides(write)
+                        })
+                    })
+                };
+                match (hidden(own, true), hidden(winner, false)) {
                     (false, _) => {
                         let stamp = own.map_or(0, |own| own.stamp);
                         Seen::Wrong(format!(
@@ -197,5 +314,58 @@ mod tests {
         assert_eq!(model.see(0, b"k", 12 * second, None), Seen::Newest);
         assert_eq!(model.see(0, b"k", 12 * second, Some((0, b"a"))), Seen::Newest);
         assert!(matches!(model.see(0, b"k", 60 * second, Some((0, b"a"))), Seen::Wrong(_)));
+    }
+
+    #[test]
+    fn what_is_far_ahead_is_its_own_nodes_alone_and_holds_back_nothing_of_others() {
+        let mut model = Model::default().with_horizon(1000);
+        model.clock_far_ahead(1);
+        model.acknowledged(0, b"k", &put(1, "a"));
+        model.acknowledged(1, b"k", &put(2, "b"));
+        assert_eq!(model.see(0, b"k", 100, Some((1, b"a"))), Seen::Behind);
+        model.acknowledged(1, b"k", &put(5000, "far"));
+        // That the second one was replaced before it left its node can't be known.
+        assert_eq!(model.see(0, b"k", 100, Some((1, b"a"))), Seen::Newest);
+        assert_eq!(model.see(0, b"k", 100, Some((2, b"b"))), Seen::Newest);
+        assert_eq!(model.see(2, b"k", 100, None), Seen::Behind);
+        let far = model.see(0, b"k", 100, Some((5000, b"far")));
+        assert!(matches!(far, Seen::Wrong(why) if why.contains("far future")));
+        assert_eq!(model.see(1, b"k", 100, Some((5000, b"far"))), Seen::Newest);
+        let older = model.see(1, b"k", 100, Some((2, b"b")));
+        assert!(matches!(older, Seen::Wrong(why) if why.contains("acknowledged")));
+        model.acknowledged(1, b"k", &delete(6000));
+        assert_eq!(model.see(1, b"k", 100, None), Seen::Newest);
+        assert_eq!(model.see(0, b"k", 100, None), Seen::Behind);
+    }
+
+    #[test]
+    fn what_a_restored_node_alone_had_is_lost_until_it_is_found() {
+        let mut model = Model::default();
+        model.acknowledged(0, b"k", &put(1, "a"));
+        let copy = model.copy(0);
+        model.acknowledged(0, b"k", &put(2, "b"));
+        model.acknowledged(0, b"x", &delete(3));
+        model.restored(0, &copy, |_| vec![put(1, "a")]);
+        assert_eq!(model.see(0, b"k", 100, Some((1, b"a"))), Seen::Newest);
+        assert_eq!(model.see(0, b"x", 100, None), Seen::Newest);
+        assert_eq!(model.with_losses(), [b"k", b"x"]);
+        model.found(b"k", &put(2, "b"));
+        assert_eq!(model.see(0, b"k", 100, Some((1, b"a"))), Seen::Behind);
+        assert_eq!(model.with_losses(), [b"x"]);
+    }
+
+    #[test]
+    fn what_others_have_of_a_restored_node_is_not_lost() {
+        let mut model = Model::default();
+        let copy = model.copy(0);
+        model.acknowledged(0, b"k", &put(1, "a"));
+        model.acknowledged(0, b"k", &put(2, "b"));
+        model.acknowledged(1, b"x", &put(3, "of another"));
+        model.restored(0, &copy, |key| if key == b"k" { vec![put(1, "a")] } else { vec![] });
+        assert_eq!(model.see(0, b"k", 100, None), Seen::Behind);
+        assert_eq!(model.see(2, b"k", 100, Some((1, b"a"))), Seen::Newest);
+        // What another node has acknowledged, it has.
+        assert_eq!(model.see(0, b"x", 100, None), Seen::Behind);
+        assert!(matches!(model.see(1, b"x", 100, None), Seen::Wrong(_)));
     }
 }

@@ -40,6 +40,8 @@ pub(super) struct Network {
     pulls: Mutex<Vec<Pulls>>,
     /// Lists that were sent, and those behind roots that were, by their roots.
     offered: Mutex<HashMap<Hash, Arc<[Hash]>>>,
+    /// The root that a node was last told, by puller and source.
+    told: Mutex<BTreeMap<(usize, usize), Hash>>,
     /// By node, what it had when it was last asked, by id, and the root of that.
     manifests: Vec<Mutex<(Hash, Vec<SegmentRef>)>>,
 }
@@ -99,6 +101,7 @@ impl Network {
             weather: Mutex::default(),
             pulls: Mutex::new(vec![Pulls::default(); nodes]),
             offered: Mutex::default(),
+            told: Mutex::default(),
             manifests: (0..nodes).map(|_| Mutex::new((Hash::ZERO, Vec::new()))).collect(),
         })
     }
@@ -130,6 +133,11 @@ impl Network {
     /// The list that has this root.
     pub(super) fn offered(&self, root: &Hash) -> Option<Arc<[Hash]>> {
         lock(&self.offered).get(root).cloned()
+    }
+
+    /// The root that the source has last told the puller, or that is behind its list.
+    pub(super) fn told(&self, puller: usize, source: usize) -> Option<Hash> {
+        lock(&self.told).get(&(puller, source)).copied()
     }
 
     /// What a node has. What is as it was is not read again.
@@ -267,6 +275,10 @@ impl SimPeer {
         Ok(answer)
     }
 
+    fn tells(&self, root: Hash) {
+        lock(&self.network.told).insert((self.puller, self.source), root);
+    }
+
     fn flips(&self) -> bool {
         self.network.weather().flipping.contains(&self.source)
             && self.network.schedule.chance() < 0.5
@@ -297,7 +309,9 @@ impl PeerTransport for SimPeer {
         if self.flips() {
             root = self.flip(root);
         }
-        self.back(PROBE_BYTES, root)
+        let answer = self.back(PROBE_BYTES, root)?;
+        self.tells(root);
+        Ok(answer)
     }
 
     fn watermark(&self) -> Result<Option<Watermark>, PeerError> {
@@ -320,9 +334,12 @@ impl PeerTransport for SimPeer {
             last.hash = self.flip(last.hash);
         }
         let hashes = || segments.iter().map(|segment| segment.hash);
-        self.network.offer(if lies || flips { Hash::root(hashes()) } else { root }, hashes);
+        let root = if lies || flips { Hash::root(hashes()) } else { root };
+        self.network.offer(root, hashes);
         let bytes = PROBE_BYTES + ENTRY_BYTES * segments.len() as u64;
-        self.back(bytes, segments)
+        let answer = self.back(bytes, segments)?;
+        self.tells(root);
+        Ok(answer)
     }
 
     fn fetch(

@@ -6,14 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::log::EventLog;
+use super::model::Write;
 use super::network::Network;
 use super::outcome::TickMark;
 use super::scenario::Scenario;
 use super::schedule::{NodeWorld, Schedule};
+use crate::Hash;
 use crate::disk::{Fault, FaultyDisk};
-use crate::engine::{Compacted, Engine, EngineError, EngineOptions, WallClock};
+use crate::engine::{Compacted, Engine, EngineError, EngineOptions, Verified, WallClock};
 use crate::policy::{HostCall, Observer, PolicyEngine, TickReport};
-use crate::runtime::{Ended, Host, HostError};
+use crate::runtime::{Ended, Host, HostError, PeerStatus};
 use crate::world::{Signal, World};
 
 /// Ticks of a node that are told one by one.
@@ -21,6 +23,9 @@ const MARKS: usize = 5000;
 
 /// Bytes a second that a compaction reads and writes: so few that much else happens meanwhile.
 const COMPACT_RATE: u64 = 16 << 10;
+
+/// So many segments are the newest ones.
+const NEWEST: usize = 4;
 
 /// What all nodes of a run share.
 pub(super) struct Setup {
@@ -96,6 +101,20 @@ pub(super) struct Node {
     pub(super) writes: u64,
     /// By the engines of before the last crash.
     flushed: u64,
+    /// Its segments before the last crash, oldest first.
+    had: Vec<Hash>,
+    /// Segments whose files vanished, or changed.
+    pub(super) hurt: Vec<Hurt>,
+    /// An older copy of its data was put back.
+    pub(super) restored: bool,
+}
+
+/// What became of the file of a segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Hurt {
+    pub(super) hash: Hash,
+    /// A bit is another one. Without that the file is gone.
+    pub(super) damaged: bool,
 }
 
 struct Running {
@@ -133,6 +152,9 @@ impl Node {
             crashes: 0,
             writes: 0,
             flushed: 0,
+            had: Vec::new(),
+            hurt: Vec::new(),
+            restored: false,
         };
         node.plug_in(node.disk.clone());
         node.boot()?;
@@ -151,6 +173,23 @@ impl Node {
     /// None while it is down.
     pub(super) fn engine(&self) -> Option<&Arc<Engine>> {
         self.running().map(|running| &running.engine)
+    }
+
+    /// Whether peers see this segment in its list.
+    pub(super) fn lists(&self, hash: &Hash) -> bool {
+        self.engine().is_some_and(|engine| engine.manifest().iter().any(|one| one.hash == *hash))
+    }
+
+    /// What it has of a key, shown or not; none while it is down.
+    pub(super) fn stored(&self, namespace: &[u8], key: &[u8]) -> Option<Write> {
+        let stored = self.engine()?.stored_version(namespace, key).ok()??;
+        let (stamp, deleted, value, ttl) = stored;
+        Some(Write { stamp, deleted, value, ttl })
+    }
+
+    /// What its host says of its peers; nothing while it is down.
+    pub(super) fn peers(&self) -> Vec<PeerStatus> {
+        self.running().map(|running| running.host.peers()).unwrap_or_default()
     }
 
     /// What has lost power still runs until [`Node::crash`], and does nothing that counts.
@@ -236,6 +275,7 @@ impl Node {
         // What it still does is done to a disk that is gone.
         if let Some(running) = running {
             self.flushed += running.engine.flushed_bytes();
+            self.had = running.engine.manifest().into_iter().map(|segment| segment.hash).collect();
             running.host.shutdown();
         }
         // Somebody may still read from it; then it goes with the whole run.
@@ -244,12 +284,83 @@ impl Node {
         self.plug_in(FaultyDisk::new(&next));
     }
 
+    /// While it is down, the file of one of its segments vanishes, or a bit of it changes. Half of
+    /// the time it is one of the newest, which others may not have yet. None where there is none.
+    pub(super) fn hurt_segment(&mut self, damage: bool) -> std::io::Result<Option<Hash>> {
+        let dir = self.db().join("segments");
+        let file = |hash: &Hash| dir.join(format!("{hash}.dat"));
+        let there: Vec<Hash> =
+            self.had.iter().filter(|hash| file(hash).exists()).copied().collect();
+        if there.is_empty() {
+            return Ok(None);
+        }
+        let schedule = &self.setup.schedule;
+        let among = if schedule.chance() < 0.5 { NEWEST.min(there.len()) } else { there.len() };
+        let hash = there[there.len() - 1 - schedule.below(among)];
+        if damage {
+            let mut bytes = std::fs::read(file(&hash))?;
+            let bit = schedule.below(bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(file(&hash), bytes)?;
+        } else {
+            std::fs::remove_file(file(&hash))?;
+        }
+        self.hurt.push(Hurt { hash, damaged: damage });
+        self.plug_in(FaultyDisk::new(&self.folder()));
+        Ok(Some(hash))
+    }
+
+    /// Whether a registered segment's file is not what its hash says.
+    pub(super) fn is_damaged(&self, hash: &Hash) -> bool {
+        let Some(engine) = self.engine() else { return false };
+        let file = self.db().join(format!("segments/{hash}.dat"));
+        engine.manifest().iter().any(|segment| segment.hash == *hash)
+            && std::fs::read(file).is_ok_and(|bytes| Hash::of(&bytes) != *hash)
+    }
+
+    fn copy_folder(&self, fault: usize) -> PathBuf {
+        self.root.join(format!("copy-{fault}"))
+    }
+
+    /// Copies all that is on its disk at this instant.
+    pub(super) fn back_up(&self, fault: usize) {
+        // All that was written counts: a copy sees what reads see.
+        self.disk.crash(1, &self.copy_folder(fault));
+    }
+
+    /// While it is down, the records and segments of the copy are put in the place of its own. What
+    /// else is in the database's folder stays.
+    pub(super) fn restore(&mut self, fault: usize) -> std::io::Result<()> {
+        let (copy, db) = (self.copy_folder(fault), self.db());
+        for name in ["records", "segments"] {
+            std::fs::remove_dir_all(db.join(name))?;
+            std::fs::rename(copy.join("db").join(name), db.join(name))?;
+        }
+        std::fs::remove_dir_all(copy)?;
+        self.restored = true;
+        self.plug_in(FaultyDisk::new(&self.folder()));
+        Ok(())
+    }
+
+    /// Power is back, and `verify --repair` comes before the host. Returns what that found.
+    pub(super) fn boot_after_repair(&mut self) -> Result<Verified, String> {
+        let engine = self.open()?;
+        let repaired = engine.verify(true, |_, _| {});
+        let found = repaired.map_err(|error| format!("can't repair: {error}"))?;
+        self.run(engine).map(|()| found)
+    }
+
     /// Power is back.
     pub(super) fn boot(&mut self) -> Result<(), String> {
         if self.running.is_some() {
             return Ok(());
         }
         self.boots += 1;
+        let engine = self.open()?;
+        self.run(engine)
+    }
+
+    fn open(&self) -> Result<Arc<Engine>, String> {
         let clock = Arc::clone(&self.world);
         let options = EngineOptions {
             clock: WallClock::new(move || clock.now()),
@@ -262,7 +373,10 @@ impl Node {
             ..EngineOptions::default()
         };
         let engine = Engine::open_on(&self.db(), options, self.disk.shared());
-        let engine = Arc::new(engine.map_err(|error| format!("can't open: {error}"))?);
+        Ok(Arc::new(engine.map_err(|error| format!("can't open: {error}"))?))
+    }
+
+    fn run(&mut self, engine: Arc<Engine>) -> Result<(), String> {
         #[cfg(test)]
         self.setup.plant.into_disk(&self.disk);
         let host = self.host(&engine).map_err(|error| format!("can't start: {error}"))?;

@@ -133,6 +133,8 @@ pub enum Invariant {
     Convergence,
     /// A cursor never says more than is true.
     Cursor,
+    /// A host says that a peer is in sync only when it has all that the peer lists.
+    Honesty,
     /// Nothing is applied that is not what its hash names.
     Integrity,
     /// No limit is exceeded.

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use super::check::Checks;
 use super::log::EventLog;
-use super::model::{Model, Write};
+use super::model::{Acknowledged, Model, Write};
 use super::network::Network;
 use super::node::{Node, Setup};
 use super::outcome::{Divergence, NodeCounts, Outcome, Span};
 use super::scenario::{FaultKind, Scenario, When, Writer};
-use super::schedule::Schedule;
+use super::schedule::{EPOCH_SECS, Schedule};
 use super::subject::{SimError, Subject};
 use super::topology;
+use crate::engine::EngineOptions;
 
 /// Looks at all nodes while a run lasts.
 const LOOKS: u32 = 30;
@@ -24,7 +25,7 @@ const LOOKS: u32 = 30;
 const MEMORY_BYTES: u64 = 1 << 30;
 
 /// The namespace of all writes.
-const NAMESPACE: &[u8] = b"sim";
+pub(super) const NAMESPACE: &[u8] = b"sim";
 
 /// Runs a scenario once. `all_events`: the outcome has the whole event log.
 ///
@@ -102,6 +103,8 @@ pub(super) struct Run {
     /// Faults that last, by their places in `faults`.
     pub(super) active: BTreeMap<usize, Active>,
     pub(super) faults: Vec<Span>,
+    /// What nodes had acknowledged when they were copied, by fault and node.
+    pub(super) copies: BTreeMap<(usize, usize), Acknowledged>,
     pub(super) divergence: Vec<Divergence>,
     pub(super) written: u64,
 }
@@ -111,6 +114,8 @@ pub(super) struct Active {
     pub(super) node: usize,
     /// Of a crash: power is still to be lost.
     pub(super) waits: bool,
+    /// At its end the node is started, and no more.
+    pub(super) boots: bool,
 }
 
 impl Run {
@@ -161,10 +166,17 @@ impl Run {
         let jumps: Duration = jumps.sum();
         let drift = (scenario.duration + scenario.expect.converge_within)
             .mul_f64(scenario.clock_drift_ppm as f64 / 1e6);
+        let off = scenario.clock_skew + jumps + drift;
+        let far = scenario
+            .faults
+            .iter()
+            .any(|fault| matches!(fault.kind, FaultKind::ClockFarAhead { .. }));
+        let model = Model::new(off);
+        let model = if far { model.with_horizon(horizon(scenario, off)) } else { model };
         let mut run = Self {
             seed,
             title: subject.title(),
-            model: Model::new(scenario.clock_skew + jumps + drift),
+            model,
             checks: Checks::new(&setup),
             setup,
             nodes,
@@ -172,6 +184,7 @@ impl Run {
             sequence: 0,
             active: BTreeMap::new(),
             faults: Vec::new(),
+            copies: BTreeMap::new(),
             divergence: Vec::new(),
             written: 0,
         };
@@ -324,6 +337,13 @@ impl Run {
 
     /// Looks at what all nodes show. Returns whether all show the newest of everything.
     fn look(&mut self) -> bool {
+        for key in self.model.with_losses() {
+            for node in &self.nodes {
+                if let Some(stored) = node.stored(NAMESPACE, &key) {
+                    self.model.found(&key, &stored);
+                }
+            }
+        }
         let (behind, all) = self.checks.look(&self.nodes, &self.model, NAMESPACE);
         self.divergence.push(Divergence { at: self.time(), behind });
         all
@@ -403,6 +423,15 @@ impl Run {
         super::check::expectations(&self.setup.scenario, &mut outcome);
         outcome
     }
+}
+
+/// What is stamped later comes into force on no node before the end of the run, if its clock is off
+/// by no more than this.
+fn horizon(scenario: &Scenario, off: Duration) -> i64 {
+    let ahead = EngineOptions::default().max_clock_ahead;
+    let end = scenario.duration + scenario.expect.converge_within + ahead + off;
+    let end = Duration::from_secs(EPOCH_SECS) + end;
+    i64::try_from(end.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// A key by Zipf's law, or less uneven: `chance` is from 0 to 1. The functions are those of a library,

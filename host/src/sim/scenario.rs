@@ -119,7 +119,7 @@ pub struct Fault {
     pub kind: FaultKind,
     /// When.
     pub when: When,
-    /// For how long; of no meaning for what happens in an instant.
+    /// For how long; of a backup, how old it is when it is restored.
     pub lasts: Duration,
     /// The nodes that it may hit; one of them is chosen by chance each time, but for a partition.
     pub nodes: Vec<usize>,
@@ -167,6 +167,20 @@ pub enum FaultKind {
         /// Seconds, forward or back.
         by_secs: i64,
     },
+    /// A node's clock is far ahead, and right again after the time. What it writes meanwhile, and
+    /// what it stamps later to win over that, is of use to no other node until its time has come.
+    ClockFarAhead {
+        /// Seconds, forward.
+        by_secs: i64,
+    },
+    /// A node loses power, and the file of one of its segments is gone when it is back.
+    SegmentLost,
+    /// A node loses power, and a bit of the file of one of its segments is another one when it is
+    /// back.
+    SegmentDamaged,
+    /// A node's records and segments are copied. After the time it loses power, and starts with the
+    /// copy in the place of what it had; all other files stay.
+    BackupRestored,
 }
 
 /// What has to hold beside the invariants.

@@ -24,7 +24,7 @@ use crate::world::{Signal, Task, World};
 const STACK_BYTES: usize = 4 << 20;
 
 /// What time it is at the start of every simulation: 2025-01-01, in Unix seconds.
-const EPOCH_SECS: u64 = 1_735_689_600;
+pub(super) const EPOCH_SECS: u64 = 1_735_689_600;
 
 /// The first task: the thread that made the schedule.
 const FIRST: TaskId = 0;

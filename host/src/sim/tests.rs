@@ -240,3 +240,60 @@ fn a_node_is_down_until_the_last_of_its_crashes_is_over() {
         assert_eq!(up, 0, "{seed}: {:#?}", outcome.faults);
     }
 }
+
+/// With few writes and often a fault of this kind, on all nodes.
+fn often(kind: FaultKind, per_hour: f64) -> Scenario {
+    let mut scenario = scenario(3);
+    scenario.compact_interval = Some(Duration::from_secs(120));
+    scenario.writers[0].per_minute = 3.0;
+    scenario.writers[0].expiring = 0.0;
+    scenario.faults =
+        vec![Fault { when: When::PerHour(per_hour), ..fault(kind, 0, 1, &[0, 1, 2]) }];
+    scenario.faults[0].lasts = Duration::from_secs(10);
+    scenario.expect.converge_within = Duration::from_secs(1800);
+    scenario
+}
+
+/// Runs of some seeds that pass and can be repeated. Returns how many lines have this in them.
+fn passes(scenario: &Scenario, what: &str) -> usize {
+    let subject = subject();
+    let mut count = 0;
+    for seed in 0..3 {
+        let outcome = run(scenario, &subject, seed, true).unwrap();
+        assert!(outcome.passed(), "{seed}: {:#?}", outcome.violations);
+        assert_eq!(outcome, run(scenario, &subject, seed, true).unwrap());
+        count += outcome.log.iter().filter(|line| line.contains(what)).count();
+    }
+    count
+}
+
+#[test]
+fn segment_files_that_vanish_come_again() {
+    let lost = passes(&often(FaultKind::SegmentLost, 20.0), " is lost");
+    assert!(lost >= 6, "{lost}");
+}
+
+#[test]
+fn segment_files_that_change_are_noticed_and_repaired() {
+    let repaired = passes(&often(FaultKind::SegmentDamaged, 20.0), " is repaired");
+    assert!(repaired >= 3, "{repaired}");
+}
+
+#[test]
+fn a_restored_backup_gets_back_what_others_have() {
+    let mut scenario = often(FaultKind::BackupRestored, 6.0);
+    scenario.faults[0].lasts = Duration::from_secs(300);
+    let restored = passes(&scenario, "ends: ");
+    assert!(restored >= 3, "{restored}");
+}
+
+#[test]
+fn writes_of_a_clock_that_is_far_ahead_stay_where_they_are_and_hold_back_nothing() {
+    let mut scenario = often(FaultKind::ClockFarAhead { by_secs: 30 * 24 * 3600 }, 6.0);
+    scenario.writers[0].expiring = 0.2;
+    scenario.writers[0].ttl = Duration::from_secs(7200);
+    scenario.faults[0].nodes = vec![1];
+    scenario.faults[0].lasts = Duration::from_secs(120);
+    let ahead = passes(&scenario, "begins: n1's clock is ahead");
+    assert!(ahead >= 2, "{ahead}");
+}

@@ -22,6 +22,9 @@ const EARLY_ROOT: &str = "root-too-early";
 /// that all nodes are equal all the same.
 const STARVES: &str = "starves-a-peer";
 
+/// Nothing is pulled, and each tick says that all is here.
+const CLAIMS: &str = "claims-in-sync";
+
 /// The policy.
 pub struct Planted;
 
@@ -35,7 +38,7 @@ impl Policy for Planted {
     fn tick<H: Host>(host: &H, context: &Context) -> Result<TickReport, TickFailure> {
         let budget = Budget::new(host, context);
         let mut settings = Settings::new(&context.settings);
-        let plants = [NONE, BEFORE_APPLY, FORGETS, EARLY_ROOT, STARVES];
+        let plants = [NONE, BEFORE_APPLY, FORGETS, EARLY_ROOT, STARVES, CLAIMS];
         let plant = settings.choice("plant", NONE, &plants)?;
         settings.finish()?;
 
@@ -44,7 +47,7 @@ impl Policy for Planted {
         let root = host.peer().probe()?.root;
         let starves = plant == STARVES && host.peer().id() == "n0";
         let next_tick_ms = starves.then_some(24 * 60 * 60 * 1000);
-        if round.is_in_sync_with(root) {
+        if plant == CLAIMS || round.is_in_sync_with(root) {
             return Ok(TickReport { next_tick_ms, ..TickReport::default() });
         }
         if plant == EARLY_ROOT {

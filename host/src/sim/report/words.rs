@@ -106,6 +106,7 @@ pub(super) fn invariant(invariant: Invariant) -> &'static str {
         Invariant::Merge => "merge",
         Invariant::Convergence => "convergence",
         Invariant::Cursor => "cursor",
+        Invariant::Honesty => "honesty",
         Invariant::Integrity => "integrity",
         Invariant::Limits => "limits",
         Invariant::Starvation => "starvation",

@@ -13,8 +13,10 @@ use crate::text::{FileError, Mistakes, document, scalar};
 const MAX_NODES: usize = 100;
 /// A tenth: no clock that is any is worse.
 pub(super) const MAX_DRIFT_PPM: u64 = 100_000;
+/// How far a clock is ahead that is far ahead, where the scenario does not say.
+const MONTH: i64 = 30 * 24 * 3600;
 const TOPOLOGIES: [&str; 5] = ["star", "ring", "mesh", "random", "wan"];
-const KINDS: [&str; 11] = [
+const KINDS: [&str; 15] = [
     "partition",
     "crash",
     "slow",
@@ -26,6 +28,10 @@ const KINDS: [&str; 11] = [
     "disk-full",
     "swap",
     "clock-jump",
+    "clock-far-ahead",
+    "segment-lost",
+    "segment-damaged",
+    "backup-restored",
 ];
 
 /// All mistakes in the file of a scenario, each with its line, its column and what it should be.
@@ -114,9 +120,9 @@ impl Reader<'_> {
             _ => Table { span: value.span(), items: vec![("kind", value.span(), value)] },
         };
         let kind = self.required(&table, "kind", "kind = \"ring\"", values::one_of(&TOPOLOGIES))?;
-        self.only(&table, "degree", kind, "random");
-        self.only(&table, "regions", kind, "wan");
-        self.only(&table, "between", kind, "wan");
+        self.only(&table, "degree", kind, &["random"]);
+        self.only(&table, "regions", kind, &["wan"]);
+        self.only(&table, "between", kind, &["wan"]);
         Some(match kind {
             "star" => Topology::Star,
             "ring" => Topology::Ring,
@@ -139,10 +145,12 @@ impl Reader<'_> {
         })
     }
 
-    /// Refuses a key of another kind.
-    fn only(&mut self, table: &Table<'_>, key: &str, kind: &str, of: &str) {
-        if let Some(span) = table.key_span(key).filter(|_| kind != of) {
-            self.mistakes.add(span, format!("{key} is for kind = \"{of}\", and this is a {kind}"));
+    /// Refuses a key of other kinds.
+    fn only(&mut self, table: &Table<'_>, key: &str, kind: &str, of: &[&str]) {
+        if let Some(span) = table.key_span(key).filter(|_| !of.contains(&kind)) {
+            let of: Vec<_> = of.iter().map(|of| format!("\"{of}\"")).collect();
+            let of = of.join(" or ");
+            self.mistakes.add(span, format!("{key} is for kind = {of}, and this is a {kind}"));
         }
     }
 
@@ -205,10 +213,13 @@ impl Reader<'_> {
         let lasts = self.optional(table, "lasts", values::duration);
         let given = self.optional(table, "nodes", values::nodes(nodes));
         let kind = kind?;
-        self.only(table, "factor", kind, "slow");
-        self.only(table, "by", kind, "clock-jump");
+        self.only(table, "factor", kind, &["slow"]);
+        self.only(table, "by", kind, &["clock-jump", "clock-far-ahead"]);
         let factor = self.optional(table, "factor", values::number(1.0..=100_000.0));
-        let by = self.optional(table, "by", values::jump);
+        let by = match kind {
+            "clock-far-ahead" => self.optional(table, "by", values::forward),
+            _ => self.optional(table, "by", values::jump),
+        };
         if kind == "partition" {
             self.partition(table, given.as_deref(), nodes);
         }
@@ -223,7 +234,11 @@ impl Reader<'_> {
             "lying-manifest" => FaultKind::LyingManifest,
             "disk-full" => FaultKind::DiskFull,
             "swap" => FaultKind::Swap,
-            _ => FaultKind::ClockJump { by_secs: by.unwrap_or(600) },
+            "clock-jump" => FaultKind::ClockJump { by_secs: by.unwrap_or(600) },
+            "clock-far-ahead" => FaultKind::ClockFarAhead { by_secs: by.unwrap_or(MONTH) },
+            "segment-lost" => FaultKind::SegmentLost,
+            "segment-damaged" => FaultKind::SegmentDamaged,
+            _ => FaultKind::BackupRestored,
         };
         Some(Fault {
             kind,

@@ -8,7 +8,7 @@ macro_rules! shipped {
     };
 }
 
-const FILES: [(&str, &str); 12] = shipped![
+const FILES: [(&str, &str); 15] = shipped![
     "two-nodes-clean",
     "two-nodes-conflicts",
     "star-of-five",
@@ -20,6 +20,9 @@ const FILES: [(&str, &str); 12] = shipped![
     "disk-full",
     "swap-in-flight",
     "clock-skew-and-jumps",
+    "lost-and-damaged-segments",
+    "clock-far-ahead-once",
+    "restored-backup",
     "wan-30-nodes-storm",
 ];
 

@@ -125,6 +125,10 @@ fn kind() -> BoxedStrategy<FaultKind> {
         Just(FaultKind::DiskFull),
         Just(FaultKind::Swap),
         jump.prop_map(|by_secs| FaultKind::ClockJump { by_secs }),
+        (1..=year).prop_map(|by_secs| FaultKind::ClockFarAhead { by_secs }),
+        Just(FaultKind::SegmentLost),
+        Just(FaultKind::SegmentDamaged),
+        Just(FaultKind::BackupRestored),
     ]
     .boxed()
 }

@@ -93,6 +93,8 @@ fn a_fault_is_at_times_or_by_chance() {
     let back = fault("kind = \"clock-jump\"\nby = \"-90s\"\nper_hour = 2\nnodes = [1]");
     assert_eq!(back.kind, FaultKind::ClockJump { by_secs: -90 });
     assert_eq!((back.when, back.nodes), (When::PerHour(2.0), vec![1]));
+    let ahead = fault("kind = \"clock-far-ahead\"\nat = \"1m\"");
+    assert_eq!(ahead.kind, FaultKind::ClockFarAhead { by_secs: 30 * 24 * 3600 });
     let twice = fault("kind = \"crash\"\nat = [\"0s\", \"1m\"]");
     assert_eq!(twice.when, When::At(vec![secs(0), secs(60)]));
 }
@@ -195,6 +197,14 @@ fn a_mistake_is_told_with_its_place_and_what_to_write() {
             "7:6: by: it must be longer than zero",
         ),
         (
+            "[[faults]]\nkind = \"crash\"\nat = \"5m\"\nby = \"1h\"",
+            "7:1: by is for kind = \"clock-jump\" or \"clock-far-ahead\", and this is a crash",
+        ),
+        (
+            "[[faults]]\nkind = \"clock-far-ahead\"\nat = \"5m\"\nby = \"-30d\"",
+            "7:6: by: this clock is ahead: write it without a `-`",
+        ),
+        (
             "[[faults]]\nkind = \"clock-jump\"\nat = \"5m\"\nby = \"1500ms\"",
             "7:6: by: a jump is whole seconds",
         ),
@@ -273,10 +283,10 @@ fn a_missing_key_is_told_at_the_head_of_its_table() {
 }
 
 #[test]
-fn twelve_scenarios_ship_and_each_says_what_it_shows() {
+fn fifteen_scenarios_ship_and_each_says_what_it_shows() {
     let all: Vec<_> = Scenario::shipped().collect();
     let names: HashSet<_> = all.iter().map(|(name, _)| *name).collect();
-    assert_eq!((all.len(), names.len()), (12, 12));
+    assert_eq!((all.len(), names.len()), (15, 15));
     for (name, scenario) in &all {
         assert_eq!(name, &scenario.name);
         assert!(scenario.about.len() > 20 && scenario.about.ends_with('.'), "{name}");
@@ -293,7 +303,7 @@ fn twelve_scenarios_ship_and_each_says_what_it_shows() {
 fn every_kind_of_fault_is_in_a_shipped_scenario() {
     let all: Vec<_> = Scenario::shipped().flat_map(|(_, scenario)| scenario.faults).collect();
     let kinds: HashSet<_> = all.iter().map(|fault| fault.kind.name()).collect();
-    assert_eq!(kinds.len(), 11, "{kinds:?}");
+    assert_eq!(kinds.len(), 15, "{kinds:?}");
 }
 
 #[test]

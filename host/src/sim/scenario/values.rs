@@ -110,6 +110,14 @@ pub(super) fn jump(value: &DeValue<'_>) -> Parsed<i64> {
     }
 }
 
+/// `"+30d"`, forward alone.
+pub(super) fn forward(value: &DeValue<'_>) -> Parsed<i64> {
+    match jump(value)? {
+        by if by > 0 => Ok(by),
+        _ => wrong("this clock is ahead: write it without a `-`"),
+    }
+}
+
 /// A whole number.
 pub(super) fn whole(range: RangeInclusive<u64>) -> impl Fn(&DeValue<'_>) -> Parsed<u64> {
     move |value| {

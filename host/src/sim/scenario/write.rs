@@ -66,7 +66,7 @@ impl Scenario {
         writeln!(out, "kind = {}", quoted(fault.kind.name()))?;
         match &fault.kind {
             FaultKind::Slow { factor } => writeln!(out, "factor = {}", number(*factor))?,
-            FaultKind::ClockJump { by_secs } => {
+            FaultKind::ClockJump { by_secs } | FaultKind::ClockFarAhead { by_secs } => {
                 let sign = if *by_secs < 0 { '-' } else { '+' };
                 let length = Duration::from_secs(by_secs.unsigned_abs());
                 let length = humantime::format_duration(length);
@@ -111,6 +111,10 @@ impl FaultKind {
             Self::DiskFull => "disk-full",
             Self::Swap => "swap",
             Self::ClockJump { .. } => "clock-jump",
+            Self::ClockFarAhead { .. } => "clock-far-ahead",
+            Self::SegmentLost => "segment-lost",
+            Self::SegmentDamaged => "segment-damaged",
+            Self::BackupRestored => "backup-restored",
         }
     }
 }
