@@ -11,7 +11,7 @@ use super::outcome::TickMark;
 use super::scenario::Scenario;
 use super::schedule::{NodeWorld, Schedule};
 use crate::disk::{Fault, FaultyDisk};
-use crate::engine::{Compacted, Engine, EngineError, EngineOptions, WallClock};
+use crate::engine::{Compacted, Engine, EngineError, EngineOptions, MonotonicClock, WallClock};
 use crate::policy::{HostCall, Observer, PolicyEngine, TickReport};
 use crate::runtime::{Ended, Host, HostError};
 use crate::world::{Signal, World};
@@ -246,9 +246,10 @@ impl Node {
         if self.running.is_some() {
             return Ok(());
         }
-        let clock = Arc::clone(&self.world);
+        let (clock, monotonic) = (Arc::clone(&self.world), Arc::clone(&self.world));
         let options = EngineOptions {
             clock: WallClock::new(move || clock.now()),
+            monotonic: MonotonicClock::new(move || monotonic.monotonic()),
             cache_bytes: 1 << 20,
             filter_bytes: 64 << 10,
             memtable_bytes: 1 << 20,

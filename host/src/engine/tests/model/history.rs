@@ -7,7 +7,7 @@ use std::io::Read as _;
 use super::run::Kind;
 use super::world::{Node, World};
 use super::*;
-use crate::engine::segment::{Invalid, Reader};
+use crate::engine::segment::{Bounds, Invalid, Reader};
 
 #[derive(Debug, Clone)]
 struct History {
@@ -222,7 +222,7 @@ impl Run<'_> {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).unwrap();
         prop_assert_eq!((len, Hash::of(&bytes)), (bytes.len() as u64, segment.hash));
-        let entries = Reader::new(&bytes[..], len, u64::MAX).and_then(Reader::read_all);
+        let entries = Reader::new(&bytes[..], len, Bounds::NONE).and_then(Reader::read_all);
         let entries =
             entries.map_err(|error: Invalid| TestCaseError::fail(format!("{error:?}")))?;
         let entries: Vec<Entry> = entries.iter().map(Entry::to_owned).collect();
