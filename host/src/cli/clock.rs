@@ -17,6 +17,9 @@ pub(super) struct ClockArgs {
     /// segments of them. For records that no peer has taken: set the clock right first
     #[arg(long)]
     restamp: bool,
+    /// Does so although peers have brought records from the future, too, and may have taken these
+    #[arg(long, requires = "restamp")]
+    despite_peers: bool,
     /// As of `run`, where no host runs: what is further ahead is from the future
     #[arg(long, value_name = "DURATION", value_parser = args::duration)]
     max_clock_ahead: Option<Duration>,
@@ -42,10 +45,11 @@ pub(super) fn run(db: &Path, args: &ClockArgs) -> Result<ExitCode> {
         }
     };
     if args.restamp {
-        let done = engine.restamp()?;
+        let done = engine.restamp(args.despite_peers)?;
         let text = if args.json {
             let done = serde_json::json!({
-                "records": done.records, "retired": done.retired, "stamp": done.stamp,
+                "records": done.records, "retired": done.retired, "kept": done.kept,
+                "stamp": done.stamp,
             });
             format!("{done:#}\n")
         } else if done.records == 0 {

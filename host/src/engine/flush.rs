@@ -17,13 +17,22 @@ use super::{Engine, EngineError, Extent, SegmentMeta, StagedSegment};
 pub(super) const MAX_AHEAD_INFLATED: u64 = 32 << 20;
 
 impl Engine {
+    /// [`Engine::flush_all`]. Returns the last segment that it made, which most often is the only
+    /// one.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn flush(&self) -> Result<Option<SegmentMeta>, EngineError> {
+        Ok(self.flush_all()?.pop())
+    }
+
     /// Puts all pending writes into a segment, so that peers can pull them: into several, if one
     /// would be larger than peers take, or if some of the writes are stamped so far ahead that
-    /// peers wait with them. Returns the last of them; none when nothing was pending.
+    /// peers wait with them. None when nothing was pending.
     ///
     /// # Errors
     /// When the disk fails. The writes stay pending then.
-    pub fn flush(&self) -> Result<Option<SegmentMeta>, EngineError> {
+    pub fn flush_all(&self) -> Result<Vec<SegmentMeta>, EngineError> {
         let mut writer = self.writer();
         let flushed = self.flush_locked(&mut writer);
         self.publish(&writer);
@@ -33,9 +42,9 @@ impl Engine {
     pub(super) fn flush_locked(
         &self,
         writer: &mut Writer,
-    ) -> Result<Option<SegmentMeta>, EngineError> {
+    ) -> Result<Vec<SegmentMeta>, EngineError> {
         if writer.pending.is_empty() {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         self.store.check()?;
         let entries = writer.pending.iter().map(|(key, pending)| {
@@ -73,12 +82,12 @@ impl Engine {
         writer.position = position;
         writer.pending.clear();
         writer.pending_bytes = 0;
-        let last = registered.last().map(|segment| segment.meta.clone());
+        let flushed = registered.iter().map(|segment| segment.meta.clone()).collect();
         for segment in registered {
             self.flushed.fetch_add(segment.meta.bytes, Ordering::Relaxed);
             self.register(segment);
         }
-        Ok(last)
+        Ok(flushed)
     }
 
     /// Writes entries, which must be in key order, to staged files: to one, as long as it stays

@@ -63,6 +63,9 @@ pub struct Restamped {
     pub records: u64,
     /// Segments that were retired, because all in them was stamped again.
     pub retired: u64,
+    /// Records that keep their stamps, because a peer has brought one of the same key from the
+    /// future.
+    pub kept: u64,
     /// The latest stamp now, in Unix nanoseconds.
     pub stamp: i64,
 }
@@ -75,8 +78,8 @@ pub enum RestampError {
     #[error(
         "{count} segments of peers have records from the future, such as {first}: those peers had \
          the same wrong clock, and may have taken what this node wrote by it. Stamped again here, \
-         it would lose against what they have. Wait until the time has come, or begin with an \
-         empty folder on every node, and import what `scan` prints here"
+         it loses against what they have. Start those peers from empty folders afterwards, and \
+         confirm by --despite-peers"
     )]
     Foreign {
         /// How many.
@@ -115,7 +118,7 @@ impl From<fjall::Error> for RestampError {
 struct Found {
     census: Census,
     own: Vec<Registration>,
-    foreign: Vec<SegmentMeta>,
+    foreign: Vec<Registration>,
     /// The latest stamp that is not from the future.
     latest: i64,
 }
@@ -164,7 +167,7 @@ impl Engine {
             records: pending + in_segments,
             pending,
             segments: own.into_iter().map(|one| one.meta).collect(),
-            foreign,
+            foreign: foreign.into_iter().map(|one| one.meta).collect(),
         })
     }
 
@@ -186,7 +189,7 @@ impl Engine {
             };
             match (newest > horizon, segment.own) {
                 (true, true) => found.own.push(segment.clone()),
-                (true, false) => found.foreign.push(segment.meta.clone()),
+                (true, false) => found.foreign.push(segment.clone()),
                 (false, _) => found.latest = found.latest.max(newest),
             }
         }
@@ -195,18 +198,27 @@ impl Engine {
 
     /// The latest stamp in a segment.
     fn newest_in(&self, segment: &Registration) -> Result<i64, RestampError> {
+        let mut newest = i64::MIN;
+        self.for_each_block(segment, |block| {
+            newest = block.iter().map(|entry| entry.version.timestamp).fold(newest, i64::max);
+        })?;
+        Ok(newest)
+    }
+
+    fn for_each_block(
+        &self,
+        segment: &Registration,
+        mut look: impl FnMut(&Records),
+    ) -> Result<(), RestampError> {
         let hash = segment.meta.hash;
         let damaged = |_| RestampError::Damaged(hash);
         let mut reader = self.open_checked(segment)?.map_err(damaged)?;
-        let (mut block, mut newest) = (Records::default(), i64::MIN);
+        let mut block = Records::default();
         loop {
             block.clear();
             match reader.next_block(&mut block) {
-                Ok(true) => {
-                    let stamps = block.iter().map(|entry| entry.version.timestamp);
-                    newest = stamps.fold(newest, i64::max);
-                }
-                Ok(false) => return Ok(newest),
+                Ok(true) => look(&block),
+                Ok(false) => return Ok(()),
                 Err(Invalid::Rejected(_)) => return Err(RestampError::Damaged(hash)),
                 Err(Invalid::Io(error)) => return Err(EngineError::from(error).into()),
             }
@@ -222,12 +234,15 @@ impl Engine {
     /// was as wrong may have; it keeps them, and goes on to prefer them to all that is written
     /// before their time, until it is started from an empty folder.
     ///
+    /// When peers have brought records from the future, too, nothing is done, unless
+    /// `despite_peers` says so. Records whose keys are among those keep their stamps then, and local
+    /// writes are stamped after what the peers have brought, still.
+    ///
     /// Each step leaves the database whole. After a crash or an error, do it again.
     ///
     /// # Errors
-    /// [`RestampError::Foreign`] when peers have brought records from the future, too, in which case
-    /// nothing is done; when segments are damaged; when the disk fails.
-    pub fn restamp(&self) -> Result<Restamped, RestampError> {
+    /// [`RestampError::Foreign`] as above; when segments are damaged; when the disk fails.
+    pub fn restamp(&self, despite_peers: bool) -> Result<Restamped, RestampError> {
         let _maintenance = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
         self.store.check()?;
         for _ in 0..ATTEMPTS {
@@ -235,8 +250,11 @@ impl Engine {
             if let Some(absent) = self.writer().absent.keys().next() {
                 return Err(RestampError::Damaged(*absent));
             }
-            if let [first, ..] = &foreign[..] {
-                return Err(RestampError::Foreign { count: foreign.len(), first: first.hash });
+            if let [first, ..] = &foreign[..]
+                && !despite_peers
+            {
+                let hash = first.meta.hash;
+                return Err(RestampError::Foreign { count: foreign.len(), first: hash });
             }
             let (mut unsorted, horizon) = (false, census.horizon());
             for segment in &own {
@@ -255,11 +273,33 @@ impl Engine {
                 }
             }
             drop(census);
-            if !unsorted && let Some(done) = self.restamp_sorted(&own, horizon, latest)? {
+            if unsorted {
+                continue;
+            }
+            let theirs = self.foreign_keys(&foreign, horizon)?;
+            if let Some(done) = self.restamp_sorted(&own, &theirs, horizon, latest)? {
                 return Ok(done);
             }
         }
         Err(RestampError::Busy)
+    }
+
+    fn foreign_keys(
+        &self,
+        segments: &[Registration],
+        horizon: i64,
+    ) -> Result<Foreign, RestampError> {
+        let ids = segments.iter().map(|segment| segment.meta.id).collect();
+        let mut theirs = Foreign { ids, keys: HashSet::new(), newest: i64::MIN };
+        for segment in segments {
+            self.for_each_block(segment, |block| {
+                for entry in block.iter().filter(|one| one.version.timestamp > horizon) {
+                    theirs.newest = theirs.newest.max(entry.version.timestamp);
+                    theirs.keys.insert(entry.key.to_vec());
+                }
+            })?;
+        }
+        Ok(theirs)
     }
 
     /// [`Engine::restamp`] of segments in which all records are alive and from the future. None when
@@ -267,19 +307,19 @@ impl Engine {
     fn restamp_sorted(
         &self,
         own: &[Registration],
+        theirs: &Foreign,
         horizon: i64,
         latest: i64,
     ) -> Result<Option<Restamped>, RestampError> {
         let mut writer = self.writer();
         self.drain(&mut writer)?;
-        let known: HashSet<u64> = own.iter().map(|segment| segment.meta.id).collect();
-        let ids: HashSet<u64> =
-            self.index().all().iter().filter(|one| one.own).map(|one| one.meta.id).collect();
+        let ids = own.iter().map(|segment| segment.meta.id).chain(theirs.ids.iter().copied());
+        let known: HashSet<u64> = ids.collect();
         let mut latest = latest;
         for (meta, extent) in self.extents() {
             let newest = extent.map_or(i64::MIN, |extent| extent.newest);
             match newest > horizon {
-                true if ids.contains(&meta.id) && known.contains(&meta.id) => {}
+                true if known.contains(&meta.id) => {}
                 true => return Ok(None),
                 false => latest = latest.max(newest),
             }
@@ -289,12 +329,14 @@ impl Engine {
                 return Ok(None);
             }
         }
-        let mut stamps = Stamps { next: self.now().max(latest), done: Restamped::default() };
+        let next = self.now().max(latest);
+        let mut stamps = Stamps { next, kept: theirs.newest, ..Stamps::default() };
         for segment in own {
-            self.restamp_segment(segment, &mut writer, &mut stamps)?;
+            self.restamp_segment(segment, theirs, &mut writer, &mut stamps)?;
         }
-        self.restamp_pending(horizon, &mut writer, &mut stamps)?;
-        let position = Position { stamp: stamps.next, ..writer.position };
+        self.restamp_pending(horizon, theirs, &mut writer, &mut stamps)?;
+        let stamp = stamps.next.max(stamps.kept);
+        let position = Position { stamp, ..writer.position };
         let mut batch = self.store.batch(PersistMode::SyncAll);
         batch.insert(&self.store.state, POSITION, position.encode());
         self.note_clock(&mut batch);
@@ -304,7 +346,7 @@ impl Engine {
         self.publish(&writer);
         // Nobody should pull what was from the future.
         self.remove_leaving();
-        Ok(Some(Restamped { stamp: stamps.next, ..stamps.done }))
+        Ok(Some(Restamped { stamp, ..stamps.done }))
     }
 
     /// Whether a segment owns all that it holds.
@@ -333,6 +375,7 @@ impl Engine {
     fn restamp_segment(
         &self,
         segment: &Registration,
+        theirs: &Foreign,
         writer: &mut Writer,
         stamps: &mut Stamps,
     ) -> Result<(), RestampError> {
@@ -342,7 +385,9 @@ impl Engine {
         let mut pending = Vec::new();
         for entry in records.iter() {
             position.lsn += 1;
-            let version = Version { timestamp: stamps.take(), ..entry.version };
+            // What keeps its stamp goes to another segment, so that this one can go.
+            let timestamp = stamps.of(entry.key, entry.version.timestamp, theirs);
+            let version = Version { timestamp, ..entry.version };
             let stored = Stored { owner: position.flush_id, version };
             let bytes = (entry.key.len() + version.value.len()) as u64;
             let mark = Pending { lsn: position.lsn, bytes };
@@ -367,10 +412,14 @@ impl Engine {
     fn restamp_pending(
         &self,
         horizon: i64,
+        theirs: &Foreign,
         writer: &mut Writer,
         stamps: &mut Stamps,
     ) -> Result<(), RestampError> {
+        // What has just got there and keeps its stamp was counted.
+        let kept = stamps.done.kept;
         let mut keys: Vec<Vec<u8>> = writer.pending.keys().cloned().collect();
+        keys.retain(|key| kept == 0 || !stamps.seen.contains(key));
         while !keys.is_empty() {
             let mut batch = self.store.batch(PersistMode::SyncAll);
             let mut position = writer.position;
@@ -382,7 +431,8 @@ impl Engine {
                     let stored = stored.filter(|one| one.version.timestamp > horizon)?;
                     position.lsn += 1;
                     let len = (key.len() + stored.version.value.len()) as u64;
-                    let version = Version { timestamp: stamps.take(), ..stored.version };
+                    let timestamp = stamps.of(&key, stored.version.timestamp, theirs);
+                    let version = Version { timestamp, ..stored.version };
                     let stored = Stored { owner: position.flush_id, version };
                     Some((stored.encode(), Pending { lsn: position.lsn, bytes: len }))
                 })?;
@@ -405,15 +455,34 @@ impl Engine {
 }
 
 /// The new stamps, each later than all before and than what is not from the future.
+#[derive(Debug, Default)]
 struct Stamps {
     next: i64,
+    /// The latest stamp of those that stay.
+    kept: i64,
+    /// The keys of local records that keep their stamps.
+    seen: HashSet<Vec<u8>>,
     done: Restamped,
 }
 
 impl Stamps {
-    fn take(&mut self) -> i64 {
+    /// The stamp that a record is to have.
+    fn of(&mut self, key: &[u8], timestamp: i64, theirs: &Foreign) -> i64 {
+        if theirs.keys.contains(key) {
+            self.kept = self.kept.max(timestamp);
+            self.done.kept += 1;
+            self.seen.insert(key.to_vec());
+            return timestamp;
+        }
         self.next = self.next.saturating_add(1);
         self.done.records += 1;
         self.next
     }
+}
+
+/// What peers have brought from the future.
+struct Foreign {
+    ids: HashSet<u64>,
+    keys: HashSet<Vec<u8>>,
+    newest: i64,
 }
