@@ -3,8 +3,18 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
+use crate::engine::MIN_INFLATED;
 use crate::runtime::PeerId;
 pub(super) use crate::text::{duration, size, ttl};
+
+/// A bound on what a segment takes, which any single record is within.
+pub(super) fn inflated(text: &str) -> Result<u64, String> {
+    let bytes = size(text)?;
+    if bytes < MIN_INFLATED {
+        return Err(format!("a single record may take {MIN_INFLATED} bytes: give more, as 512MiB"));
+    }
+    Ok(bytes)
+}
 
 /// Where a host listens when it is not told.
 pub(super) const DEFAULT_PORT: u16 = 8900;

@@ -37,7 +37,7 @@ pub(super) fn run(db: &Path, args: &CompactArgs) -> Result<ExitCode> {
     let done = database.compact(args.rate.0)?;
     if args.json {
         output::print(&format!("{:#}\n", serde_json::to_value(done)?))?;
-    } else if is_nothing(&done) && !done.stopped {
+    } else if is_nothing(&done) && !done.stopped && !done.waits {
         eprintln!("nothing to compact");
     } else {
         output::print(&format!("{}\n", words(&done)))?;
@@ -54,8 +54,10 @@ fn is_nothing(done: &Compacted) -> bool {
 
 /// What a compaction did.
 pub(super) fn words(done: &Compacted) -> String {
+    let waits = "forgot nothing, because the wall clock has jumped: it is trusted again once it is \
+                 right, or has gone on evenly for an hour while the database is open";
     if is_nothing(done) {
-        return "nothing to do".to_owned();
+        return if done.waits { waits } else { "nothing to do" }.to_owned();
     }
     let segments = |count| format!("{count} segment{}", if count == 1 { "" } else { "s" });
     let mut text = format!("retired {}", segments(done.retired));
@@ -65,6 +67,9 @@ pub(super) fn words(done: &Compacted) -> String {
     }
     if done.forgotten > 0 {
         text += &format!(", forgot {}", output::records(done.forgotten));
+    }
+    if done.waits {
+        text += &format!("; {waits}");
     }
     text
 }
@@ -84,6 +89,7 @@ mod tests {
             made_bytes: 4096,
             forgotten: 2,
             stopped: false,
+            waits: false,
         };
         let all = "retired 9 segments, 8 of them merged into 1 (4.00 KiB), forgot 2 records";
         assert_eq!(words(&done), all);

@@ -4,6 +4,7 @@
 //! went well, 1 when something failed, 2 when the arguments are wrong.
 
 mod args;
+mod clock;
 mod compact;
 mod config;
 mod database;
@@ -80,6 +81,8 @@ enum Command {
     Flush,
     /// Merges small segments and drops what nobody needs any more; a running host does so by itself
     Compact(compact::CompactArgs),
+    /// Shows how far stamps are ahead of the clock, and stamps records again after it was wrong
+    Clock(clock::ClockArgs),
     /// Shows the database, and what the host that runs on it is doing
     Status(status::StatusArgs),
     /// Lists the segments
@@ -130,6 +133,7 @@ fn dispatch(Cli { command, global }: &Cli, matches: &ArgMatches) -> anyhow::Resu
         Command::Scan(args) => scan::run(&db()?, args),
         Command::Flush => flush::run(&db()?),
         Command::Compact(args) => compact::run(&db()?, args),
+        Command::Clock(args) => clock::run(&db()?, args),
         Command::Status(args) => status::run(&db()?, args),
         Command::Segments(args) => segments::run(&db()?, args),
         Command::Import(args) => Ok(import::run(&db()?, args, global.log_format)),

@@ -18,7 +18,7 @@ use super::database::Database;
 use super::output;
 use super::status::yes_no;
 use crate::admin::AdminServer;
-use crate::engine::{Engine, EngineOptions};
+use crate::engine::{Engine, EngineOptions, EngineStats};
 use crate::policy::Limits;
 use crate::runtime::{Host, HostBuilder, HostError, PeerStatus};
 
@@ -71,6 +71,10 @@ pub(super) struct RunArgs {
     /// Segments with records from further in the future wait until they are not
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = args::duration)]
     max_clock_ahead: Duration,
+    /// Most memory that a segment of a peer may take, 128 bytes a record included; one that takes
+    /// more is refused. Below the default, this node may refuse what its peers make
+    #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = args::inflated)]
+    max_segment_inflated: u64,
     /// How often to look whether segments should be merged or dropped, or off
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = args::duration_or_off)]
     compact_interval: OrOff<Duration>,
@@ -130,6 +134,7 @@ impl RunArgs {
     fn engine(&self) -> EngineOptions {
         EngineOptions {
             max_clock_ahead: self.max_clock_ahead,
+            max_segment_inflated_bytes: self.max_segment_inflated,
             tombstone_grace: self.tombstone_grace,
             ..EngineOptions::default()
         }
@@ -181,6 +186,7 @@ fn log_start(db: &Path, host: &Host) {
         listen,
         "started"
     );
+    warn_clock_ahead(&status.engine);
     for peer in &status.peers {
         tracing::info!(peer = peer.id, url = peer.url, "pulls from");
     }
@@ -200,6 +206,21 @@ fn log_start(db: &Path, host: &Host) {
              keep it in a private network or behind a proxy that asks for one"
         );
     }
+}
+
+/// A clock that was wrong once leaves its stamps behind.
+fn warn_clock_ahead(stats: &EngineStats) {
+    if stats.clock_ahead_secs <= EngineOptions::default().max_clock_ahead.as_secs() {
+        return;
+    }
+    tracing::warn!(
+        ahead = %humantime::format_duration(Duration::from_secs(stats.clock_ahead_secs)),
+        segments = stats.segments_ahead,
+        records = stats.records_ahead,
+        "the latest stamp of this database is ahead of the clock, and so is all that is written \
+         from here on: peers wait with it. Is the clock right? `edgestore-host clock` shows what \
+         to do"
+    );
 }
 
 fn is_loopback(addr: &SocketAddr) -> bool {

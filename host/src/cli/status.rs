@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::database::{Database, Missing, Status};
 use super::{compact, output};
-use crate::engine::EngineStats;
+use crate::engine::{EngineOptions, EngineStats};
 use crate::policy::Comparison;
 use crate::runtime::{Health, HostStatus, LastCompaction, PeerStatus, PolicyState, Probation};
 
@@ -113,6 +113,20 @@ fn engine_rows(stats: &EngineStats, root: &str) -> String {
         output::records(stats.pending_records),
         output::size(stats.pending_bytes),
         output::size(stats.disk_bytes),
+    ) + &clock_row(stats)
+}
+
+/// None while peers take what is written here.
+fn clock_row(stats: &EngineStats) -> String {
+    if stats.clock_ahead_secs <= EngineOptions::default().max_clock_ahead.as_secs() {
+        return String::new();
+    }
+    format!(
+        "clock     stamps are {} ahead of it: peers wait with {} segments of {}, and with new \
+         writes; see `clock`\n",
+        seconds(stats.clock_ahead_secs),
+        stats.segments_ahead,
+        output::records(stats.records_ahead),
     )
 }
 

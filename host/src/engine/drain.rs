@@ -9,7 +9,7 @@ use fjall::PersistMode;
 use super::index::Registration;
 use super::memtable::{Memtable, Run};
 use super::scan::merge;
-use super::segment::{Invalid, Reader, Records};
+use super::segment::{Bounds, Invalid, Reader, Records};
 use super::store::Writer;
 use super::{Engine, EngineError};
 use crate::Hash;
@@ -136,7 +136,7 @@ impl Engine {
             return Ok(Err(format!("its file has the bytes of {}", actual.short())));
         }
         // Bounded by what it was when it was applied.
-        match Reader::new(open()?, meta.bytes, u64::MAX) {
+        match Reader::new(open()?, meta.bytes, Bounds::NONE) {
             Ok(reader) => Ok(Ok(reader)),
             Err(Invalid::Rejected(why)) => Ok(Err(why)),
             Err(Invalid::Io(source)) => Err(EngineError::io("read", &path)(source)),

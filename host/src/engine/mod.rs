@@ -24,6 +24,7 @@
 //! One write runs at a time; reads never wait for it.
 
 mod apply;
+mod clock;
 mod compact;
 mod drain;
 mod error;
@@ -31,12 +32,14 @@ mod extent;
 mod filter;
 mod flush;
 mod folder;
+mod heir;
 mod index;
 mod lineage;
 mod memtable;
 mod options;
 mod read;
 mod record;
+mod restamp;
 mod scan;
 mod segment;
 mod staging;
@@ -53,6 +56,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use fjall::PersistMode;
 
+use self::clock::ClockTrust;
 pub use self::compact::{Compacted, Pace};
 pub use self::error::{ApplyError, EngineError};
 pub use self::extent::{Extent, KeyRange};
@@ -62,9 +66,11 @@ use self::index::{Index, Registration};
 use self::lineage::Lineage;
 pub use self::lineage::Mark;
 use self::memtable::Memtable;
-pub use self::options::{EngineOptions, WallClock};
+pub use self::options::{EngineOptions, MonotonicClock, WallClock};
 pub(crate) use self::read::prefix_end;
 pub use self::record::{MAX_BATCH, MAX_KEY, MAX_RECORD, Record};
+pub use self::restamp::{ClockState, RestampError, Restamped};
+pub(crate) use self::segment::{MAX_FILE, MIN_INFLATED};
 pub use self::staging::{Allowance, AllowanceSpent, HashMismatch, StagedSegment, StagingFile};
 use self::store::{Progress, Store, Writer};
 pub use self::verify::{Problem, Verified};
@@ -122,6 +128,16 @@ pub struct EngineStats {
     pub pending_bytes: u64,
     /// All bytes in the database folder, as the disk counts them.
     pub disk_bytes: u64,
+    /// How far the stamp of the next local write is ahead of the wall clock, in whole seconds.
+    #[serde(default)]
+    pub clock_ahead_secs: u64,
+    /// Segments of this node's own that peers do not apply yet, because a record is stamped too
+    /// far ahead.
+    #[serde(default)]
+    pub segments_ahead: u64,
+    /// Records in them.
+    #[serde(default)]
+    pub records_ahead: u64,
 }
 
 /// An open database. All methods take `&self`; share it in an [`std::sync::Arc`].
@@ -163,6 +179,7 @@ pub struct Engine {
     progress: RwLock<Progress>,
     /// To which state notes about the database are bound. Locked after the writer.
     lineage: Mutex<Lineage>,
+    trust: Mutex<ClockTrust>,
     options: EngineOptions,
     folder: Folder,
 }
@@ -196,6 +213,7 @@ impl Engine {
         let mut writer = store.load_writer()?;
         let (index, undrained) = recover_segments(&folder, &store, &mut writer)?;
         let lineage = store.load_lineage(options.seed)?;
+        let trust = options.trust(&store, writer.position.stamp)?;
         let engine = Self {
             progress: RwLock::new(writer.progress()),
             filter: Filter::new(options.filter_bytes, store.is_empty()?),
@@ -210,6 +228,7 @@ impl Engine {
             index: RwLock::new(index),
             memtable: RwLock::default(),
             lineage: Mutex::new(lineage),
+            trust: Mutex::new(trust),
             options,
             folder,
         };
@@ -248,6 +267,7 @@ impl Engine {
         let (segment_bytes, segment_records) = index.totals();
         let (segments, retired) = (index.all().len() as u64, index.retired() as u64);
         drop(index);
+        let (segments_ahead, records_ahead) = self.count_ahead(progress.stamp);
         EngineStats {
             segments,
             segment_bytes,
@@ -256,6 +276,9 @@ impl Engine {
             pending_records: progress.pending_records,
             pending_bytes: progress.pending_bytes,
             disk_bytes: self.folder.disk_bytes(),
+            clock_ahead_secs: self.clock_ahead().as_secs(),
+            segments_ahead,
+            records_ahead,
         }
     }
 

@@ -13,6 +13,7 @@ use fjall::{
     Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable as _,
 };
 
+use super::heir::{Heir, Heirs};
 use super::index::Registration;
 use super::lineage::{LINEAGE, Lineage};
 use super::memtable::Memtable;
@@ -57,7 +58,7 @@ pub(super) struct Store {
     pub(super) hidden: Keyspace,
     /// Hashes of segments that a repair gave up, because their files were gone, to when.
     pub(super) lost: Keyspace,
-    /// Ids of segments to those of the segments that took over all that they owned.
+    /// Ids of segments, and of flushes that made several, to the [`Heir`] of what they owned.
     pub(super) heirs: Keyspace,
     pub(super) state: Keyspace,
     /// Set once a commit has failed.
@@ -109,6 +110,8 @@ pub(super) struct Progress {
     pub(super) next_id: u64,
     pub(super) pending_records: u64,
     pub(super) pending_bytes: u64,
+    /// See [`Position::stamp`].
+    pub(super) stamp: i64,
 }
 
 impl Store {
@@ -304,12 +307,13 @@ impl Store {
         self.segments.iter().map(load).collect()
     }
 
-    pub(super) fn load_heirs(&self) -> Result<HashMap<u64, u64>, EngineError> {
+    pub(super) fn load_heirs(&self) -> Result<Heirs, EngineError> {
         let load = |guard: fjall::Guard| {
             let (from, to) = guard.into_inner()?;
-            match (<[u8; 8]>::try_from(&*from), <[u8; 8]>::try_from(&*to)) {
-                (Ok(from), Ok(to)) => Ok((u64::from_be_bytes(from), u64::from_be_bytes(to))),
-                _ => corrupt("who took over from a segment"),
+            let from = <[u8; 8]>::try_from(&*from).ok().map(u64::from_be_bytes);
+            match from.zip(Heir::decode(&to)) {
+                Some(heir) => Ok(heir),
+                None => corrupt("who took over from a segment"),
             }
         };
         self.heirs.iter().map(load).collect()
@@ -359,12 +363,13 @@ impl Writer {
     }
 
     pub(super) fn progress(&self) -> Progress {
-        let Position { confirmed_lsn, write_token, next_id, .. } = self.position;
+        let Position { confirmed_lsn, write_token, stamp, next_id, .. } = self.position;
         Progress {
             watermark: Watermark { confirmed_lsn, write_token },
             next_id,
             pending_records: self.pending.len() as u64,
             pending_bytes: self.pending_bytes,
+            stamp,
         }
     }
 }

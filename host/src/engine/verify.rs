@@ -15,7 +15,7 @@ use fjall::PersistMode;
 
 use super::index::Registration;
 use super::record::{Stored, split};
-use super::segment::Entry;
+use super::segment::{Entry, Invalid, Records};
 use super::store::{POSITION, Pending};
 use super::{Engine, EngineError};
 use crate::Hash;
@@ -189,16 +189,48 @@ impl Engine {
         found: &mut Verified,
     ) -> Result<(), EngineError> {
         let hash = segment.meta.hash;
-        let records = match self.read_whole(segment)? {
-            Ok(mut records) => {
-                records.normalize();
-                records
-            }
-            Err(why) => {
-                found.note(Problem::Damaged(hash, why));
-                return if repair { self.quarantine(segment) } else { Ok(()) };
-            }
+        let damaged = |why: String, found: &mut Verified| {
+            found.note(Problem::Damaged(hash, why));
+            if repair { self.quarantine(segment) } else { Ok(()) }
         };
+        let mut reader = match self.open_checked(segment)? {
+            Ok(reader) => reader,
+            Err(why) => return damaged(why, found),
+        };
+        // Block by block: those that older versions of this host made may be of any size.
+        let (mut block, mut count, mut keys) = (Records::default(), 0, HashSet::new());
+        loop {
+            block.clear();
+            match reader.next_block(&mut block) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(Invalid::Rejected(why)) => return damaged(why, found),
+                Err(Invalid::Io(source)) => {
+                    return Err(EngineError::io("read", &self.folder.segment(&hash))(source));
+                }
+            }
+            count += block.len() as u64;
+            block.normalize();
+            self.verify_block(segment, &block, repair, &mut keys, found)?;
+        }
+        if count != segment.meta.records {
+            let why = format!("it has {count} records, not {}", segment.meta.records);
+            return damaged(why, found);
+        }
+        covered.extend(keys);
+        Ok(())
+    }
+
+    /// Some of the records of a segment.
+    fn verify_block(
+        &self,
+        segment: &Registration,
+        records: &Records,
+        repair: bool,
+        covered: &mut HashSet<u128>,
+        found: &mut Verified,
+    ) -> Result<(), EngineError> {
+        let hash = segment.meta.hash;
         let (now, grace) = (self.now(), self.options.tombstone_grace);
         let mut behind = Vec::new();
         for entry in records.iter() {

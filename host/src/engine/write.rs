@@ -171,6 +171,7 @@ impl Engine {
             batch.insert(&self.store.pending, key.as_slice(), pending.encode());
         }
         batch.insert(&self.store.state, POSITION, position.encode());
+        self.note_clock(&mut batch);
         self.store.commit(batch)?;
         writer.position = position;
         let memtable = self.memtable();

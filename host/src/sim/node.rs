@@ -13,7 +13,9 @@ use super::scenario::Scenario;
 use super::schedule::{NodeWorld, Schedule};
 use crate::Hash;
 use crate::disk::{Fault, FaultyDisk};
-use crate::engine::{Compacted, Engine, EngineError, EngineOptions, Verified, WallClock};
+use crate::engine::{
+    Compacted, Engine, EngineError, EngineOptions, MonotonicClock, Verified, WallClock,
+};
 use crate::policy::{HostCall, Observer, PolicyEngine, TickReport};
 use crate::runtime::{Ended, Host, HostError, PeerStatus};
 use crate::world::{Signal, World};
@@ -355,15 +357,16 @@ impl Node {
         if self.running.is_some() {
             return Ok(());
         }
-        self.boots += 1;
         let engine = self.open()?;
         self.run(engine)
     }
 
-    fn open(&self) -> Result<Arc<Engine>, String> {
-        let clock = Arc::clone(&self.world);
+    fn open(&mut self) -> Result<Arc<Engine>, String> {
+        self.boots += 1;
+        let (clock, monotonic) = (Arc::clone(&self.world), Arc::clone(&self.world));
         let options = EngineOptions {
             clock: WallClock::new(move || clock.now()),
+            monotonic: MonotonicClock::new(move || monotonic.monotonic()),
             cache_bytes: 1 << 20,
             filter_bytes: 64 << 10,
             memtable_bytes: 1 << 20,
