@@ -1,6 +1,7 @@
 //! What the engine promises. The property tests are in [`model`]; each other file is about one part.
 
 mod clock;
+mod damage;
 mod extents;
 mod merge;
 mod model;
