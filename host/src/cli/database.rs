@@ -41,15 +41,51 @@ impl Database {
         Self::open_with(dir, missing, &EngineOptions::default())
     }
 
+    /// Opens a database to read alone: nothing on disk changes.
+    pub(super) fn read(dir: &Path) -> Result<Self> {
+        Self::read_with(dir, &EngineOptions::default())
+    }
+
+    /// [`Database::read`], with options for when it is opened directly.
+    pub(super) fn read_with(dir: &Path, options: &EngineOptions) -> Result<Self> {
+        Self::reach(dir, Missing::Fail, || Engine::open_to_read(dir, options.clone()))
+    }
+
+    /// Opens a database that may be damaged, to repair it, and says what was done; none where a host
+    /// runs on it.
+    pub(super) fn repair(
+        dir: &Path,
+        options: &EngineOptions,
+    ) -> Result<Option<(Engine, Vec<String>)>> {
+        let mut done = Vec::new();
+        let open = || -> Result<Engine, EngineError> {
+            let (engine, said) = Engine::open_to_repair(dir, options.clone())?;
+            done = said;
+            Ok(engine)
+        };
+        Ok(match Self::reach(dir, Missing::Fail, open)? {
+            Self::Direct(engine) => Some((*engine, done)),
+            Self::Remote(_) => None,
+        })
+    }
+
     /// [`Database::open`], with options for when it is opened directly.
     pub(super) fn open_with(dir: &Path, missing: Missing, options: &EngineOptions) -> Result<Self> {
+        Self::reach(dir, missing, || Engine::open_with(dir, options.clone()))
+    }
+
+    fn reach(
+        dir: &Path,
+        missing: Missing,
+        mut open: impl FnMut() -> Result<Engine, EngineError>,
+    ) -> Result<Self> {
         // The engine makes this file together with a database.
         if missing == Missing::Fail && !dir.join("FORMAT").is_file() {
             bail!("there is no database at {}: is --db right?", dir.display());
         }
         let give_up = Instant::now() + PATIENCE;
         loop {
-            match Engine::open_with(dir, options.clone()) {
+            match open() {
                 Ok(engine) => return Ok(Self::Direct(Box::new(engine))),
                 Err(EngineError::Locked { .. }) => {}
                 Err(error) => return Err(error.into()),

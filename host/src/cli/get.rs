@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 
-use super::database::{Database, Missing};
+use super::database::Database;
 use super::output::{self, Output};
 
 #[derive(Debug, clap::Args)]
@@ -22,7 +22,7 @@ pub(super) struct GetArgs {
 
 pub(super) fn run(db: &Path, args: &GetArgs) -> anyhow::Result<ExitCode> {
     let key = output::bytes(&args.key, args.hex)?;
-    let Some(value) = Database::open(db, Missing::Fail)?.get(args.ns.as_bytes(), &key)? else {
+    let Some(value) = Database::read(db)?.get(args.ns.as_bytes(), &key)? else {
         bail!("there is no record {:?} in the namespace {:?}", args.key, args.ns);
     };
     let mut output = Output::new();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use super::database::{Database, Missing};
+use super::database::Database;
 use super::output::{self, Output};
 use crate::engine::{Record, prefix_end};
 
@@ -57,7 +57,7 @@ pub(super) fn run(db: &Path, args: &ScanArgs) -> anyhow::Result<ExitCode> {
         }
         None => (bound(&args.start)?.unwrap_or_default(), bound(&args.end)?),
     };
-    let mut database = Database::open(db, Missing::Fail)?;
+    let mut database = Database::read(db)?;
     let limit = args.limit.unwrap_or(u64::MAX);
     let records = database.scan(args.ns.as_bytes(), &start, end.as_deref(), limit)?;
     let mut output = Output::new();

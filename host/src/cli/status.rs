@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use super::database::{Database, Missing, Status};
+use super::database::{Database, Status};
 use super::{compact, output};
 use crate::engine::{EngineOptions, EngineStats};
 use crate::policy::Comparison;
@@ -19,7 +19,7 @@ pub(super) struct StatusArgs {
 }
 
 pub(super) fn run(db: &Path, args: &StatusArgs) -> anyhow::Result<ExitCode> {
-    let status = Database::open(db, Missing::Fail)?.status()?;
+    let status = Database::read(db)?.status()?;
     let text = if args.json { json(&status)? } else { text(&status, now()) };
     output::print(&text)?;
     let good = match &status {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-use super::database::{Database, Missing};
+use super::database::Database;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct WakeArgs {
@@ -14,7 +14,7 @@ pub(super) struct WakeArgs {
 }
 
 pub(super) fn run(db: &Path, args: &WakeArgs) -> Result<ExitCode> {
-    let Database::Remote(mut host) = Database::open(db, Missing::Fail)? else {
+    let Database::Remote(mut host) = Database::read(db)? else {
         bail!("no host runs on {}: start one by `run`", db.display());
     };
     if !host.wake(args.peer.as_deref())? {

@@ -191,9 +191,9 @@ impl Engine {
 /// Whether records are here already.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Tied {
-    any: bool,
+    pub(super) any: bool,
     /// Some of their keys are in the memtable, and so in files alone.
-    beside_memtable: bool,
+    pub(super) beside_memtable: bool,
 }
 
 /// Most bytes of memory for segments that wait to be applied.

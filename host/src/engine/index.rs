@@ -108,6 +108,11 @@ impl Index {
         bounded.for_each(|segment| segment.bounded = true);
     }
 
+    /// Whether the segment was here and is not needed any more.
+    pub(super) fn is_retired(&self, hash: &Hash) -> bool {
+        self.retired.contains(hash)
+    }
+
     /// How many segments were retired.
     pub(super) fn retired(&self) -> usize {
         self.retired.len()

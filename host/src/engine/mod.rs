@@ -9,9 +9,10 @@
 //!
 //! A step is either on disk as a whole or not there: segment files are fsynced and renamed into
 //! place first, then one atomic batch of the record store (fjall) changes local records, pending
-//! marks and the registration of the segment. After a crash, files that are registered nowhere are
-//! removed, and a registered segment whose file is gone counts as missing, so that it is pulled
-//! again.
+//! marks and the registration of the segment. After a crash, a file that is registered nowhere is
+//! adopted, or set aside if it is damaged, and a registered segment whose file is gone counts as
+//! missing, so that it is pulled again. What the record store would lose in silence is looked for
+//! before it is opened, and found by the mark that a clean stop leaves.
 //!
 //! Each version of a record has one owner among the segments that hold it. [`Engine::compact`]
 //! retires the segments that own nothing, and merges small ones.
@@ -23,7 +24,9 @@
 //!
 //! One write runs at a time; reads never wait for it.
 
+mod adopt;
 mod apply;
+mod clean_stop;
 mod clock;
 mod compact;
 mod drain;
@@ -34,17 +37,21 @@ mod flush;
 mod folder;
 mod heir;
 mod index;
+mod inspect;
+mod journal;
 mod lineage;
 mod memtable;
 mod options;
 mod read;
 mod record;
+mod repair;
 mod restamp;
 mod scan;
 mod segment;
 mod staging;
 mod store;
 mod verify;
+mod view;
 mod write;
 
 use std::collections::HashMap;
@@ -61,8 +68,9 @@ pub use self::compact::{Compacted, Pace};
 pub use self::error::{ApplyError, EngineError};
 pub use self::extent::{Extent, KeyRange};
 use self::filter::Filter;
-use self::folder::Folder;
+use self::folder::{Access, Folder};
 use self::index::{Index, Registration};
+use self::inspect::Inspected;
 use self::lineage::Lineage;
 pub use self::lineage::Mark;
 use self::memtable::Memtable;
@@ -202,16 +210,49 @@ impl Engine {
         Self::open_on(path.as_ref(), options, RealDisk::shared())
     }
 
+    /// Opens a database to read alone: nothing in its folder changes. Others may do so meanwhile,
+    /// and none may write. It sees the database as it is now.
+    ///
+    /// # Errors
+    /// As [`Engine::open`]; [`EngineError::Foreign`] when there is none, too. What would write fails
+    /// with [`EngineError::ReadOnly`].
+    pub fn open_to_read(
+        path: impl AsRef<Path>,
+        options: EngineOptions,
+    ) -> Result<Self, EngineError> {
+        Self::open_for(path.as_ref(), options, RealDisk::shared(), Access::Read)
+    }
+
     /// [`Engine::open_with`] on another disk.
     pub(crate) fn open_on(
         path: &Path,
         options: EngineOptions,
         disk: Arc<dyn Disk>,
     ) -> Result<Self, EngineError> {
-        let (folder, store) =
-            Folder::open(path, disk, |records| Store::open(records, options.cache_bytes))?;
+        Self::open_for(path, options, disk, Access::Write)
+    }
+
+    fn open_for(
+        path: &Path,
+        options: EngineOptions,
+        disk: Arc<dyn Disk>,
+        access: Access,
+    ) -> Result<Self, EngineError> {
+        let reads = access == Access::Read;
+        let open = |records: &Path| Store::open(records, options.cache_bytes, reads);
+        let (folder, store, inspected) =
+            Folder::open(path, disk, access, options.sync_writes, open)?;
         let mut writer = store.load_writer()?;
-        let (index, undrained) = recover_segments(&folder, &store, &mut writer)?;
+        let Recovered { index, undrained, unknown } =
+            recover_segments(&folder, &store, &mut writer)?;
+        if access != Access::Repair {
+            let missing = missing_writes(&folder, &inspected, &index, &writer, &unknown)?;
+            missing.map_or(Ok(()), |what| Err(folder.damaged(&[what])))?;
+        }
+        if !reads {
+            folder.forget_clean_stop()?;
+            remove_retired(&folder, &index)?;
+        }
         let lineage = store.load_lineage(options.seed)?;
         let trust = options.trust(&store, writer.position.stamp)?;
         let engine = Self {
@@ -236,7 +277,20 @@ impl Engine {
         if !engine.writer().absent.is_empty() {
             engine.lineage().end();
         }
+        if reads {
+            engine.writer().unregistered = unknown.into_iter().map(|(hash, _)| hash).collect();
+        } else {
+            engine.adopt_all(unknown);
+        }
         Ok(engine)
+    }
+
+    /// What the next start compares with what it finds.
+    fn stop_progress(&self, writer: &Writer) -> clean_stop::Progress {
+        let store::Position { lsn, next_id, stamp, .. } = writer.position;
+        let segments = (self.index().all().len() + writer.absent.len()) as u64;
+        let pending = writer.pending.len() as u64;
+        clean_stop::Progress { lsn, next_id, stamp, segments, pending }
     }
 
     /// The database folder.
@@ -421,14 +475,22 @@ impl Engine {
     }
 }
 
-/// Makes files and registrations agree after whatever happened: what is registered nowhere never
-/// became visible, or is not needed any more, and goes; what has lost its file is remembered as
-/// absent. Also returns what was not yet drained from the memtable.
+/// What a start finds in `segments/`.
+struct Recovered {
+    index: Index,
+    /// Registered, and not yet drained from the memtable.
+    undrained: Vec<Registration>,
+    /// Files that are registered nowhere, by hash, with their sizes.
+    unknown: Vec<(Hash, u64)>,
+}
+
+/// Compares files with registrations. What has lost its file is remembered as absent. Changes
+/// nothing on disk.
 fn recover_segments(
     folder: &Folder,
     store: &Store,
     writer: &mut Writer,
-) -> Result<(Index, Vec<Registration>), EngineError> {
+) -> Result<Recovered, EngineError> {
     let mut files: HashMap<Hash, u64> = folder.segment_files()?.into_iter().collect();
     let mut index = Index::default();
     let mut undrained = Vec::new();
@@ -454,13 +516,61 @@ fn recover_segments(
             }
         }
     }
-    let mut unknown: Vec<_> = files.into_keys().collect();
+    let mut unknown: Vec<_> = files.into_iter().filter(|(hash, _)| !index.knows(hash)).collect();
     unknown.sort_unstable();
-    for hash in unknown {
+    Ok(Recovered { index, undrained, unknown })
+}
+
+/// What the record store should hold and does not, as a clause. A clean stop has said how far it
+/// was. After a crash, more segments that nobody registered than a crash leaves are proof.
+fn missing_writes(
+    folder: &Folder,
+    inspected: &Inspected,
+    index: &Index,
+    writer: &Writer,
+    unknown: &[(Hash, u64)],
+) -> Result<Option<String>, EngineError> {
+    if let Some(mark) = &inspected.mark {
+        let left = mark.progress;
+        let segments = (index.all().len() + writer.absent.len()) as u64;
+        let (position, pending) = (writer.position, writer.pending.len() as u64);
+        let behind = position.lsn < left.lsn || position.next_id < left.next_id;
+        let other = inspected.exact && (segments, pending) != (left.segments, left.pending);
+        if behind || other {
+            return Ok(Some(format!(
+                "its last clean stop left {} local writes, {} of them in no segment, and {} \
+                 segments, and the record store has {}, {pending} and {segments}",
+                left.lsn, left.pending, left.segments, position.lsn
+            )));
+        }
+        return Ok(None);
+    }
+    if unknown.len() <= adopt::LEFT_BY_A_CRASH {
+        return Ok(None);
+    }
+    let mut sound = 0;
+    for (hash, _) in unknown {
+        sound += usize::from(folder.is_intact(hash)?);
+    }
+    Ok((sound > adopt::LEFT_BY_A_CRASH).then(|| {
+        format!(
+            "{sound} sound segment files are registered nowhere, and a crash leaves {} at most: the \
+             record store has lost what it knew of them",
+            adopt::LEFT_BY_A_CRASH
+        )
+    }))
+}
+
+/// Files of segments that are known not to be needed any more.
+fn remove_retired(folder: &Folder, index: &Index) -> Result<(), EngineError> {
+    let retired = folder.segment_files()?.into_iter().map(|(hash, _)| hash);
+    let mut retired: Vec<_> = retired.filter(|hash| index.is_retired(hash)).collect();
+    retired.sort_unstable();
+    for hash in retired {
         let path = folder.segment(&hash);
         folder.disk().remove(&path).map_err(EngineError::io("remove", &path))?;
     }
-    Ok((index, undrained))
+    Ok(())
 }
 
 #[cfg(test)]

@@ -37,6 +37,9 @@ const MAX_TABLES: usize = 16;
 /// long as one of them has not been written out.
 const SMALL_MEMTABLE: u64 = 4 << 20;
 
+/// Behind the time in the value of a lost segment: no other copy of its records was here.
+pub(super) const LOST_RECORDS: u8 = 1;
+
 /// Key of the [`Position`] among the state.
 pub(super) const POSITION: &[u8] = b"position";
 
@@ -65,6 +68,8 @@ pub(super) struct Store {
     pub(super) poisoned: AtomicBool,
     /// What failed first.
     poison: OnceLock<String>,
+    /// Nothing is written.
+    read_only: bool,
 }
 
 /// How far the writer is. On disk in the same batch as what it speaks of.
@@ -101,6 +106,8 @@ pub(super) struct Writer {
     pub(super) overwritten: HashSet<Vec<u8>>,
     /// Registered segments whose files are gone.
     pub(super) absent: HashMap<Hash, Registration>,
+    /// Segment files that are registered nowhere, of a database that is open to read alone.
+    pub(super) unregistered: Vec<Hash>,
 }
 
 /// What readers see of the writer.
@@ -115,7 +122,26 @@ pub(super) struct Progress {
 }
 
 impl Store {
-    pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, EngineError> {
+    /// Opens or makes a record store. The store panics where a file is not what it expects, and that
+    /// is an error here as well.
+    pub(super) fn open(
+        path: &Path,
+        cache_bytes: u64,
+        read_only: bool,
+    ) -> Result<Self, EngineError> {
+        let open = || Self::open_at(path, cache_bytes, read_only);
+        std::panic::catch_unwind(open).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            Err(EngineError::Corrupt(format!(
+                "the record store {} can't be opened ({text}). Put a backup in the place of the \
+                 database, or run `edgestore-host verify --repair`",
+                path.display()
+            )))
+        })
+    }
+
+    fn open_at(path: &Path, cache_bytes: u64, read_only: bool) -> Result<Self, EngineError> {
         // With several, one of them spins while another one compacts.
         let builder = Database::builder(path).cache_size(cache_bytes).worker_threads(1);
         let db = builder.open().map_err(|error| match error {
@@ -149,6 +175,7 @@ impl Store {
             db,
             poisoned: AtomicBool::new(false),
             poison: OnceLock::new(),
+            read_only,
         })
     }
 
@@ -175,6 +202,9 @@ impl Store {
 
     /// Whether a write may succeed at all.
     pub(super) fn check(&self) -> Result<(), EngineError> {
+        if self.read_only {
+            return Err(EngineError::ReadOnly);
+        }
         if self.poisoned.load(Ordering::Relaxed) {
             return Err(fjall::Error::Poisoned.into());
         }
@@ -317,6 +347,19 @@ impl Store {
             }
         };
         self.heirs.iter().map(load).collect()
+    }
+
+    /// Segments that a repair gave up with the only copy of their records.
+    pub(super) fn lost_records(&self) -> Result<Vec<Hash>, EngineError> {
+        let mut lost = Vec::new();
+        for guard in self.lost.iter() {
+            let (hash, value) = guard.into_inner()?;
+            if value.get(8) == Some(&LOST_RECORDS) {
+                let hash = <[u8; 32]>::try_from(&*hash);
+                lost.push(hash.map(Hash::from_bytes).or_else(|_| corrupt("a lost segment"))?);
+            }
+        }
+        Ok(lost)
     }
 
     pub(super) fn load_retired(&self) -> Result<HashSet<Hash>, EngineError> {

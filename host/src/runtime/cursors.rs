@@ -161,13 +161,23 @@ impl CursorFiles {
         data.holds(mark.as_ref()).then(|| &bytes[..len])
     }
 
+    /// Uses `{db}/sync` as it is, and changes nothing: for [`CursorFiles::damaged`] alone.
+    pub(crate) fn look(db: &Path) -> Self {
+        Self { dir: db.join("sync"), disk: RealDisk::shared(), owners: Mutex::default() }
+    }
+
     /// The files that are no cursors any more, with what is wrong.
     ///
     /// # Errors
     /// When one can't be read.
     pub fn damaged(&self) -> io::Result<Vec<(PathBuf, &'static str)>> {
         let mut damaged = Vec::new();
-        for name in self.disk.list(&self.dir)? {
+        let names = match self.disk.list(&self.dir) {
+            // No host has run yet.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            names => names?,
+        };
+        for name in names {
             let path = self.dir.join(name);
             let extension = path.extension().unwrap_or_default().to_string_lossy();
             if (extension == "cursor" || extension.starts_with(KEPT))

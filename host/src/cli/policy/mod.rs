@@ -20,7 +20,7 @@ use anyhow::{Result, bail};
 
 use super::GlobalArgs;
 use super::config;
-use super::database::{Database, Missing};
+use super::database::Database;
 use crate::admin::AdminClient;
 
 #[derive(Debug, clap::Args)]
@@ -87,7 +87,7 @@ pub(super) fn run(global: &GlobalArgs, args: &PolicyArgs) -> Result<ExitCode> {
 
 /// The host that runs on a database.
 fn running(db: &Path) -> Result<AdminClient> {
-    match Database::open(db, Missing::Fail)? {
+    match Database::read(db)? {
         Database::Remote(host) => Ok(host),
         Database::Direct(_) => {
             bail!("no host runs on {}: start one by `run`", db.display())

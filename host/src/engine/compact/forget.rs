@@ -83,7 +83,7 @@ impl Engine {
     /// Whether less than the grace period has passed since a noted time.
     fn is_recent(&self, time: &[u8]) -> bool {
         let grace = i64::try_from(self.options.tombstone_grace.as_nanos()).unwrap_or(i64::MAX);
-        let time = <[u8; 8]>::try_from(time).map_or(0, i64::from_le_bytes);
+        let time = time.first_chunk().map_or(0, |time| i64::from_le_bytes(*time));
         self.now() < time.saturating_add(grace)
     }
 

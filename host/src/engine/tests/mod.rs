@@ -3,6 +3,7 @@
 mod ahead;
 mod bounds;
 mod clock;
+mod damage;
 mod extents;
 mod forgetting;
 mod merge;
