@@ -42,8 +42,13 @@ impl Folder {
             return Err(EngineError::Foreign { path: path.to_owned(), why });
         }
         disk.make_dir(path).map_err(EngineError::io("make", path))?;
+        // From here on all is in this folder, whatever comes to have its name.
+        let held = disk.hold(path).map_err(EngineError::io("open", path))?;
+        let disk = held.unwrap_or(disk);
+        let open = |records: &Path| open(&disk.real(records));
         let known = is_database(path, &*disk)?;
-        let folder = Self { path: path.to_owned(), disk, _lock: lock(path)? };
+        let lock = lock(path, &*disk)?;
+        let folder = Self { path: path.to_owned(), disk: Arc::clone(&disk), _lock: lock };
         let records = path.join("records");
         if known {
             if !records.is_dir() {
@@ -198,7 +203,7 @@ impl Folder {
             });
             sizes.sum()
         }
-        walk(&self.path)
+        walk(&self.disk.real(&self.path))
     }
 }
 
@@ -210,13 +215,13 @@ fn on_disk(meta: &fs::Metadata) -> u64 {
     return meta.len();
 }
 
-fn lock(path: &Path) -> Result<File, EngineError> {
+fn lock(path: &Path, disk: &dyn Disk) -> Result<File, EngineError> {
     let file = path.join("LOCK");
     let lock = File::options()
         .create(true)
         .truncate(false)
         .write(true)
-        .open(&file)
+        .open(disk.real(&file))
         .map_err(EngineError::io("open", &file))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
