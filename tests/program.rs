@@ -34,7 +34,7 @@ impl Ran {
     /// Failed with a message that has all these words.
     #[track_caller]
     pub fn fails(self, words: &[&str]) {
-        assert!(matches!(self.code, Some(1 | 2)), "{self:?}");
+        assert!(matches!(self.code, Some(1..=3)), "{self:?}");
         for word in words {
             assert!(self.err.contains(word), "the error does not say {word:?}: {self:?}");
         }
@@ -87,12 +87,17 @@ impl Running {
         serde_json::from_str(&run(&["status", "--json", "--db", &self.db]).ok()).unwrap()
     }
 
-    /// Sends a signal and waits for the end.
-    pub fn stop(&mut self, signal: &str) -> Option<i32> {
+    /// Sends a signal.
+    pub fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         // `kill` is built into the shell, and not every system has it as a program.
         let kill = Command::new("sh").args(["-c", "kill $0 $1", signal, &pid]).status();
         assert!(kill.unwrap().success());
+    }
+
+    /// Sends a signal and waits for the end.
+    pub fn stop(&mut self, signal: &str) -> Option<i32> {
+        self.signal(signal);
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(20) {
             if let Some(status) = self.child.try_wait().unwrap() {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::database::{Database, Missing};
+use super::database::Database;
 use super::{args, logging, output};
 use crate::admin::{AdminError, Op};
 use crate::engine::EngineError;
@@ -54,6 +54,9 @@ pub(super) struct ImportArgs {
     #[arg(long, value_name = "N", default_value_t = 1000,
           value_parser = clap::value_parser!(u64).range(1..=1000))]
     batch: u64,
+    /// Makes the database if there is none
+    #[arg(long)]
+    create: bool,
     /// Prints how many records are on disk, on a line of its own after each batch
     #[arg(long)]
     ack: bool,
@@ -100,13 +103,18 @@ pub(super) fn run(db: &Path, args: &ImportArgs) -> Result<ExitCode> {
     let columns = Columns { ns: args.ns.clone(), key, value, ttl: args.ttl };
 
     let start = Instant::now();
-    let mut database = Database::open(db, Missing::Create)?;
+    let mut database = Database::open_to_write(db, args.create)?;
     let rows = read_ahead(source, format, columns).context("can't start a thread")?;
     let rows = rows.map(|row| row.map(|row| if args.hex { decoded(row) } else { row }));
     let mut sink = Sink::new(args.batch, |ops| database.write(ops));
+    // The rows are written, whatever becomes of the reports.
+    let mut reports = output::Reports::default();
     let ended = sink.take_all(rows, |records| {
         bar.set_message(output::records(records));
-        if args.ack { output::print(&format!("{records}\n")) } else { Ok(()) }
+        if args.ack {
+            reports.print(&format!("{records}\n"));
+        }
+        Ok(())
     });
     bar.finish_and_clear();
     let Sink { records, bytes, .. } = sink;
@@ -119,7 +127,8 @@ pub(super) fn run(db: &Path, args: &ImportArgs) -> Result<ExitCode> {
     }
     let elapsed = start.elapsed().as_secs_f64();
     let (records, bytes) = (output::records(records), output::size(bytes));
-    eprintln!("imported {records}, {bytes} in {elapsed:.1} s");
+    output::note(&format!("imported {records}, {bytes} in {elapsed:.1} s"));
+    reports.finish()?;
     Ok(ExitCode::SUCCESS)
 }
 
