@@ -90,12 +90,17 @@ impl Running {
         serde_json::from_str(&run(&["status", "--json", "--db", &self.db]).ok()).unwrap()
     }
 
-    /// Sends a signal and waits for the end.
-    pub fn stop(&mut self, signal: &str) -> Option<i32> {
+    /// Sends a signal.
+    pub fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         // `kill` is built into the shell, and not every system has it as a program.
         let kill = Command::new("sh").args(["-c", "kill $0 $1", signal, &pid]).status();
         assert!(kill.unwrap().success());
+    }
+
+    /// Sends a signal and waits for the end.
+    pub fn stop(&mut self, signal: &str) -> Option<i32> {
+        self.signal(signal);
         let mut status = None;
         let stopped = || {
             status = self.child.try_wait().unwrap();

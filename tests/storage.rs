@@ -132,7 +132,7 @@ fn a_killed_process_has_lost_no_acknowledged_write() {
         let dir = tempfile::tempdir().unwrap();
         let db = dir.path().join("db");
         let mut import = Command::new(PROGRAM)
-            .args(["import", "-", "--ns", "ns", "--format", "jsonl", "--db"])
+            .args(["import", "--create", "-", "--ns", "ns", "--format", "jsonl", "--db"])
             .arg(&db)
             .args(["--ack", "--batch", "7"])
             .stdin(Stdio::piped())

@@ -360,7 +360,7 @@ fn a_running_host_is_told_by_the_program_to_swap_and_to_roll_back() {
     let dir = Folder::new();
     let db = dir.path("db");
     let policy_command = |args: &[&str]| run(&[&["policy"], args, &["--db", &db]].concat());
-    run(&["put", "ns", "k", "v", "--db", &db]).ok();
+    run(&["put", "--create", "ns", "k", "v", "--db", &db]).ok();
     policy_command(&["rollback"]).fails(&["no host runs"]);
     policy_command(&["swap", "x.wasm"]).fails(&["no host runs"]);
     assert!(policy_command(&["history"]).ok().contains("no policy has run yet"));

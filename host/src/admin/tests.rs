@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -222,6 +222,58 @@ fn long_paths_do_not_matter() {
     assert!(AdminClient::connect(&db).unwrap().flush().is_ok());
     server.shutdown();
     assert!(!db.join(SOCKET_NAME).exists());
+}
+
+#[test]
+fn a_host_that_says_nothing_is_given_up_and_one_that_works_is_not() {
+    let short = Duration::from_millis(50);
+    let silent = |result: Result<_, AdminError>| {
+        assert!(matches!(&result, Err(AdminError::Silent(_))), "{:?}", result.err());
+    };
+    // One that accepts nothing, as when it is suspended.
+    let dir = tempfile::tempdir().unwrap();
+    let _listener = UnixListener::bind(dir.path().join(SOCKET_NAME)).unwrap();
+    silent(AdminClient::connect_within(dir.path(), short).map(drop));
+
+    // One that says hello and no more, and is suspended then.
+    let dir = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(dir.path().join(SOCKET_NAME)).unwrap();
+    let greet = thread::spawn(move || {
+        let mut greeted = Vec::new();
+        for _ in 0..2 {
+            let mut stream = listener.accept().unwrap().0;
+            let _: Hello = wire::receive(&mut stream).unwrap();
+            wire::send(&mut stream, &Welcome { version: VERSION, refusal: None }).unwrap();
+            greeted.push(stream);
+        }
+        (listener, greeted)
+    });
+    let mut clients: Vec<_> =
+        (0..2).map(|_| AdminClient::connect_within(dir.path(), short).unwrap()).collect();
+    let _held = greet.join().unwrap();
+    silent(clients[0].status().map(drop));
+    silent(clients[1].compact(None).map(drop));
+
+    // One that works on a request for longer than the timeout.
+    let dir = tempfile::tempdir().unwrap();
+    let (open, gate) = mpsc::channel();
+    let fake = Arc::new(Fake { gate: Mutex::new(Some(gate)), ..Fake::default() });
+    let _server = AdminServer::start(dir.path(), fake).unwrap();
+    let mut client = AdminClient::connect_within(dir.path(), Duration::from_secs(1)).unwrap();
+    let write = thread::spawn(move || client.write(vec![put("stuck", "k", "v")]));
+    thread::sleep(Duration::from_millis(2500));
+    open.send(()).unwrap();
+    assert_eq!(write.join().unwrap().unwrap(), 42);
+}
+
+#[test]
+fn a_socket_that_another_host_has_put_there_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (start(dir.path()), start(dir.path()));
+    first.shutdown();
+    assert!(AdminClient::connect(dir.path()).unwrap().flush().is_ok());
+    second.shutdown();
+    assert!(!dir.path().join(SOCKET_NAME).exists());
 }
 
 #[test]

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::args::{self, OrOff};
 use super::database::{Database, Missing};
-use super::output;
+use super::{exit, output};
 use crate::engine::{Compacted, EngineOptions};
 
 #[derive(Debug, clap::Args)]
@@ -29,21 +29,23 @@ pub(super) fn run(db: &Path, args: &CompactArgs) -> Result<ExitCode> {
     options.tombstone_grace = args.tombstone_grace.unwrap_or(options.tombstone_grace);
     let mut database = Database::open_with(db, Missing::Fail, &options)?;
     if matches!(database, Database::Remote(_)) && args.tombstone_grace.is_some() {
-        bail!(
+        return Err(exit::usage(format!(
             "a host runs on {}, with a --tombstone-grace of its own: leave it out here",
             db.display()
-        );
+        )));
     }
     let done = database.compact(args.rate.0)?;
     if args.json {
         output::print(&format!("{:#}\n", serde_json::to_value(done)?))?;
     } else if is_nothing(&done) && !done.stopped && !done.waits {
-        eprintln!("nothing to compact");
+        output::note("nothing to compact");
     } else {
         output::print(&format!("{}\n", words(&done)))?;
     }
     if done.stopped {
-        bail!("it was stopped before it was through: the host stops, or was asked once more");
+        return Err(exit::no(
+            "it was stopped before it was through: the host stops, or was asked once more",
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::args;
 use crate::admin::{AdminClient, AdminError, Op, SegmentInfo, batch};
 use crate::engine::{Compacted, Engine, EngineError, EngineOptions, EngineStats, Pace, Record};
 use crate::runtime::{Health, HostStatus};
@@ -69,6 +70,18 @@ impl Database {
         })
     }
 
+    /// Opens a database to write to; makes one only where `create` says so.
+    /// Opens a database to write to; makes one only where `create` says so.
+    pub(super) fn open_to_write(dir: &Path, create: bool) -> Result<Self> {
+        if !create && !dir.join("FORMAT").is_file() {
+            bail!(
+                "there is no database at {}: is --db right? To make a new one there, give --create",
+                dir.display()
+            );
+        }
+        Self::open(dir, Missing::Create)
+    }
+
     /// [`Database::open`], with options for when it is opened directly.
     pub(super) fn open_with(dir: &Path, missing: Missing, options: &EngineOptions) -> Result<Self> {
         Self::reach(dir, missing, || Engine::open_with(dir, options.clone()))
@@ -90,7 +103,7 @@ impl Database {
                 Err(EngineError::Locked { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
-            match AdminClient::connect(dir) {
+            match AdminClient::connect_within(dir, args::host_timeout()) {
                 Ok(client) => return Ok(Self::Remote(client)),
                 Err(AdminError::Absent(_)) => {}
                 Err(error) => return Err(error.into()),

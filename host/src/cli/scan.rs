@@ -66,12 +66,18 @@ pub(super) fn run(db: &Path, args: &ScanArgs) -> anyhow::Result<ExitCode> {
         Format::Jsonl => {
             for record in records {
                 print_json(&mut output, &record?, args.hex)?;
+                if output.is_closed() {
+                    break;
+                }
             }
         }
         Format::Csv => {
             let mut csv = csv::Writer::from_writer(&mut output);
             csv.write_record(["key", "value", "written", "ttl"])?;
             for record in records {
+                if csv.get_ref().is_closed() {
+                    break;
+                }
                 let record = record?;
                 let (key, value) =
                     (quoted(&record.key, args.hex)?, quoted(&record.value, args.hex)?);
@@ -92,7 +98,7 @@ fn print_table(
 ) -> anyhow::Result<()> {
     let mut records = records.peekable();
     let mut header = true;
-    while header || records.peek().is_some() {
+    while header || (records.peek().is_some() && !output.is_closed()) {
         let mut table = output::table(&["key", "value", "written", ">ttl"]);
         for record in records.by_ref().take(ROWS) {
             let record = record?;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 use super::database::Database;
+use super::exit;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct WakeArgs {
@@ -19,7 +20,8 @@ pub(super) fn run(db: &Path, args: &WakeArgs) -> Result<ExitCode> {
     };
     if !host.wake(args.peer.as_deref())? {
         let ids: Vec<_> = host.status()?.peers.into_iter().map(|peer| peer.id).collect();
-        bail!("the host has no such peer; it has: {}", ids.join(", "));
+        let ids = ids.join(", ");
+        return Err(exit::no(format!("the host has no such peer; it has: {ids}")));
     }
     Ok(ExitCode::SUCCESS)
 }

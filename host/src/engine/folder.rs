@@ -77,17 +77,23 @@ impl Folder {
             return Err(EngineError::Foreign { path: path.to_owned(), why });
         }
         let reads = access == Access::Read;
-        if !reads {
+        if reads {
+            if !is_database(path, &*disk)? {
+                let why = "there is none. See that the path is right".to_owned();
+                return Err(EngineError::Foreign { path: path.to_owned(), why });
+            }
+        } else {
             disk.make_dir(path).map_err(EngineError::io("make", path))?;
         }
-        let known = is_database(path, &*disk)?;
-        if reads && !known {
-            let why = "there is none. See that the path is right".to_owned();
-            return Err(EngineError::Foreign { path: path.to_owned(), why });
-        }
-        let lock = lock(path, reads)?;
+        // From here on all is in this folder, whatever comes to have its name.
+        let held = disk.hold(path).map_err(EngineError::io("open", path))?;
+        let disk = held.unwrap_or(disk);
+        let known = reads || is_database(path, &*disk)?;
+        let lock = lock(path, &*disk, reads)?;
         let (view, stopped) = (None, Mutex::default());
+        let held = Arc::clone(&disk);
         let mut folder = Self { path: path.to_owned(), disk, access, view, stopped, _lock: lock };
+        let open = |records: &Path| open(&held.real(records));
         let records = folder.records();
         if known {
             if !records.is_dir() {
@@ -96,7 +102,7 @@ impl Folder {
         } else {
             folder.make(&records, &open)?;
         }
-        let inspected = inspect(&records, synced)?.map_err(|found| folder.damaged(&found.what))?;
+        let inspected = inspect(&held.real(&records), synced)?.map_err(|found| folder.damaged(&found.what))?;
         if reads {
             let store = open(&folder.make_view(&inspected)?)?;
             return Ok((folder, store, inspected));
@@ -122,7 +128,9 @@ impl Folder {
 
     /// Opens the folder of a database alone, without a look at its record store.
     pub(super) fn open_damaged(path: &Path, disk: Arc<dyn Disk>) -> Result<Self, EngineError> {
-        let lock = lock(path, false)?;
+        let held = disk.hold(path).map_err(EngineError::io("open", path))?;
+        let disk = held.unwrap_or(disk);
+        let lock = lock(path, &*disk, false)?;
         let (path, view, stopped) = (path.to_owned(), None, Mutex::default());
         Ok(Self { path, disk, access: Access::Repair, view, stopped, _lock: lock })
     }
@@ -332,7 +340,7 @@ impl Folder {
             });
             sizes.sum()
         }
-        walk(&self.path)
+        walk(&self.disk.real(&self.path))
     }
 }
 
@@ -345,12 +353,12 @@ fn on_disk(meta: &fs::Metadata) -> u64 {
 }
 
 /// Several may read at a time.
-fn lock(path: &Path, reads: bool) -> Result<Option<File>, EngineError> {
+fn lock(path: &Path, disk: &dyn Disk, reads: bool) -> Result<Option<File>, EngineError> {
     let file = path.join("LOCK");
     let options = if reads {
-        File::options().read(true).open(&file)
+        File::options().read(true).open(disk.real(&file))
     } else {
-        File::options().create(true).truncate(false).write(true).open(&file)
+        File::options().create(true).truncate(false).write(true).open(disk.real(&file))
     };
     let lock = match options {
         Err(error) if reads && error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -57,7 +57,7 @@ mod write;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -296,6 +296,19 @@ impl Engine {
     /// The database folder.
     pub fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// The database folder by a name that follows it when it is moved, where the system has one.
+    pub(crate) fn home(&self) -> PathBuf {
+        self.folder.disk().real(self.folder.path())
+    }
+
+    /// Whether [`Engine::path`] still names the folder that was opened.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub(crate) fn is_in_place(&self) -> io::Result<bool> {
+        self.folder.disk().is_in_place()
     }
 
     /// The disk that it is on.

@@ -43,8 +43,8 @@ pub enum HostError {
         /// What is wrong with its address.
         source: InvalidUrl,
     },
-    /// An interval is zero.
-    #[error("an interval must be longer than zero")]
+    /// An interval is shorter than [`HostBuilder::SHORTEST`].
+    #[error("an interval must be at least {} ms", HostBuilder::SHORTEST.as_millis())]
     Interval,
     /// The policy can't be used.
     #[error(transparent)]
@@ -104,6 +104,8 @@ impl HostBuilder {
     pub const PROBATION: u32 = 20;
     /// See [`HostBuilder::max_failures`].
     pub const MAX_FAILURES: u32 = 3;
+    /// Shortest time between two ticks, flushes or looks at compactions.
+    pub const SHORTEST: Duration = Duration::from_millis(1);
 
     pub(super) fn new(engine: Arc<Engine>) -> Self {
         Self {
@@ -356,7 +358,7 @@ impl HostBuilder {
     /// Checks all that can be checked without running anything. The URLs are those of the peers.
     fn prepare(self, once: bool) -> Result<(Arc<Shared>, Vec<String>), HostError> {
         let intervals = [Some(self.interval), self.flush_interval, self.compaction.interval];
-        if intervals.into_iter().flatten().any(|interval| interval.is_zero()) {
+        if intervals.into_iter().flatten().any(|interval| interval < HostBuilder::SHORTEST) {
             return Err(HostError::Interval);
         }
         self.limits.check_settings(&self.settings.get()).map_err(SettingsError::from)?;
@@ -403,7 +405,8 @@ impl HostBuilder {
             None => None,
         };
         let cursors = Arc::new(cursors);
-        let cache = self.policy_cache.unwrap_or_else(|| db.join(FOLDER).join("cache"));
+        let cache =
+            self.policy_cache.unwrap_or_else(|| self.engine.home().join(FOLDER).join("cache"));
         let start =
             Start { db, plugin: self.plugin.as_deref(), rules: self.rules, fixed: once, disk };
         // A simulation shows itself what comes of settings, and waits for no real disk.
@@ -465,10 +468,14 @@ impl Flusher {
         let run = move || {
             loop {
                 let due = clock.monotonic().saturating_add(interval);
-                while clock.monotonic() < due {
+                // At least once, however short the interval is.
+                loop {
                     let seen = stopped.changed.count();
                     if stopped.wanted.load(Ordering::Acquire) {
                         return;
+                    }
+                    if clock.monotonic() >= due {
+                        break;
                     }
                     stopped.changed.wait(seen, Some(due));
                 }

@@ -144,7 +144,7 @@ impl Host {
     /// # Errors
     /// When the journal can't be read.
     pub fn policy_history(&self, limit: usize) -> io::Result<Vec<PolicyEvent>> {
-        policy_history(self.engine.path(), limit)
+        policy_history(&self.engine.home(), limit)
     }
 
     /// Gives the policy other settings in place of all that it had, if it takes them in a dry run.

@@ -21,9 +21,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use self::sink::Sink;
 use self::source::{Place, Problem, begin};
-use super::database::{Database, Missing};
-use super::logging::{self, LogFormat};
-use super::{args, output};
+use super::database::Database;
+use super::{args, exit, output};
 use crate::admin::Op;
 
 /// Bytes of rows that are read ahead.
@@ -71,6 +70,9 @@ pub(super) struct ImportArgs {
     #[arg(long, value_name = "N", default_value_t = 1000,
           value_parser = clap::value_parser!(u64).range(1..=1000))]
     batch: u64,
+    /// Makes the database if there is none
+    #[arg(long)]
+    create: bool,
     /// Prints how many rows are on disk, those of --skip included, on a line of its own after each
     /// batch
     #[arg(long)]
@@ -101,28 +103,7 @@ type Rows<'a> = Box<dyn Iterator<Item = Row> + 'a>;
 
 /// Imports. The exit status is 0 when all rows are stored, 1 when one was refused, and 3 when the
 /// file can't be read or the database not be written.
-pub(super) fn run(db: &Path, args: &ImportArgs, log: LogFormat) -> ExitCode {
-    match import(db, args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { code, error }) => {
-            logging::fatal(log, &error);
-            ExitCode::from(code)
-        }
-    }
-}
-
-struct Failure {
-    code: u8,
-    error: anyhow::Error,
-}
-
-impl From<anyhow::Error> for Failure {
-    fn from(error: anyhow::Error) -> Self {
-        Self { code: NO_ACCESS, error }
-    }
-}
-
-fn import(db: &Path, args: &ImportArgs) -> Result<(), Failure> {
+pub(super) fn run(db: &Path, args: &ImportArgs) -> Result<ExitCode> {
     let stdin = args.file.as_os_str() == "-";
     let name = if stdin { "standard input".to_owned() } else { args.file.display().to_string() };
     let unreadable = || format!("can't read {name}");
@@ -134,22 +115,26 @@ fn import(db: &Path, args: &ImportArgs) -> Result<(), Failure> {
         _ => Format::Csv,
     });
     if format == Format::Json && args.delimiter.is_some() {
-        let error = anyhow!("--delimiter is for CSV, and {name} is JSON: leave it out");
-        return Err(Failure { code: 2, error });
+        return Err(exit::usage(format!(
+            "--delimiter is for CSV, and {name} is JSON: leave it out"
+        )));
     }
     let (key, value) = (args.key.clone(), args.value.clone());
     let columns = Columns { ns: args.ns.clone(), key, value, ttl: args.ttl };
 
     let start = Instant::now();
-    let mut database = Database::open(db, Missing::Create)?;
+    let mut database = Database::open_to_write(db, args.create)?;
     let rows =
         read_ahead(input, format, columns, args.delimiter).context("can't start a thread")?;
     let rows = rows.map(|row| row.map(|row| if args.hex { decoded(row) } else { row }));
-    let mut acks = Acks { wanted: args.ack, failed: None };
+    // The rows are written, whatever becomes of the reports.
+    let mut reports = output::Reports::default();
     let mut sink = Sink::new(args.batch, args.skip, |ops| database.write(ops));
     let ended = sink.take_all(rows, |rows| {
         bar.set_message(output::records(rows));
-        acks.print(rows);
+        if args.ack {
+            reports.print(&format!("{rows}\n"));
+        }
     });
     bar.finish_and_clear();
     let (stored, bytes, rows) = (sink.records, sink.bytes, sink.skipped + sink.records);
@@ -163,24 +148,18 @@ fn import(db: &Path, args: &ImportArgs) -> Result<(), Failure> {
             0 => String::new(),
             rows => format!("; when {fixed}, go on with --skip {rows}"),
         };
-        let error = anyhow!("{name}:{place}: {text} (imported before it: {before}{go_on})");
-        return Err(Failure { code: if io { NO_ACCESS } else { 1 }, error });
+        let why = format!("{name}:{place}: {text} (imported before it: {before}{go_on})");
+        return Err(if io { anyhow!(why) } else { exit::no(why) });
     }
     if sink.skipped < args.skip {
         let (rows, skip) = (sink.skipped, args.skip);
-        let error = anyhow!("{name} has {rows} rows, and --skip {skip} leaves out more");
-        return Err(Failure { code: 1, error });
+        return Err(exit::no(format!("{name} has {rows} rows, and --skip {skip} leaves out more")));
     }
     let elapsed = start.elapsed().as_secs_f64();
-    let (records, bytes) = (output::records(stored), output::size(bytes));
-    note(&format!("imported {records}, {bytes} in {elapsed:.1} s"));
-    match acks.failed {
-        Some(error) => {
-            let error = error.context("all rows are stored, and not all were acknowledged");
-            Err(error.into())
-        }
-        None => Ok(()),
-    }
+    let (records, bytes) = (output::records(records), output::size(bytes));
+    output::note(&format!("imported {records}, {bytes} in {elapsed:.1} s"));
+    reports.finish().context("all rows are stored, and not all were acknowledged")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Says that a disk is full. A store that has failed once may say no more than that.
@@ -197,36 +176,6 @@ fn full(db: &Path) -> Option<String> {
     {
         let _ = db;
         None
-    }
-}
-
-/// Says something on standard error. Fails when nobody reads it, and the import is none the worse.
-fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
-}
-
-/// Prints what is on disk.
-struct Acks {
-    wanted: bool,
-    /// The import goes on without, and says so at its end.
-    failed: Option<anyhow::Error>,
-}
-
-impl Acks {
-    fn print(&mut self, rows: u64) {
-        if !self.wanted {
-            return;
-        }
-        if let Err(error) = output::print(&format!("{rows}\n")) {
-            self.wanted = false;
-            let error = error.into();
-            if output::is_closed(&error) {
-                // As with `| head`: the reader has what it wanted, and the rows are another matter.
-                note("nobody reads the acknowledgements any more; the import goes on");
-            } else {
-                self.failed = Some(error);
-            }
-        }
     }
 }
 

@@ -9,11 +9,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::super::config::LimitValue;
-use super::super::{args, output};
+use super::super::{args, exit, output};
 use crate::policy::{Limits, PolicyEngine};
 use crate::sim::report::{Replay, Report, Side};
 use crate::sim::{Outcome, Scenario, SimError, Subject, run as simulate, shrink};
@@ -70,7 +70,9 @@ pub(super) fn run(test: &TestArgs) -> Result<ExitCode> {
     if test.list {
         return list();
     }
-    ensure!(test.seeds > 0, "--seeds must be at least 1");
+    if test.seeds == 0 {
+        return Err(exit::usage("--seeds must be at least 1"));
+    }
     let scenarios = scenarios(test)?;
     let limits = test.limits();
     let first = subject(test.file.as_deref(), &limits)?;
@@ -96,6 +98,15 @@ pub(super) fn run(test: &TestArgs) -> Result<ExitCode> {
         }
         None => Report::of(side),
     };
+    if let Some(file) = &test.junit {
+        let to =
+            fs::File::create(file).with_context(|| format!("can't write {}", file.display()))?;
+        report.write_junit(BufWriter::new(to))?;
+    }
+    if let Some(file) = &test.html {
+        fs::write(file, report.html())
+            .with_context(|| format!("can't write {}", file.display()))?;
+    }
     if test.events {
         for outcome in &outcomes {
             output::print(&format!("{} seed {}\n", outcome.scenario, outcome.seed))?;
@@ -108,15 +119,6 @@ pub(super) fn run(test: &TestArgs) -> Result<ExitCode> {
         output::print(&String::from_utf8_lossy(&json))?;
     } else {
         output::print(&report.text())?;
-    }
-    if let Some(file) = &test.junit {
-        let to =
-            fs::File::create(file).with_context(|| format!("can't write {}", file.display()))?;
-        report.write_junit(BufWriter::new(to))?;
-    }
-    if let Some(file) = &test.html {
-        fs::write(file, report.html())
-            .with_context(|| format!("can't write {}", file.display()))?;
     }
     if report.passed() {
         return Ok(ExitCode::SUCCESS);
@@ -182,7 +184,9 @@ fn scenarios(test: &TestArgs) -> Result<Vec<Scenario>> {
             let known: Vec<_> = shipped.iter().map(|(known, _)| *known).collect();
             let near = nearest(name, &known);
             let near = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
-            bail!("there is no scenario {name:?}{near} (`policy test --list` lists all)");
+            return Err(exit::usage(format!(
+                "there is no scenario {name:?}{near} (`policy test --list` lists all)"
+            )));
         }
         let text =
             fs::read_to_string(path).with_context(|| format!("can't read the scenario {name}"))?;
