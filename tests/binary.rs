@@ -103,7 +103,7 @@ fn a_policy_that_traps_loops_or_allocates_fails_its_tick_and_not_the_host() {
     ];
     for (name, body, word) in hostile {
         let db = dir.path(&format!("{name}-db"));
-        run(&["put", "ns", "key", "value", "--db", &db]).ok();
+        run(&["put", "--create", "ns", "key", "value", "--db", &db]).ok();
         let file = dir.write(&format!("{name}.wasm"), &policy(body));
         let timeout = if name == "loop" { "1s" } else { "60s" };
         let args = ["--peer", peer, "--plugin", &file, "--tick-timeout", timeout];
@@ -115,7 +115,7 @@ fn a_policy_that_traps_loops_or_allocates_fails_its_tick_and_not_the_host() {
         let error = error().unwrap();
         assert!(error.contains(word), "{name}: {error}");
         assert_eq!(run(&["get", "ns", "key", "--db", &db]).ok().trim(), "value");
-        run(&["put", "ns", "key", "new", "--db", &db]).ok();
+        run(&["put", "--create", "ns", "key", "new", "--db", &db]).ok();
         assert_eq!(host.stop("-TERM"), Some(0));
         assert_eq!(run(&["get", "ns", "key", "--db", &db]).ok().trim(), "new");
     }
@@ -143,8 +143,8 @@ fn a_running_node_is_read_written_and_asked_through_its_socket() {
     let at = ["--db", &db];
     let on = |args: &[&str]| run(&[args, &at[..]].concat());
     assert_eq!(on(&["get", "readings", "sensor-0700"]).ok().trim(), "1400");
-    on(&["put", "own", "key", "value"]).ok();
-    on(&["put", "own", "gone", "value", "--ttl", "1s"]).ok();
+    on(&["put", "--create", "own", "key", "value"]).ok();
+    on(&["put", "--create", "own", "gone", "value", "--ttl", "1s"]).ok();
     on(&["delete", "readings", "sensor-0002"]).ok();
     on(&["get", "readings", "sensor-0002"]).fails(&["sensor-0002"]);
     assert_eq!(on(&["get", "own", "key"]).ok().trim(), "value");
@@ -179,7 +179,7 @@ fn a_socket_that_a_crash_left_is_no_host() {
     let dir = Folder::new();
     let db = dir.path("db");
     let mut host = Running::start(&db, &["--listen", "none"]);
-    run(&["put", "ns", "key", "value", "--db", &db]).ok();
+    run(&["put", "--create", "ns", "key", "value", "--db", &db]).ok();
     host.stop("-KILL");
     assert!(Path::new(&db).join("admin.sock").exists());
     assert_eq!(run(&["get", "ns", "key", "--db", &db]).ok().trim(), "value");
@@ -195,12 +195,12 @@ fn csv_and_json_lines_go_in_and_come_out() {
     let db = dir.path("db");
     let csv = "key,value\nα,\"with, comma\"\nb,\"two\nlines\"\n";
     let csv = dir.write("data.csv", csv.as_bytes());
-    assert!(run(&["import", &csv, "--ns", "csv", "--db", &db]).code == Some(0));
+    assert!(run(&["import", "--create", &csv, "--ns", "csv", "--db", &db]).code == Some(0));
     assert_eq!(run(&["get", "csv", "α", "--db", &db]).ok().trim_end(), "with, comma");
     assert_eq!(run(&["get", "csv", "b", "--db", &db]).ok().trim_end(), "two\nlines");
 
     let lines = "{\"key\":\"a\",\"value\":\"1\"}\n{\"key\":\"b\",\"value\":{\"n\":2},\"ttl\":60}\n";
-    let import = ["import", "-", "--ns", "json", "--format", "jsonl", "--db", &db];
+    let import = ["import", "--create", "-", "--ns", "json", "--format", "jsonl", "--db", &db];
     run_with(&import, lines).ok();
     assert_eq!(run(&["get", "json", "b", "--db", &db]).ok().trim_end(), "{\"n\":2}");
     // What a scan prints can be imported. Only the time of the write is another one then.
@@ -214,14 +214,15 @@ fn csv_and_json_lines_go_in_and_come_out() {
         records
     };
     let out = scan("json");
-    run_with(&["import", "-", "--ns", "again", "--format", "jsonl", "--db", &db], &out).ok();
+    run_with(&["import", "--create", "-", "--ns", "again", "--format", "jsonl", "--db", &db], &out)
+        .ok();
     assert_eq!(records(&scan("again")), records(&out));
 
     // Bytes that are no text go out and in as hexadecimal digits.
-    run(&["put", "bytes", "00ff", "c300", "--hex", "--db", &db]).ok();
+    run(&["put", "--create", "bytes", "00ff", "c300", "--hex", "--db", &db]).ok();
     run(&["scan", "bytes", "--format", "jsonl", "--db", &db]).fails(&["--hex"]);
     let hex = run(&["scan", "bytes", "--format", "csv", "--hex", "--db", &db]).ok();
-    run_with(&["import", "-", "--ns", "back", "--hex", "--db", &db], &hex).ok();
+    run_with(&["import", "--create", "-", "--ns", "back", "--hex", "--db", &db], &hex).ok();
     let back = run(&["get", "back", "00ff", "--hex", "--db", &db]).ok();
     assert_eq!(back.trim(), "c300");
 
@@ -229,7 +230,7 @@ fn csv_and_json_lines_go_in_and_come_out() {
     let long = format!("{{\"key\":\"{}\",\"value\":\"\"}}\n", "x".repeat(70_000));
     let row = |n| format!("{{\"key\":\"{n}\",\"value\":\"\"}}\n");
     let rows: String = (0..4).map(row).collect();
-    let ack = ["import", "-", "--ns", "ack", "--ack", "--batch", "3", "--db", &db];
+    let ack = ["import", "--create", "-", "--ns", "ack", "--ack", "--batch", "3", "--db", &db];
     let acked = run_with(&ack, &(rows + &long));
     assert_eq!((acked.code, acked.out.lines().last()), (Some(1), Some("4")), "{acked:?}");
 
@@ -238,7 +239,8 @@ fn csv_and_json_lines_go_in_and_come_out() {
     run_with(&import, bad).fails(&["2"]);
     assert_eq!(run(&["get", "json", "c", "--db", &db]).ok().trim_end(), "3");
     run_with(&import, "{\"value\":\"no key\"}\n").fails(&["key", "1"]);
-    run(&["import", &dir.path("none.csv"), "--ns", "x", "--db", &db]).fails(&["none.csv"]);
+    run(&["import", "--create", &dir.path("none.csv"), "--ns", "x", "--db", &db])
+        .fails(&["none.csv"]);
 }
 
 #[test]
@@ -265,9 +267,9 @@ fn mistakes_are_told_before_anything_happens() {
     run(&["--db", &db, "--compact-rate", "fast"]).fails(&["compact-rate", "256MiB", "or off"]);
     run(&["--db", &db, "--tombstone-grace", "0s"]).fails(&["tombstone-grace", "longer than zero"]);
     run(&["--db", &db, "--once"]).fails(&["--peer"]);
-    run(&["put", "ns", "", "v", "--db", &db]).fails(&["key"]);
-    run(&["put", "ns", "k", "v", "--ttl", "0s", "--db", &db]).fails(&["--ttl", "zero"]);
-    run(&["put", "ns", "k", "v", "--db", &db]).ok();
+    run(&["put", "--create", "ns", "", "v", "--db", &db]).fails(&["key"]);
+    run(&["put", "--create", "ns", "k", "v", "--ttl", "0s", "--db", &db]).fails(&["--ttl", "zero"]);
+    run(&["put", "--create", "ns", "k", "v", "--db", &db]).ok();
     run(&["wake", "--db", &db]).fails(&["no host runs"]);
     for command in
         [&["get", "ns", "k"][..], &["scan", "ns"], &["status"], &["segments"], &["compact"]]

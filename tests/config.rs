@@ -71,50 +71,102 @@ fn the_file_in_the_folder_is_read_by_itself() {
 }
 
 #[test]
-fn a_changed_setting_reaches_the_policy_without_a_restart() {
+fn settings_that_the_policy_refuses_change_nothing() {
     let dir = Folder::new();
     let primary = primary(&dir);
     let good = config(&primary.url, "window = 2");
     let file = dir.write("host.toml", good.as_bytes());
     let db = dir.path("db");
     let mut host = Running::start(&db, &["--config", &file, "--set", "max-tries=3"]);
-    // Failed ticks come ever more rarely, unless somebody asks for one.
-    let ticked = |what: &str, done: &dyn Fn() -> bool| {
-        wait_until(what, || {
-            run(&["wake", "--db", &db]).ok();
-            done()
-        });
-    };
-    let in_sync = || host.status()["peers"][0]["last_report"]["in_sync"] == true;
-    ticked("it is in sync", &|| in_sync() && last_error(&host).is_empty());
-
-    // The policy refuses what it does not know, which shows that it was told.
-    replace(&dir, "host.toml", &config(&primary.url, "windw = 2"));
-    ticked("the tick fails", &|| last_error(&host).contains("windw"));
-    // In place this time.
-    dir.write("host.toml", good.as_bytes());
-    ticked("it works again", &|| last_error(&host).is_empty());
-
-    // The command line beats the file, before and after.
-    replace(&dir, "host.toml", &config(&primary.url, "max-tries = 0\nbackoff-ms = 0"));
-    ticked("the tick fails", &|| last_error(&host).contains("backoff-ms"));
-
-    // A file with a mistake changes nothing, and neither does none.
     let ticks = || host.status()["peers"][0]["ticks"].as_u64().unwrap();
-    for broken in [Some("[policy.settings\nwindow = 4"), None] {
+    let ticks_well = || {
+        let before = ticks();
+        wait_until("another tick", || {
+            run(&["wake", "--db", &db]).ok();
+            ticks() > before
+        });
+        let status = host.status();
+        let peer = &status["peers"][0];
+        assert_eq!(
+            (last_error(&host).as_str(), &peer["last_report"]["in_sync"]),
+            ("", &true.into())
+        );
+    };
+    wait_until("it is in sync", || host.status()["peers"][0]["last_report"]["in_sync"] == true);
+    ticks_well();
+
+    // Values and keys that the policy does not know. The command line beats the file.
+    for (line, key) in [("windw = 2", "windw"), ("max-tries = 0\nbackoff-ms = 0", "backoff-ms")] {
+        replace(&dir, "host.toml", &config(&primary.url, line));
+        wait_until("it is refused", || {
+            host.log()
+                .lines()
+                .any(|line| line.contains("settings are refused") && line.contains(key))
+        });
+        let at = format!("{file}:{} ({key})", 7 + line.matches('\n').count());
+        assert!(host.log().contains(&at), "{at}");
+        let event = host.status()["policy_state"]["last_event"].clone();
+        assert_eq!(event["event"], "refused");
+        assert!(event["why"].as_str().unwrap().contains(key), "{event}");
+        ticks_well();
+    }
+    // Each time once.
+    assert_eq!(host.log().matches("settings are refused").count(), 2, "{}", host.log());
+
+    // In place this time.
+    dir.write("host.toml", config(&primary.url, "window = 3").as_bytes());
+    wait_until("it is taken", || host.log().contains("changed=\"window\""));
+    ticks_well();
+
+    // A file with a mistake changes nothing, and neither does none, or what is no file.
+    for (broken, said) in [
+        (Some("[policy.settings\nwindow = 4"), "what it said before holds"),
+        (
+            Some("[host]\ninterval = 5\n[policy.settings]\nwindow = 5"),
+            "interval: the unit is missing",
+        ),
+        (None, "the file is gone"),
+    ] {
         match broken {
             Some(text) => replace(&dir, "host.toml", text),
             None => std::fs::remove_file(&file).unwrap(),
         }
-        // Longer than a change takes to arrive.
-        std::thread::sleep(std::time::Duration::from_millis(1500));
-        let before = ticks();
-        run(&["wake", "--db", &db]).ok();
-        wait_until("another tick", || ticks() > before);
-        assert!(last_error(&host).contains("backoff-ms"), "{}", last_error(&host));
+        wait_until("it says so", || host.log().contains(said));
+        ticks_well();
     }
-    replace(&dir, "host.toml", &good);
-    ticked("it works again", &|| last_error(&host).is_empty());
+    std::fs::create_dir(&file).unwrap();
+    wait_until("it says so", || host.log().contains("this is no file any more"));
+    std::fs::remove_dir(&file).unwrap();
+    replace(&dir, "host.toml", &config(&primary.url, "window = 4"));
+    wait_until("it is taken", || host.log().matches("changed=\"window\"").count() == 2);
+    ticks_well();
+    assert_eq!(host.log().matches("no file any more").count(), 1, "{}", host.log());
+    assert_eq!(host.stop("-TERM"), Some(0));
+}
+
+#[test]
+fn settings_that_the_policy_refuses_start_no_host_and_a_check_names_them() {
+    let dir = Folder::new();
+    let text = format!("{DB}[policy.settings]\nwindow = 2\nwindw = 4\n");
+    let file = dir.write("host.toml", text.as_bytes());
+    let at = format!("{file}:6 (windw): ");
+    for command in [&["run", "--config", &file][..], &["config", "check", &file]] {
+        run(command).fails(&["refuses its settings", "windw"]);
+    }
+    run(&["config", "check", &file]).fails(&[&at]);
+    run(&["config", "check", &file, "--set", "window=0"]).fails(&["--set (window)"]);
+
+    // A plugin that is not there, and one that is none.
+    dir.write("none.wasm", b"none");
+    for plugin in ["missing.wasm", "none.wasm"] {
+        let text = format!("{DB}[policy]\nplugin = \"{plugin}\"\n");
+        let file = dir.write("plugin.toml", text.as_bytes());
+        run(&["config", "check", &file]).fails(&[&format!("{file}:5: "), plugin]);
+    }
+    let text = format!("{DB}[policy.settings]\nwindow = 2\n");
+    let file = dir.write("host.toml", text.as_bytes());
+    run(&["config", "check", &file]).ok();
+    let mut host = Running::start(&dir.path("db"), &["--config", &file]);
     assert_eq!(host.stop("-TERM"), Some(0));
 }
 
@@ -147,9 +199,10 @@ fn a_file_with_mistakes_starts_no_host_and_all_of_them_are_told() {
         "host.toml:5:16: compact-rate: write a whole number and its unit",
         "host.toml:7:8: fuel: write a whole number",
     ];
-    for command in [&["run", "--config", &file][..], &["config", "check", &file]] {
+    for (command, code) in [(&["run", "--config", &file][..], 2), (&["config", "check", &file], 1)]
+    {
         let failed = run(command);
-        assert_eq!(failed.code, Some(1), "{failed:?}");
+        assert_eq!(failed.code, Some(code), "{failed:?}");
         failed.fails(&told);
     }
     assert!(!dir.0.path().join("db").exists());

@@ -5,9 +5,8 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
-use edgestore_host_tests::wait_until;
+use edgestore_host_tests::{wait_showing, wait_until};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_edgestore-host-under-test");
 
@@ -34,7 +33,7 @@ impl Ran {
     /// Failed with a message that has all these words.
     #[track_caller]
     pub fn fails(self, words: &[&str]) {
-        assert!(matches!(self.code, Some(1 | 2)), "{self:?}");
+        assert!(matches!(self.code, Some(1..=3)), "{self:?}");
         for word in words {
             assert!(self.err.contains(word), "the error does not say {word:?}: {self:?}");
         }
@@ -73,7 +72,11 @@ impl Running {
             }
         });
         let socket = Path::new(db).join("admin.sock");
-        wait_until("the host runs", || socket.exists());
+        wait_until("the host runs", || {
+            let ended = child.try_wait().unwrap();
+            assert!(ended.is_none(), "{ended:?}: {}", log.lock().unwrap());
+            socket.exists()
+        });
         Self { child, db: db.to_owned(), log }
     }
 
@@ -87,20 +90,24 @@ impl Running {
         serde_json::from_str(&run(&["status", "--json", "--db", &self.db]).ok()).unwrap()
     }
 
-    /// Sends a signal and waits for the end.
-    pub fn stop(&mut self, signal: &str) -> Option<i32> {
+    /// Sends a signal.
+    pub fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         // `kill` is built into the shell, and not every system has it as a program.
         let kill = Command::new("sh").args(["-c", "kill $0 $1", signal, &pid]).status();
         assert!(kill.unwrap().success());
-        let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(20) {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        panic!("the host does not stop");
+    }
+
+    /// Sends a signal and waits for the end.
+    pub fn stop(&mut self, signal: &str) -> Option<i32> {
+        self.signal(signal);
+        let mut status = None;
+        let stopped = || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        };
+        wait_showing("the host stops", stopped, || self.log.lock().unwrap().clone());
+        status.and_then(|status| status.code())
     }
 }
 

@@ -10,16 +10,28 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use edgestore_host::engine::Engine;
-use edgestore_host::policy::Policy;
+use edgestore_host::policy::{Limits, Policy};
 use edgestore_host::protocol::PeerTransport;
 use edgestore_host::runtime::PeerStatus;
 use edgestore_host::{Hash, Host};
 use edgestore_host_tests::lines::{Line, duplicates};
-use edgestore_host_tests::open;
 use edgestore_host_tests::policies::example;
 use edgestore_host_tests::replica::{Replica, load};
+use edgestore_host_tests::{LONG, open};
 
 const HOUR: Duration = Duration::from_secs(3600);
+
+/// Compares what takes real time. Whatever else the machine does disturbs that, and the less the
+/// slower the lines are: a comparison that fails is repeated on lines that are so many times slower.
+fn on_ever_slower_lines(compare: impl Fn(u32) -> anyhow::Result<()>) {
+    for slower in [1, 2, 5] {
+        match compare(slower) {
+            Ok(()) => return,
+            Err(error) => eprintln!("on lines that are {slower} times slower: {error}"),
+        }
+    }
+    panic!("on no lines");
+}
 
 /// A node that has something to give.
 struct Source {
@@ -227,7 +239,8 @@ fn run_once(
     lines: &[&Arc<Line>],
 ) -> (Arc<Engine>, Vec<PeerStatus>, Duration) {
     let engine = open(dir);
-    let mut host = Host::builder(Arc::clone(&engine));
+    let limits = Limits { tick_timeout: 2 * LONG, ..Limits::default() };
+    let mut host = Host::builder(Arc::clone(&engine)).limits(limits);
     for (name, transport) in ('a'..).zip(transports(lines)) {
         host = host.transport(name.to_string(), transport);
     }
@@ -247,14 +260,21 @@ fn shares(lines: &[Arc<Line>]) -> Vec<u64> {
     lines.iter().map(|line| line.counts().bytes).collect()
 }
 
+/// Whether each is between a half and one and a half of an equal share.
+fn are_about_equal(shares: &[u64]) -> bool {
+    let third = shares.iter().sum::<u64>() / 3;
+    shares.iter().all(|&share| share > third / 2 && share < third * 3 / 2)
+}
+
 #[test]
 fn multi_peer_spread_takes_equal_shares_where_one_peer_is_due_and_each_segment_once() {
     let (strategy, default) = policies!("multi-peer-spread");
     let source = Source::new();
     let all = source.segments(60, "log", 20_000);
-    let outcome = |name, policy: &Policy| {
-        let lines = [(); 3].map(|()| Arc::new(Line::to(&source.engine).bytes_per_sec(800_000)));
-        let replica = source.replica(name, &lines.each_ref());
+    let outcome = |name, policy: &Policy, slower| {
+        let rate = u64::from(800_000 / slower);
+        let lines = [(); 3].map(|()| Arc::new(Line::to(&source.engine).bytes_per_sec(rate)));
+        let replica = source.replica(&format!("{name}-{slower}"), &lines.each_ref());
         let start = Instant::now();
         assert!(replica.tick(policy).in_sync && replica.has(&all) == 60);
         let (took, shares) = (start.elapsed(), shares(&lines));
@@ -262,12 +282,14 @@ fn multi_peer_spread_takes_equal_shares_where_one_peer_is_due_and_each_segment_o
         eprintln!("{name}, one tick: {shares:?} bytes in {took:?}");
         (shares, took)
     };
-    let (shares, took) = outcome("multi-peer-spread", &strategy);
-    let third = shares.iter().sum::<u64>() / 3;
-    assert!(shares.iter().all(|&share| share > third / 2 && share < third * 3 / 2), "{shares:?}");
-    let (shares, by_default) = outcome("default", &default);
-    assert_eq!(shares[1..], [0, 0]);
-    assert!(took < by_default * 3 / 4, "{took:?} and {by_default:?}");
+    on_ever_slower_lines(|slower| {
+        let (shares, took) = outcome("multi-peer-spread", &strategy, slower);
+        anyhow::ensure!(are_about_equal(&shares), "{shares:?}");
+        let (shares, by_default) = outcome("default", &default, slower);
+        assert_eq!(shares[1..], [0, 0]);
+        anyhow::ensure!(took < by_default * 3 / 4, "{took:?} and {by_default:?}");
+        Ok(())
+    });
 }
 
 #[test]
@@ -275,19 +297,23 @@ fn multi_peer_spread_pulls_nothing_twice_while_the_ticks_of_all_peers_run_side_b
     let Some(strategy) = example("multi-peer-spread") else { return };
     let source = Source::new();
     source.segments(60, "log", 20_000);
-    for (name, policy) in [("multi-peer-spread", Some(&*strategy)), ("default", None)] {
-        let lines = [(); 3].map(|()| Arc::new(Line::to(&source.engine).bytes_per_sec(800_000)));
-        let dir = source.dir.path().join(name);
+    let outcome = |name, policy, slower| {
+        let rate = u64::from(800_000 / slower);
+        let lines = [(); 3].map(|()| Arc::new(Line::to(&source.engine).bytes_per_sec(rate)));
+        let dir = source.dir.path().join(format!("{name}-{slower}"));
         let (engine, _, took) = run_once(&dir, policy, &[], &lines.each_ref());
         assert_eq!(engine.root(), source.engine.root());
         let (shares, twice) = (shares(&lines), duplicates(&lines.each_ref().map(|line| &**line)));
         eprintln!("{name}, three ticks: {shares:?} bytes, {twice} fetched twice, in {took:?}");
-        let third = shares.iter().sum::<u64>() / 3;
-        if policy.is_some() {
-            assert_eq!(twice, 0);
-            assert!(shares.iter().all(|&share| share > third / 2 && share < third * 3 / 2));
-        }
-    }
+        (shares, twice)
+    };
+    on_ever_slower_lines(|slower| {
+        let (shares, twice) = outcome("multi-peer-spread", Some(&*strategy), slower);
+        assert_eq!(twice, 0);
+        anyhow::ensure!(are_about_equal(&shares), "{shares:?}");
+        Ok(())
+    });
+    outcome("default", None, 1);
 }
 
 #[test]
@@ -300,10 +326,11 @@ fn multi_peer_spread_leaves_to_a_hub_what_it_alone_has() {
         Host::builder(engine).transport("edge", Arc::new(transport)).run_once().unwrap();
     }
     hub.segments(20, "log", 20_000);
-    let outcome = |name, policy| {
+    let outcome = |name, policy, slower| {
+        let rate = u64::from(400_000 / slower);
         let nodes = [&hub, &edges[0], &edges[1]];
-        let lines = nodes.map(|node| Arc::new(Line::to(&node.engine).bytes_per_sec(400_000)));
-        let dir = hub.dir.path().join(name);
+        let lines = nodes.map(|node| Arc::new(Line::to(&node.engine).bytes_per_sec(rate)));
+        let dir = hub.dir.path().join(format!("{name}-{slower}"));
         let (engine, _, took) = run_once(&dir, policy, &[], &lines.each_ref());
         assert_eq!(engine.root(), hub.engine.root());
         let fetches = lines[0].counts().fetched.len();
@@ -311,9 +338,12 @@ fn multi_peer_spread_leaves_to_a_hub_what_it_alone_has() {
         fetches
     };
     // Twenty it has to give.
-    let fetches = outcome("multi-peer-spread", Some(&*strategy));
-    let by_default = outcome("default", None);
-    assert!(fetches < by_default && fetches <= 25, "{fetches}, {by_default}");
+    on_ever_slower_lines(|slower| {
+        let fetches = outcome("multi-peer-spread", Some(&*strategy), slower);
+        let by_default = outcome("default", None, slower);
+        anyhow::ensure!(fetches < by_default && fetches <= 25, "{fetches}, {by_default}");
+        Ok(())
+    });
 }
 
 #[test]
@@ -321,16 +351,19 @@ fn bandwidth_adaptive_needs_less_time_on_a_long_way_with_enough_bandwidth() {
     let Some(strategy) = example("bandwidth-adaptive") else { return };
     let source = Source::new();
     source.segments(120, "log", 2_000);
-    let [took, by_default] =
-        [("bandwidth-adaptive", Some(&*strategy)), ("default", None)].map(|(name, policy)| {
-            let line = Arc::new(Line::to(&source.engine).latency_ms(150));
-            let dir = source.dir.path().join(name);
-            let (engine, _, took) = run_once(&dir, policy, &[], &[&line]);
+    on_ever_slower_lines(|slower| {
+        let policies = [("bandwidth-adaptive", Some(&*strategy)), ("default", None)];
+        let [took, by_default] = policies.map(|(name, policy)| {
+            let line = Line::to(&source.engine).latency_ms(150 * u64::from(slower));
+            let dir = source.dir.path().join(format!("{name}-{slower}"));
+            let (engine, _, took) = run_once(&dir, policy, &[], &[&Arc::new(line)]);
             assert_eq!(engine.root(), source.engine.root());
             eprintln!("{name}: {took:?}");
             took
         });
-    assert!(took < by_default * 5 / 6, "{took:?} and {by_default:?}");
+        anyhow::ensure!(took < by_default * 5 / 6, "{took:?} and {by_default:?}");
+        Ok(())
+    });
 }
 
 #[test]
@@ -338,16 +371,20 @@ fn bandwidth_adaptive_is_refused_less_by_a_small_peer_than_a_large_window() {
     let (strategy, default) = policies!("bandwidth-adaptive");
     let source = Source::new();
     let all = source.segments(80, "log", 2_000);
-    let outcome = |name, policy| {
-        let line = Arc::new(Line::to(&source.engine).latency_ms(20).most_fetches(3));
-        let replica = source.replica(name, &[&line]).setting("window", "64");
+    let outcome = |name, policy, slower| {
+        let line = Line::to(&source.engine).latency_ms(20 * u64::from(slower)).most_fetches(3);
+        let line = Arc::new(line);
+        let replica = source.replica(&format!("{name}-{slower}"), &[&line]).setting("window", "64");
         replica.tick(policy);
         let (here, refused) = (replica.has(&all), line.counts().refused);
         eprintln!("{name}: {here} of 80 segments in the first tick, {refused} fetches refused");
         (here, refused)
     };
-    let (here, refused) = outcome("bandwidth-adaptive", &strategy);
-    let (fewer, more) = outcome("default", &default);
-    assert!(here == 80 && fewer < 80, "{here}, {fewer}");
-    assert!(refused * 3 / 2 < more, "{refused}, {more}");
+    on_ever_slower_lines(|slower| {
+        let (here, refused) = outcome("bandwidth-adaptive", &strategy, slower);
+        let (fewer, more) = outcome("default", &default, slower);
+        anyhow::ensure!(here == 80 && fewer < 80, "{here}, {fewer}");
+        anyhow::ensure!(refused * 3 / 2 < more, "{refused}, {more}");
+        Ok(())
+    });
 }

@@ -16,7 +16,7 @@ pub fn peer_ms(failures: u32, interval_ms: u64, cap_ms: u64, random: u64) -> u64
 }
 
 /// `ms * 2^(times - 1)`, as far as a u64 goes.
-fn doubled(ms: u64, times: u32) -> u64 {
+pub fn doubled(ms: u64, times: u32) -> u64 {
     let factor = 1u64.checked_shl(times.saturating_sub(1)).unwrap_or(u64::MAX);
     ms.saturating_mul(factor)
 }

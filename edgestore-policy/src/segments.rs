@@ -14,13 +14,15 @@ use crate::types::{Hash, SegmentRef};
 /// When to try a segment again.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rules {
-    /// Failed tries of a segment before it is set aside.
+    /// Failed tries of a segment in a row before it is set aside.
     pub max_tries: u32,
     /// Wait after the first failure; doubles with every further one.
     pub backoff_ms: u64,
     /// Longest such wait.
     pub backoff_cap_ms: u64,
-    /// How long a segment is set aside.
+    /// Longest time for which a segment is set aside. The first time it is a minute, and twice as
+    /// long after each further round of tries: a source that gave bad bytes for a moment costs no
+    /// hour.
     pub quarantine_ms: u64,
 }
 
@@ -35,6 +37,8 @@ impl Default for Rules {
     }
 }
 
+/// How long a segment is set aside at first.
+const FIRST_QUARANTINE_MS: u64 = 60 * 1000;
 const DAY_SECS: u64 = 24 * 3600;
 /// When to look again at what could not be tried in this tick.
 pub(crate) const SOON_MS: u64 = 1000;
@@ -71,17 +75,28 @@ pub enum State {
     Quarantined {
         /// It gets another round of tries then, since the Unix epoch.
         until_ms: u64,
+        /// So many times, in all rounds.
+        #[cfg_attr(feature = "serde", serde(default))]
+        tries: u32,
     },
     /// It can never be applied.
     Rejected,
 }
 
 impl State {
+    /// How often it has failed.
+    fn tries(&self) -> u32 {
+        match *self {
+            State::Retry { tries, .. } | State::Quarantined { tries, .. } => tries,
+            State::New | State::Rejected => 0,
+        }
+    }
+
     /// A wall clock that was put back, or a rule that was relaxed, never makes a segment wait for
     /// longer than the rule says.
     fn wait_ms(&self, rules: &Rules, now_ms: u64) -> Option<u64> {
         let (until_ms, longest_ms) = match *self {
-            State::Quarantined { until_ms } => (until_ms, rules.quarantine_ms),
+            State::Quarantined { until_ms, .. } => (until_ms, rules.quarantine_ms),
             State::Retry { not_before_ms, .. } => (not_before_ms, rules.backoff_cap_ms),
             State::New | State::Rejected => return None,
         };
@@ -151,7 +166,7 @@ impl Segments {
     }
 
     /// Those of the segments that may be tried now. What failed before comes last, so that it holds
-    /// up nothing else; what has done its quarantine starts over.
+    /// up nothing else; what has done its quarantine gets another round of tries.
     pub fn ready(&mut self, to_pull: Vec<Hash>, rules: &Rules, now_ms: u64) -> VecDeque<Hash> {
         let (mut ready, mut again) = (VecDeque::with_capacity(to_pull.len()), Vec::new());
         for hash in to_pull {
@@ -160,8 +175,8 @@ impl Segments {
                 Some(State::Rejected) => {}
                 Some(state) if state.wait_ms(rules, now_ms).is_some() => {}
                 Some(state) => {
-                    if let State::Quarantined { .. } = state {
-                        *state = State::New;
+                    if let State::Quarantined { tries, .. } = *state {
+                        *state = State::Retry { tries, not_before_ms: 0 };
                     }
                     again.push(hash);
                 }
@@ -203,14 +218,15 @@ impl Segments {
     /// True when it was set aside. `random` is the jitter.
     pub fn failed(&mut self, hash: Hash, rules: &Rules, now_ms: u64, random: u64) -> bool {
         let state = self.0.entry(hash).or_insert(State::New);
-        let before = if let State::Retry { tries, .. } = *state { tries } else { 0 };
-        let tries = before.saturating_add(1);
-        let set_aside = tries >= rules.max_tries;
+        let tries = state.tries().saturating_add(1);
+        let (rounds, round) = (tries / rules.max_tries, tries % rules.max_tries);
+        let set_aside = round == 0;
         *state = if set_aside {
-            State::Quarantined { until_ms: now_ms.saturating_add(rules.quarantine_ms) }
+            let wait_ms = backoff::doubled(FIRST_QUARANTINE_MS, rounds).min(rules.quarantine_ms);
+            State::Quarantined { until_ms: now_ms.saturating_add(wait_ms), tries }
         } else {
             let wait_ms =
-                backoff::segment_ms(tries, rules.backoff_ms, rules.backoff_cap_ms, random);
+                backoff::segment_ms(round, rules.backoff_ms, rules.backoff_cap_ms, random);
             State::Retry { tries, not_before_ms: now_ms.saturating_add(wait_ms) }
         };
         set_aside
@@ -220,8 +236,7 @@ impl Segments {
     /// for longer than `rules.backoff_cap_ms`, however often that happens.
     pub fn postponed(&mut self, hash: Hash, rules: &Rules, now_ms: u64, random: u64) {
         let state = self.0.entry(hash).or_insert(State::New);
-        let before = if let State::Retry { tries, .. } = *state { tries } else { 0 };
-        let tries = before.saturating_add(1);
+        let tries = state.tries().saturating_add(1);
         let wait_ms = backoff::segment_ms(tries, rules.backoff_ms, rules.backoff_cap_ms, random);
         *state = State::Retry { tries, not_before_ms: now_ms.saturating_add(wait_ms) };
     }
@@ -287,15 +302,39 @@ mod tests {
     }
 
     #[test]
-    fn after_the_quarantine_the_tries_are_counted_from_the_start() {
-        let rules = Rules { max_tries: 1, ..Rules::default() };
+    fn quarantines_get_longer_from_a_minute_to_the_longest_and_each_is_followed_by_a_round_of_tries() {
+        let rules = Rules { max_tries: 2, ..Rules::default() };
         let mut segments = Segments::default();
-        assert!(segments.failed(segment(1), &rules, NOW_MS, 0));
-        assert_eq!(segments.quarantined(), 1);
-        assert!(segments.ready(vec![segment(1)], &rules, NOW_MS).is_empty());
-        let later_ms = NOW_MS + rules.quarantine_ms;
-        assert_eq!(segments.ready(vec![segment(1)], &rules, later_ms), [segment(1)]);
-        assert_eq!(segments[&segment(1)], State::New);
+        let mut now_ms = NOW_MS;
+        for minutes in [1, 2, 4, 8, 16, 32, 60, 60] {
+            assert!(!segments.failed(segment(1), &rules, now_ms, 0));
+            assert_eq!(segments.wait_ms(&segment(1), &rules, now_ms), Some(500));
+            assert!(segments.failed(segment(1), &rules, now_ms, 0));
+            assert_eq!(segments.quarantined(), 1);
+            assert!(segments.ready(vec![segment(1)], &rules, now_ms).is_empty());
+            now_ms += minutes * 60_000;
+            assert_eq!(segments.wait_ms(&segment(1), &rules, now_ms - 1), Some(1));
+            assert_eq!(segments.ready(vec![segment(1)], &rules, now_ms), [segment(1)]);
+            assert_eq!(segments.quarantined(), 0);
+        }
+        let short = Rules { max_tries: 1, quarantine_ms: 5000, ..rules };
+        let mut segments = Segments::default();
+        segments.failed(segment(1), &short, NOW_MS, 0);
+        assert_eq!(segments.wait_ms(&segment(1), &short, NOW_MS), Some(5000));
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn quarantines_of_older_cursors_are_read() {
+        #[derive(serde::Serialize)]
+        enum Older {
+            Quarantined { until_ms: u64 },
+        }
+        let older = Older::Quarantined { until_ms: 7 };
+        let expected = State::Quarantined { until_ms: 7, tries: 0 };
+        for bytes in [rmp_serde::to_vec(&older).unwrap(), rmp_serde::to_vec_named(&older).unwrap()] {
+            assert_eq!(rmp_serde::from_slice::<State>(&bytes).unwrap(), expected);
+        }
     }
 
     #[cfg(feature = "serde")]

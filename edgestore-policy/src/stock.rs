@@ -115,7 +115,7 @@ fn write_failed(out: &mut Vec<u8>, hash: &Hash, state: &State) -> Option<()> {
     let (kind, tries, time_ms) = match *state {
         State::New => return Some(()),
         State::Retry { tries, not_before_ms } => (RETRY, tries, not_before_ms),
-        State::Quarantined { until_ms } => (QUARANTINED, 0, until_ms),
+        State::Quarantined { until_ms, tries } => (QUARANTINED, tries, until_ms),
         State::Rejected => (REJECTED, 0, 0),
     };
     encode::write_array_len(out, 4).ok()?;
@@ -166,7 +166,7 @@ fn read_extension(bytes: &mut &[u8]) -> Option<(u32, Vec<(Hash, State)>)> {
         let (kind, tries, time_ms) = (read(bytes)?, read(bytes)?, read(bytes)?);
         let state = match kind {
             RETRY => State::Retry { tries, not_before_ms: time_ms },
-            QUARANTINED => State::Quarantined { until_ms: time_ms },
+            QUARANTINED => State::Quarantined { until_ms: time_ms, tries },
             REJECTED => State::Rejected,
             _ => return None,
         };

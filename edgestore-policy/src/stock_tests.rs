@@ -55,7 +55,7 @@ fn extended() -> PeerCursor {
         segments: [
             (hash(1), State::Retry { tries: 2, not_before_ms: 1_700_000_000_500 }),
             (hash(0xee), State::Rejected),
-            (hash(0xfe), State::Quarantined { until_ms: 1_700_003_600_000 }),
+            (hash(0xfe), State::Quarantined { until_ms: 1_700_003_600_000, tries: 5 }),
         ]
         .into_iter()
         .collect(),

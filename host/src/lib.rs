@@ -16,6 +16,8 @@
 //! Segment bytes, URLs and keys stay on this side of `wit/sync.wit`; every byte of a peer is
 //! checked before it is used.
 #![forbid(unsafe_code)]
+// These panic where nobody reads what they print: see `cli::stderr` and `cli::output`.
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
 #[cfg(unix)]
 pub mod admin;
@@ -28,6 +30,8 @@ pub mod policy;
 pub mod protocol;
 pub mod runtime;
 pub mod sim;
+#[cfg(test)]
+mod testing;
 mod text;
 mod watch;
 pub mod world;

@@ -35,6 +35,7 @@ pub(crate) struct FileWatch {
     /// None where the system has no such thing to give.
     notices: Option<RecommendedWatcher>,
     stop: Arc<AtomicBool>,
+    reload: Arc<AtomicBool>,
     look: SyncSender<()>,
     thread: Option<JoinHandle<()>>,
 }
@@ -75,11 +76,19 @@ impl FileWatch {
             delivered: Hash::of(last),
             deliver,
         };
-        let stopped = Arc::clone(&stop);
+        let reload = Arc::new(AtomicBool::new(false));
+        let (stopped, reloaded) = (Arc::clone(&stop), Arc::clone(&reload));
         let thread = thread::Builder::new()
             .name("edgestore-watch".to_owned())
-            .spawn(move || watched.run(&looks, &stopped))?;
-        Ok(Self { notices, stop, look, thread: Some(thread) })
+            .spawn(move || watched.run(&looks, &stopped, &reloaded))?;
+        Ok(Self { notices, stop, reload, look, thread: Some(thread) })
+    }
+
+    /// Has the file read now, whether or not it seems to have changed.
+    pub(crate) fn reload(&self) {
+        self.reload.store(true, Ordering::Release);
+        // A full channel wakes the thread, too.
+        let _ = self.look.try_send(());
     }
 }
 
@@ -141,8 +150,15 @@ struct Watched<F> {
 }
 
 impl<F: FnMut(Vec<u8>)> Watched<F> {
-    fn run(mut self, looks: &Receiver<()>, stop: &AtomicBool) {
+    fn run(mut self, looks: &Receiver<()>, stop: &AtomicBool, reload: &AtomicBool) {
         loop {
+            if reload.swap(false, Ordering::AcqRel) {
+                let before = self.delivered;
+                self.take(Stamp::of(&self.path));
+                if self.delivered == before {
+                    tracing::info!(file = %self.path.display(), "nothing new in the file");
+                }
+            }
             self.look();
             let wait = match &self.changing {
                 Some((_, since)) => self.pace.debounce.saturating_sub(since.elapsed()),

@@ -6,16 +6,18 @@ pub mod policies;
 pub mod replica;
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use edgestore::segment::SegmentWriter;
 use edgestore::types::{MemEntry, Operation, SegmentMeta, encode_key};
 use edgestore::{EdgestoreConfig, Engine as StockEngine, InMemorySegmentReader};
-use edgestore_host::engine::Engine;
+use edgestore_host::engine::{Engine, EngineError, EngineOptions};
 use edgestore_host::runtime::PeerStatus;
 use edgestore_host::{Hash, Host};
 use edgestore_repl::HttpReplicationServer;
@@ -53,7 +55,20 @@ pub fn localhost() -> SocketAddr {
 
 /// Opens an engine of ours.
 pub fn open(dir: &Path) -> Arc<Engine> {
-    Arc::new(Engine::open(dir).expect("an engine"))
+    Arc::new(open_with(dir, &EngineOptions::default()))
+}
+
+/// Opens an engine of ours with these options.
+///
+/// A process that another test is starting holds everything that this process has open, until it
+/// has become its program: a database that was just closed may be locked for a moment.
+pub fn open_with(dir: &Path, options: &EngineOptions) -> Engine {
+    let mut opened = None;
+    wait_until("the database is free", || {
+        opened = Some(Engine::open_with(dir, options.clone()));
+        !matches!(opened, Some(Err(EngineError::Locked { .. })))
+    });
+    opened.expect("a try").expect("an engine")
 }
 
 /// Serves an engine of ours; returns the host and its URL.
@@ -69,18 +84,48 @@ pub fn pull(engine: &Arc<Engine>, url: &str) -> PeerStatus {
     once.expect("a host").remove(0)
 }
 
-/// Waits until `done`; panics after half a minute.
+/// The limit of everything that tests wait for. No machine is so busy that it takes this long: a
+/// test that reaches it waits for something that never happens.
+pub const LONG: Duration = Duration::from_secs(300);
+
+/// Waits until `done`; panics after [`LONG`].
+#[track_caller]
 pub fn wait_until(what: &str, done: impl FnMut() -> bool) {
-    wait_longer(Duration::from_secs(30), what, done);
+    wait_showing(what, done, || ());
 }
 
-/// Waits until `done`; panics after `limit`.
-pub fn wait_longer(limit: Duration, what: &str, mut done: impl FnMut() -> bool) {
+/// Waits until `done`; panics after [`LONG`], with the state at that time.
+#[track_caller]
+pub fn wait_showing<S: Debug>(
+    what: &str,
+    mut done: impl FnMut() -> bool,
+    state: impl FnOnce() -> S,
+) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < limit, "not in {limit:?}: {what}");
+        if start.elapsed() >= LONG {
+            panic!("not in {LONG:?}: {what}. The state: {:#?}", state());
+        }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Runs the test of this name in a process of its own: what a whole process holds is disturbed by
+/// other tests. To be called by the test itself; true in that process, where it goes on.
+///
+/// # Panics
+/// When the test fails there.
+pub fn is_alone(name: &str) -> bool {
+    const ALONE: &str = "EDGESTORE_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let mut test = Command::new(std::env::current_exe().expect("a path of this program"));
+    let done = test.args(["--exact", name, "--nocapture"]).env(ALONE, "1").output();
+    let done = done.expect("a process");
+    let output = [done.stdout, done.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    assert!(done.status.success() && output[0].contains("1 passed"), "{}", output.concat());
+    false
 }
 
 /// All live records of a namespace: key to value and TTL.

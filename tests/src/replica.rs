@@ -14,6 +14,8 @@ use edgestore_host::policy::{
 use edgestore_host::protocol::PeerTransport;
 use edgestore_host::runtime::CursorFiles;
 
+use crate::LONG;
+
 /// As many requests to a peer as the host runs at a time.
 const THREADS_PER_PEER: usize = 8;
 
@@ -23,8 +25,10 @@ const THREADS_PER_PEER: usize = 8;
 /// When it can't be loaded.
 pub fn load(file: Option<&Path>) -> Policy {
     // Compiling it takes some tenths of a second.
-    static ENGINE: LazyLock<PolicyEngine> =
-        LazyLock::new(|| PolicyEngine::new(None, Limits::default()).expect("an engine"));
+    static ENGINE: LazyLock<PolicyEngine> = LazyLock::new(|| {
+        let limits = Limits { tick_timeout: 2 * LONG, ..Limits::default() };
+        PolicyEngine::new(None, limits).expect("an engine")
+    });
     match file {
         Some(file) => ENGINE.load_file(file),
         None => ENGINE.load_default(),

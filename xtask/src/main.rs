@@ -1,6 +1,7 @@
 //! Tasks of this repository: `cargo xtask <task>`.
 
 mod guest;
+mod stress;
 
 use anyhow::{Result, bail};
 
@@ -8,7 +9,9 @@ const USAGE: &str = "\
 usage: cargo xtask <task>
 
   guest            build the default policy and write guest-sync/sync.wasm
-  guest --check    build it and compare with the committed guest-sync/sync.wasm";
+  guest --check    build it and compare with the committed guest-sync/sync.wasm
+  stress           run the whole suite 20 times while every core is kept busy by something else
+                   options: --rounds N, --busy LOOPS, and after -- what `cargo test` is to get";
 
 fn main() -> Result<()> {
     if guest::is_rustc() {
@@ -18,6 +21,8 @@ fn main() -> Result<()> {
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["guest"] => guest::write(),
         ["guest", "--check"] => guest::check(),
+        ["stress", ref options @ ..] => stress::run(options),
+        [stress::SPIN] => stress::spin(),
         [] | ["help" | "-h" | "--help"] => {
             println!("{USAGE}");
             Ok(())

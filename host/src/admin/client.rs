@@ -1,9 +1,11 @@
 //! A program's end of the admin socket.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use super::wire::{self, Hello, Request, Response, VERSION, Welcome, WireRecord};
@@ -11,8 +13,8 @@ use super::{Op, SegmentInfo, socket};
 use crate::engine::{Compacted, Record};
 use crate::runtime::{HostStatus, PolicyChange, PolicyEvent};
 
-/// Until a host that is busy with a large flush is given up.
-const ANSWER_TIME: Duration = Duration::from_secs(120);
+/// How often in a row a host that works on a request may have no socket: it is stopping then.
+const ABSENCES: u32 = 12;
 
 /// What went wrong between a program and a running host.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +28,13 @@ pub enum AdminError {
     /// The host does not talk to this program, and says why.
     #[error("{0}")]
     Refused(String),
+    /// The host is there and says nothing.
+    #[error(
+        "the running host has not answered for {}: is it suspended, or short of memory or disk? \
+         Try again later, or wait longer by --timeout",
+        humantime::format_duration(*.0)
+    )]
+    Silent(Duration),
     /// The connection broke.
     #[error("the running host broke off or does not answer (is it stopping?): {0}")]
     Io(io::Error),
@@ -44,26 +53,31 @@ pub enum AdminError {
 #[derive(Debug)]
 pub struct AdminClient {
     stream: UnixStream,
+    db: PathBuf,
+    timeout: Duration,
 }
 
 impl AdminClient {
-    /// Connects to the host that holds the database in the folder `db`.
+    /// How long a host may be silent, for [`AdminClient::connect`].
+    pub const TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// [`AdminClient::connect_within`] the default time.
     ///
     /// # Errors
-    /// [`AdminError::Absent`] when no host listens there.
+    /// As there.
     pub fn connect(db: &Path) -> Result<Self, AdminError> {
-        let mut stream = socket::connect(db).map_err(|error| match error.kind() {
-            io::ErrorKind::PermissionDenied => AdminError::Denied,
-            _ => AdminError::Absent(error),
-        })?;
-        let timeouts = stream
-            .set_read_timeout(Some(ANSWER_TIME))
-            .and_then(|()| stream.set_write_timeout(Some(ANSWER_TIME)));
-        timeouts.map_err(AdminError::Io)?;
-        // A busy host has hung up already, but its refusal can be read.
-        let sent = wire::send(&mut stream, &Hello { version: VERSION });
-        let welcome: Welcome = wire::receive(&mut stream)
-            .map_err(|error| AdminError::Absent(sent.err().unwrap_or(error)))?;
+        Self::connect_within(db, Self::TIMEOUT)
+    }
+
+    /// Connects to the host that holds the database in the folder `db`. A request fails when the
+    /// host is silent for `timeout`. Those whose work may take long (writes, scans, flushes,
+    /// compactions, changes of the policy) wait on as long as the host greets new connections.
+    ///
+    /// # Errors
+    /// [`AdminError::Absent`] when no host listens there, and [`AdminError::Silent`] when one does
+    /// and says nothing.
+    pub fn connect_within(db: &Path, timeout: Duration) -> Result<Self, AdminError> {
+        let (stream, welcome) = greeted(db, timeout)?;
         match welcome.refusal {
             Some(refusal) => Err(AdminError::Refused(refusal)),
             None if welcome.version != VERSION => Err(AdminError::Refused(format!(
@@ -71,7 +85,7 @@ impl AdminClient {
                  version {VERSION}: use the edgestore-host that the host was started with",
                 welcome.version
             ))),
-            None => Ok(Self { stream }),
+            None => Ok(Self { stream, db: db.to_owned(), timeout }),
         }
     }
 
@@ -118,7 +132,7 @@ impl AdminClient {
     /// # Errors
     /// [`AdminError::TooLarge`] when they do not fit a frame: write fewer at a time.
     pub fn write(&mut self, ops: Vec<Op>) -> Result<u64, AdminError> {
-        match self.ask(&Request::Write(ops))? {
+        match self.ask_patiently(&Request::Write(ops))? {
             Response::Written(lsn) => Ok(lsn),
             _ => Err(AdminError::Unexpected),
         }
@@ -137,7 +151,7 @@ impl AdminClient {
     /// # Errors
     /// [`AdminError`], as for every request.
     pub fn flush(&mut self) -> Result<Option<SegmentInfo>, AdminError> {
-        match self.ask(&Request::Flush)? {
+        match self.ask_patiently(&Request::Flush)? {
             Response::Flushed(segment) => Ok(segment),
             _ => Err(AdminError::Unexpected),
         }
@@ -201,24 +215,100 @@ impl AdminClient {
         }
     }
 
-    /// [`Self::ask`], however long the answer takes.
-    fn ask_patiently(&mut self, request: &Request) -> Result<Response, AdminError> {
-        self.stream.set_read_timeout(None).map_err(AdminError::Io)?;
-        let answer = self.ask(request);
-        self.stream.set_read_timeout(Some(ANSWER_TIME)).map_err(AdminError::Io)?;
-        answer
+    /// Asks for something that takes no long work.
+    fn ask(&mut self, request: &Request) -> Result<Response, AdminError> {
+        self.send(request)?;
+        self.answer(|timeout| Err(AdminError::Silent(timeout)))
     }
 
-    fn ask(&mut self, request: &Request) -> Result<Response, AdminError> {
+    /// Waits for the answer as long as the host greets other connections meanwhile.
+    fn ask_patiently(&mut self, request: &Request) -> Result<Response, AdminError> {
+        self.send(request)?;
+        let (db, mut absences) = (self.db.clone(), 0);
+        self.answer(|timeout| match greeted(&db, timeout) {
+            // Also one that has no time for a further connection.
+            Ok(_) => {
+                absences = 0;
+                Ok(())
+            }
+            // One that stops takes no connections, and ends what it has begun.
+            Err(AdminError::Absent(_)) if absences < ABSENCES => {
+                absences += 1;
+                Ok(())
+            }
+            Err(_) => Err(AdminError::Silent(timeout)),
+        })
+    }
+
+    fn send(&mut self, request: &Request) -> Result<(), AdminError> {
         wire::send(&mut self.stream, request).map_err(|error| match error.kind() {
             io::ErrorKind::FileTooLarge => AdminError::TooLarge(error.to_string()),
-            _ => AdminError::Io(error),
-        })?;
-        match wire::receive(&mut self.stream).map_err(AdminError::Io)? {
+            _ => broken(error, self.timeout),
+        })
+    }
+
+    /// The answer. `silent` decides whether to wait on when there was none for the timeout.
+    fn answer(
+        &mut self,
+        mut silent: impl FnMut(Duration) -> Result<(), AdminError>,
+    ) -> Result<Response, AdminError> {
+        let mut head = [0; 4];
+        let (first, rest) = head.split_at_mut(1);
+        loop {
+            match self.stream.read_exact(first) {
+                Ok(()) => break,
+                Err(error) if is_timeout(&error) => silent(self.timeout)?,
+                Err(error) => return Err(AdminError::Io(error)),
+            }
+        }
+        let read = self.stream.read_exact(rest);
+        let read = read.and_then(|()| wire::body(&mut self.stream, wire::frame_len(head)?));
+        match read.map_err(|error| broken(error, self.timeout))? {
             Response::Error(text) => Err(AdminError::Failed(text)),
             response => Ok(response),
         }
     }
+}
+
+/// A connection to the host of a database, and its greeting.
+fn greeted(db: &Path, timeout: Duration) -> Result<(UnixStream, Welcome), AdminError> {
+    let mut stream = connected(db, timeout)?;
+    let timeouts = stream
+        .set_read_timeout(Some(timeout))
+        .and_then(|()| stream.set_write_timeout(Some(timeout)));
+    timeouts.map_err(AdminError::Io)?;
+    // A busy host has hung up already, but its refusal can be read.
+    let sent = wire::send(&mut stream, &Hello { version: VERSION });
+    let welcome = wire::receive(&mut stream).map_err(|error| match is_timeout(&error) {
+        true => AdminError::Silent(timeout),
+        false => AdminError::Absent(sent.err().unwrap_or(error)),
+    })?;
+    Ok((stream, welcome))
+}
+
+/// On a thread of its own, because a host that accepts nothing lets others wait in the end.
+fn connected(db: &Path, timeout: Duration) -> Result<UnixStream, AdminError> {
+    let (sender, connected) = mpsc::sync_channel(1);
+    let path = db.to_owned();
+    let connect = move || drop(sender.send(socket::connect(&path)));
+    thread::Builder::new()
+        .name("edgestore-connect".to_owned())
+        .spawn(connect)
+        .map_err(AdminError::Io)?;
+    let stream = connected.recv_timeout(timeout).map_err(|_| AdminError::Silent(timeout))?;
+    stream.map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => AdminError::Denied,
+        _ => AdminError::Absent(error),
+    })
+}
+
+fn broken(error: io::Error, timeout: Duration) -> AdminError {
+    if is_timeout(&error) { AdminError::Silent(timeout) } else { AdminError::Io(error) }
+}
+
+/// Of a stream with a timeout. Which of the two it is depends on the system.
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 /// The records of [`AdminClient::scan`]. Ends after the first error.
@@ -237,7 +327,7 @@ impl Scan<'_> {
     fn fetch(&mut self, start: Vec<u8>) -> Result<(), AdminError> {
         let (ns, end) = (self.ns.clone(), self.end.clone());
         let request = Request::Scan { ns, start, end, limit: self.left };
-        match self.client.ask(&request)? {
+        match self.client.ask_patiently(&request)? {
             Response::Page(page) => {
                 self.page = page.records.into();
                 self.next = page.next;

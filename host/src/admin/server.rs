@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::io::{self, Read};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::socket::SocketFile;
 use super::wire::{self, Hello, MAX_FRAME, Page, Request, Response, VERSION, Welcome};
 use super::{Backend, socket};
 
@@ -31,7 +32,7 @@ const IDLE_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The admin socket of a running host. Stops when dropped, as by [`AdminServer::shutdown`].
 pub struct AdminServer {
-    path: PathBuf,
+    file: SocketFile,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
     connections: Arc<Connections>,
@@ -45,7 +46,7 @@ impl AdminServer {
     /// When the socket can't be made, or the system gives no thread.
     pub fn start(db: &Path, backend: Arc<dyn Backend>) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-        let listener = socket::bind(db)?;
+        let (listener, file) = socket::bind(db)?;
         listener.set_nonblocking(true)?;
         let listener = {
             let _context = runtime.enter();
@@ -73,12 +74,7 @@ impl AdminServer {
         let thread = thread::Builder::new()
             .name("edgestore-admin".to_owned())
             .spawn(move || runtime.block_on(accept))?;
-        Ok(Self {
-            path: db.join(socket::SOCKET_NAME),
-            stop: Some(stop),
-            thread: Some(thread),
-            connections,
-        })
+        Ok(Self { file, stop: Some(stop), thread: Some(thread), connections })
     }
 
     /// Takes no more connections, ends those that are open once their running request is done,
@@ -89,8 +85,8 @@ impl AdminServer {
 
     fn stop(&mut self) {
         let Some(thread) = self.thread.take() else { return };
-        if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::debug!(%error, path = %self.path.display(), "no admin socket to remove");
+        if let Err(error) = self.file.remove() {
+            tracing::debug!(%error, "no admin socket to remove");
         }
         let _ = self.stop.take().map(|stop| stop.send(()));
         if thread.join().is_err() {

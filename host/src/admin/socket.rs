@@ -4,7 +4,7 @@
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ const MAX_ADDRESS: usize = 100;
 
 /// Binds the socket of a database whose lock the caller holds, so that whatever socket is there
 /// already was left by a host that ended without cleaning up.
-pub(super) fn bind(db: &Path) -> io::Result<UnixListener> {
+pub(super) fn bind(db: &Path) -> io::Result<(UnixListener, SocketFile)> {
     // Between binding and the change of its permissions the socket is as open as the umask makes
     // it, so it comes to be in a folder that nobody else can enter.
     let dir = tempfile::Builder::new()
@@ -26,8 +26,33 @@ pub(super) fn bind(db: &Path) -> io::Result<UnixListener> {
     let hidden = dir.path().join(SOCKET_NAME);
     let listener = with_short(&hidden, |path| UnixListener::bind(path))?;
     fs::set_permissions(&hidden, Permissions::from_mode(0o600))?;
-    fs::rename(&hidden, db.join(SOCKET_NAME))?;
-    Ok(listener)
+    let id = id(&hidden)?;
+    let path = db.join(SOCKET_NAME);
+    fs::rename(&hidden, &path)?;
+    Ok((listener, SocketFile { path, id }))
+}
+
+/// The file of a socket that was bound here.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    id: (u64, u64),
+}
+
+impl SocketFile {
+    /// Removes it, and leaves alone what another host has put in its place.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        if id(&self.path)? != self.id {
+            return Err(io::Error::other("the socket there belongs to another host"));
+        }
+        fs::remove_file(&self.path)
+    }
+}
+
+/// Device and inode.
+fn id(path: &Path) -> io::Result<(u64, u64)> {
+    let meta = fs::symlink_metadata(path)?;
+    Ok((meta.dev(), meta.ino()))
 }
 
 /// Connects to the socket of a database.

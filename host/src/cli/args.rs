@@ -1,10 +1,53 @@
 //! What the values of options look like.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::runtime::PeerId;
+use crate::admin::AdminClient;
+use crate::engine::MIN_INFLATED;
+use crate::runtime::{HostBuilder, PeerId};
 pub(super) use crate::text::{duration, size, ttl};
+
+/// A bound on what a segment takes, which any single record is within.
+pub(super) fn inflated(text: &str) -> Result<u64, String> {
+    let bytes = size(text)?;
+    if bytes < MIN_INFLATED {
+        return Err(format!("a single record may take {MIN_INFLATED} bytes: give more, as 512MiB"));
+    }
+    Ok(bytes)
+}
+
+/// How long a running host may be silent: `--timeout`.
+static HOST_TIMEOUT: OnceLock<Duration> = OnceLock::new();
+
+/// Takes the value of `--timeout`, once.
+pub(super) fn set_host_timeout(timeout: Duration) {
+    let _ = HOST_TIMEOUT.set(timeout);
+}
+
+/// How long a running host may be silent before a command gives up.
+pub(super) fn host_timeout() -> Duration {
+    HOST_TIMEOUT.get().copied().unwrap_or(AdminClient::TIMEOUT)
+}
+
+/// Of a running host: from a millisecond, which the system can wait for, to a year.
+pub(super) fn timeout(text: &str) -> Result<Duration, String> {
+    let timeout = interval(text)?;
+    let longest = Duration::from_secs(365 * 24 * 60 * 60);
+    if timeout > longest { Err("it must be at most 365d".to_owned()) } else { Ok(timeout) }
+}
+
+/// [`duration`] of something that is done again and again.
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
+    let shortest = HostBuilder::SHORTEST;
+    match duration(text)? {
+        interval if interval < shortest => {
+            Err(format!("it must be at least {}", humantime::format_duration(shortest)))
+        }
+        interval => Ok(interval),
+    }
+}
 
 /// Where a host listens when it is not told.
 pub(super) const DEFAULT_PORT: u16 = 8900;
@@ -105,6 +148,11 @@ pub(super) fn duration_or_off(text: &str) -> Result<OrOff<Duration>, String> {
     or_off(text, duration)
 }
 
+/// [`interval`], or `off`.
+pub(super) fn interval_or_off(text: &str) -> Result<OrOff<Duration>, String> {
+    or_off(text, interval)
+}
+
 /// [`size`], or `off`.
 pub(super) fn size_or_off(text: &str) -> Result<OrOff<u64>, String> {
     or_off(text, size)
@@ -184,6 +232,18 @@ mod tests {
         assert!(duration_or_off("60").unwrap_err().contains("unit is missing"));
         assert!(duration_or_off("no").unwrap_err().ends_with("or off"));
         assert!(size_or_off("0").unwrap_err().ends_with("or off"));
+    }
+
+    #[test]
+    fn an_interval_is_not_so_short_that_nothing_else_would_run() {
+        assert_eq!(interval("1ms"), Ok(Duration::from_millis(1)));
+        for short in ["1ns", "999us"] {
+            assert!(interval(short).unwrap_err().contains("at least 1ms"), "{short}");
+            assert!(interval_or_off(short).unwrap_err().ends_with("or off"), "{short}");
+        }
+        assert!(interval("0s").unwrap_err().contains("longer than zero"));
+        assert_eq!(interval_or_off("off"), Ok(OrOff(None)));
+        assert!(timeout("366d").unwrap_err().contains("365d") && timeout("1ns").is_err());
     }
 
     #[test]

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::args::{self, OrOff};
 use super::database::{Database, Missing};
-use super::output;
+use super::{exit, output};
 use crate::engine::{Compacted, EngineOptions};
 
 #[derive(Debug, clap::Args)]
@@ -29,21 +29,23 @@ pub(super) fn run(db: &Path, args: &CompactArgs) -> Result<ExitCode> {
     options.tombstone_grace = args.tombstone_grace.unwrap_or(options.tombstone_grace);
     let mut database = Database::open_with(db, Missing::Fail, &options)?;
     if matches!(database, Database::Remote(_)) && args.tombstone_grace.is_some() {
-        bail!(
+        return Err(exit::usage(format!(
             "a host runs on {}, with a --tombstone-grace of its own: leave it out here",
             db.display()
-        );
+        )));
     }
     let done = database.compact(args.rate.0)?;
     if args.json {
         output::print(&format!("{:#}\n", serde_json::to_value(done)?))?;
-    } else if is_nothing(&done) && !done.stopped {
-        eprintln!("nothing to compact");
+    } else if is_nothing(&done) && !done.stopped && !done.waits {
+        output::note("nothing to compact");
     } else {
         output::print(&format!("{}\n", words(&done)))?;
     }
     if done.stopped {
-        bail!("it was stopped before it was through: the host stops, or was asked once more");
+        return Err(exit::no(
+            "it was stopped before it was through: the host stops, or was asked once more",
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -54,8 +56,10 @@ fn is_nothing(done: &Compacted) -> bool {
 
 /// What a compaction did.
 pub(super) fn words(done: &Compacted) -> String {
+    let waits = "forgot nothing, because the wall clock has jumped: it is trusted again once it is \
+                 right, or has gone on evenly for an hour while the database is open";
     if is_nothing(done) {
-        return "nothing to do".to_owned();
+        return if done.waits { waits } else { "nothing to do" }.to_owned();
     }
     let segments = |count| format!("{count} segment{}", if count == 1 { "" } else { "s" });
     let mut text = format!("retired {}", segments(done.retired));
@@ -65,6 +69,9 @@ pub(super) fn words(done: &Compacted) -> String {
     }
     if done.forgotten > 0 {
         text += &format!(", forgot {}", output::records(done.forgotten));
+    }
+    if done.waits {
+        text += &format!("; {waits}");
     }
     text
 }
@@ -84,6 +91,7 @@ mod tests {
             made_bytes: 4096,
             forgotten: 2,
             stopped: false,
+            waits: false,
         };
         let all = "retired 9 segments, 8 of them merged into 1 (4.00 KiB), forgot 2 records";
         assert_eq!(words(&done), all);

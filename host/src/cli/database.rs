@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::args;
 use crate::admin::{AdminClient, AdminError, Op, SegmentInfo, batch};
 use crate::engine::{Compacted, Engine, EngineError, EngineOptions, EngineStats, Pace, Record};
-use crate::runtime::HostStatus;
+use crate::runtime::{Health, HostStatus};
 
 /// How long to wait for a program that has the database and is no host (yet): one that writes a
 /// record, or a host that starts or stops.
@@ -33,7 +34,7 @@ pub(super) enum Database {
 /// How the database and its host are.
 pub(super) enum Status {
     Running(Box<HostStatus>),
-    Idle { engine: EngineStats, root: String },
+    Idle { engine: EngineStats, root: String, health: Health },
 }
 
 impl Database {
@@ -41,20 +42,68 @@ impl Database {
         Self::open_with(dir, missing, &EngineOptions::default())
     }
 
+    /// Opens a database to read alone: nothing on disk changes.
+    pub(super) fn read(dir: &Path) -> Result<Self> {
+        Self::read_with(dir, &EngineOptions::default())
+    }
+
+    /// [`Database::read`], with options for when it is opened directly.
+    pub(super) fn read_with(dir: &Path, options: &EngineOptions) -> Result<Self> {
+        Self::reach(dir, Missing::Fail, || Engine::open_to_read(dir, options.clone()))
+    }
+
+    /// Opens a database that may be damaged, to repair it, and says what was done; none where a host
+    /// runs on it.
+    pub(super) fn repair(
+        dir: &Path,
+        options: &EngineOptions,
+    ) -> Result<Option<(Engine, Vec<String>)>> {
+        let mut done = Vec::new();
+        let open = || -> Result<Engine, EngineError> {
+            let (engine, said) = Engine::open_to_repair(dir, options.clone())?;
+            done = said;
+            Ok(engine)
+        };
+        Ok(match Self::reach(dir, Missing::Fail, open)? {
+            Self::Direct(engine) => Some((*engine, done)),
+            Self::Remote(_) => None,
+        })
+    }
+
+    /// Opens a database to write to; makes one only where `create` says so.
+    /// Opens a database to write to; makes one only where `create` says so.
+    pub(super) fn open_to_write(dir: &Path, create: bool) -> Result<Self> {
+        if !create && !dir.join("FORMAT").is_file() {
+            bail!(
+                "there is no database at {}: is --db right? To make a new one there, give --create",
+                dir.display()
+            );
+        }
+        Self::open(dir, Missing::Create)
+    }
+
     /// [`Database::open`], with options for when it is opened directly.
     pub(super) fn open_with(dir: &Path, missing: Missing, options: &EngineOptions) -> Result<Self> {
+        Self::reach(dir, missing, || Engine::open_with(dir, options.clone()))
+    }
+
+    fn reach(
+        dir: &Path,
+        missing: Missing,
+        mut open: impl FnMut() -> Result<Engine, EngineError>,
+    ) -> Result<Self> {
         // The engine makes this file together with a database.
         if missing == Missing::Fail && !dir.join("FORMAT").is_file() {
             bail!("there is no database at {}: is --db right?", dir.display());
         }
         let give_up = Instant::now() + PATIENCE;
         loop {
-            match Engine::open_with(dir, options.clone()) {
+            match open() {
                 Ok(engine) => return Ok(Self::Direct(Box::new(engine))),
                 Err(EngineError::Locked { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
-            match AdminClient::connect(dir) {
+            match AdminClient::connect_within(dir, args::host_timeout()) {
                 Ok(client) => return Ok(Self::Remote(client)),
                 Err(AdminError::Absent(_)) => {}
                 Err(error) => return Err(error.into()),
@@ -143,7 +192,8 @@ impl Database {
     pub(super) fn status(&mut self) -> Result<Status> {
         Ok(match self {
             Self::Direct(engine) => {
-                Status::Idle { engine: engine.stats(), root: engine.root().to_string() }
+                let (root, health) = (engine.root().to_string(), Health::of(engine));
+                Status::Idle { engine: engine.stats(), root, health }
             }
             Self::Remote(client) => {
                 let status = client.status().context("the running host does not tell how it is")?;

@@ -15,7 +15,7 @@ pub(super) fn run(db: &Path) -> anyhow::Result<ExitCode> {
             output::records(segment.records),
             segment.bytes
         ))?,
-        None => eprintln!("nothing to flush: all writes are in segments"),
+        None => output::note("nothing to flush: all writes are in segments"),
     }
     Ok(ExitCode::SUCCESS)
 }

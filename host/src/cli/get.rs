@@ -4,9 +4,8 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::bail;
-
-use super::database::{Database, Missing};
+use super::database::Database;
+use super::exit;
 use super::output::{self, Output};
 
 #[derive(Debug, clap::Args)]
@@ -22,8 +21,11 @@ pub(super) struct GetArgs {
 
 pub(super) fn run(db: &Path, args: &GetArgs) -> anyhow::Result<ExitCode> {
     let key = output::bytes(&args.key, args.hex)?;
-    let Some(value) = Database::open(db, Missing::Fail)?.get(args.ns.as_bytes(), &key)? else {
-        bail!("there is no record {:?} in the namespace {:?}", args.key, args.ns);
+    let Some(value) = Database::read(db)?.get(args.ns.as_bytes(), &key)? else {
+        return Err(exit::no(format!(
+            "there is no record {:?} in the namespace {:?}",
+            args.key, args.ns
+        )));
     };
     let mut output = Output::new();
     if args.hex {

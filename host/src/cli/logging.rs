@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use tracing_subscriber::EnvFilter;
 
 use super::Command;
+use super::stderr::{self, Stderr};
 
 const VARIABLE: &str = "EDGESTORE_LOG";
 
@@ -42,23 +43,29 @@ impl Verbosity {
     }
 }
 
-/// From here on events are logged.
-pub(super) fn start(format: LogFormat, verbosity: Verbosity) {
+/// From here on events are logged. A log that can't be written is dropped, and ends nothing. A
+/// detached one is not waited for either.
+pub(super) fn start(format: LogFormat, verbosity: Verbosity, detached: bool) {
     let given = std::env::var(VARIABLE).ok().filter(|text| !text.trim().is_empty());
     let (filter, problem) = match given.map(EnvFilter::try_new) {
         Some(Ok(filter)) => (filter, None),
         Some(Err(error)) => (EnvFilter::new(verbosity.0), Some(error)),
         None => (EnvFilter::new(verbosity.0), None),
     };
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Stderr);
+    // Its own report of what it can't write panics where standard error is closed.
+    let log = log.log_internal_errors(false);
     let started = match format {
         LogFormat::Human => {
             log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).with_target(false).try_init()
         }
         LogFormat::Json => log.json().flatten_event(true).try_init(),
     };
+    if detached && let Err(error) = stderr::detach() {
+        tracing::warn!(%error, "the log has no thread of its own, and is waited for");
+    }
     if let Err(error) = started {
-        eprintln!("warning: there is no log: {error}");
+        stderr::line(&format!("warning: there is no log: {error}"));
     }
     if let Some(error) = problem {
         tracing::warn!(
@@ -72,7 +79,7 @@ pub(super) fn start(format: LogFormat, verbosity: Verbosity) {
 /// Says why the program fails, whatever the log leaves out.
 pub(super) fn fatal(format: LogFormat, error: &anyhow::Error) {
     match format {
-        LogFormat::Human => eprintln!("error: {}", chain(error)),
+        LogFormat::Human => stderr::line(&format!("error: {}", chain(error))),
         LogFormat::Json => {
             let timestamp = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
             let message = chain(error);
@@ -80,7 +87,7 @@ pub(super) fn fatal(format: LogFormat, error: &anyhow::Error) {
                 "timestamp": timestamp, "level": "ERROR", "message": message,
                 "target": "edgestore_host::cli",
             });
-            eprintln!("{line}");
+            stderr::line(&line.to_string());
         }
     }
 }

@@ -1,14 +1,17 @@
 //! The program: its arguments, and one file for each command.
 //!
 //! Data goes to standard output, everything else to standard error. The exit status is 0 when all
-//! went well, 1 when something failed, 2 when the arguments are wrong.
+//! was done and the answer is yes, 1 when the answer is no, 2 when the command line or the
+//! configuration is wrong, and 3 when the program could not find out: see `exit`.
 
 mod args;
+mod clock;
 mod compact;
 mod config;
 mod database;
 mod delete;
 mod demo;
+mod exit;
 mod flush;
 mod get;
 mod import;
@@ -20,23 +23,35 @@ mod run;
 mod scan;
 mod segments;
 mod status;
+mod stderr;
 mod verify;
 mod wake;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use self::exit::Status;
 use self::logging::{LogFormat, Verbosity};
 
 const DEFAULT_DB: &str = "./edgestore";
 
+/// At the end of `--help`. See docs/configuration.md.
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  all was done, and the answer is yes
+  1  the answer is no: not found, not in sync, a check failed
+  2  the command line or the configuration is wrong
+  3  could not find out: no database, the host does not answer, I/O failed";
+
 /// Keeps a local database and pulls from its peers what it lacks.
 #[derive(Debug, Parser)]
-#[command(name = "edgestore-host", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(name = "edgestore-host", version, arg_required_else_help = true, max_term_width = 100,
+    after_help = EXIT_STATUS)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -53,6 +68,10 @@ struct GlobalArgs {
     /// there]
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
+    /// How long a running host may be silent before a command gives up
+    #[arg(long, value_name = "DURATION", global = true, default_value = "10s",
+        value_parser = args::timeout)]
+    timeout: Duration,
     /// Form of the log on standard error
     #[arg(long, value_name = "FORMAT", global = true, value_enum, default_value_t)]
     log_format: LogFormat,
@@ -80,6 +99,8 @@ enum Command {
     Flush,
     /// Merges small segments and drops what nobody needs any more; a running host does so by itself
     Compact(compact::CompactArgs),
+    /// Shows how far stamps are ahead of the clock, and stamps records again after it was wrong
+    Clock(clock::ClockArgs),
     /// Shows the database, and what the host that runs on it is doing
     Status(status::StatusArgs),
     /// Lists the segments
@@ -102,22 +123,36 @@ enum Command {
 pub fn main() -> ExitCode {
     let (cli, matches) = match parse(std::env::args_os()) {
         Ok(parsed) => parsed,
-        Err(error) => {
-            // Fails when nobody reads it.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
+        Err(error) => return explained(&error),
     };
-    let GlobalArgs { log_format, verbose, quiet, .. } = cli.global;
-    logging::start(log_format, Verbosity::new(&cli.command, verbose, quiet));
-    dispatch(&cli, &matches).unwrap_or_else(|error| {
-        if output::is_closed(&error) {
-            // As with `| head`: the reader has what it wanted.
-            return ExitCode::SUCCESS;
-        }
+    let GlobalArgs { log_format, verbose, quiet, timeout, .. } = cli.global;
+    // A host must not wait for who reads its log. A command that ends may.
+    let detached = matches!(&cli.command, Command::Run(args) if !args.is_once());
+    logging::start(log_format, Verbosity::new(&cli.command, verbose, quiet), detached);
+    args::set_host_timeout(timeout);
+    let code = dispatch(&cli, &matches).unwrap_or_else(|error| {
         logging::fatal(log_format, &error);
-        ExitCode::FAILURE
-    })
+        match (Status::of(&error), &cli.command) {
+            // What a configuration says wrong is what `config` was asked.
+            (Status::Usage, Command::Config(_)) => Status::No,
+            (status, _) => status,
+        }
+        .into()
+    });
+    stderr::flush();
+    code
+}
+
+/// Prints the help that was asked for, or what is wrong with the arguments.
+fn explained(error: &clap::Error) -> ExitCode {
+    let code = u8::try_from(error.exit_code()).unwrap_or(2);
+    match error.print() {
+        // The help could not be printed, and not because its reader has gone.
+        Err(error) if code == 0 && error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Status::Unknown.into()
+        }
+        _ => ExitCode::from(code),
+    }
 }
 
 fn dispatch(Cli { command, global }: &Cli, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
@@ -130,6 +165,7 @@ fn dispatch(Cli { command, global }: &Cli, matches: &ArgMatches) -> anyhow::Resu
         Command::Scan(args) => scan::run(&db()?, args),
         Command::Flush => flush::run(&db()?),
         Command::Compact(args) => compact::run(&db()?, args),
+        Command::Clock(args) => clock::run(&db()?, args),
         Command::Status(args) => status::run(&db()?, args),
         Command::Segments(args) => segments::run(&db()?, args),
         Command::Import(args) => import::run(&db()?, args),
@@ -166,8 +202,9 @@ fn with_default_command(mut args: Vec<OsString>) -> Vec<OsString> {
     let mut at = 1;
     while let Some(arg) = args.get(at) {
         let arg = arg.to_string_lossy();
-        let takes_value = ["--db", "--config", "--log-format"].contains(&&*arg);
-        let with_value = ["--db=", "--config=", "--log-format="].iter().any(|s| arg.starts_with(s));
+        let options = ["--db", "--config", "--log-format", "--timeout"];
+        let takes_value = options.contains(&&*arg);
+        let with_value = arg.split_once('=').is_some_and(|(name, _)| options.contains(&name));
         let flag = ["--verbose", "--quiet"].contains(&&*arg)
             || (arg.len() > 1
                 && arg.strip_prefix('-').is_some_and(|s| s.trim_matches(['v', 'q']).is_empty()));
@@ -214,6 +251,7 @@ mod tests {
             "-v --db d --peer=http://a:1",
             "--config c --db d --peer=http://a:1",
             "--log-format json -vv --db d --peer=http://a:1 -v",
+            "--timeout 5s --timeout=5s --db d --peer http://a:1",
         ] {
             let cli = command(line).unwrap();
             assert_eq!(cli.global.db.as_deref(), Some(Path::new("d")), "{line}");

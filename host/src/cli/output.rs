@@ -2,48 +2,93 @@
 
 use std::borrow::Cow;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::exit::usage;
+/// Writes a line to standard error, for people. Never fails.
+pub(super) use super::stderr::line as note;
 pub(super) use crate::text::{bytes as size, lines, table};
 
-/// Standard output. What is written is there after `flush`.
-pub(super) struct Output(BufWriter<StdoutLock<'static>>);
+/// Standard output. What is written is there after `flush`. Once its reader has gone it takes
+/// everything and writes nothing: the command does its work all the same.
+pub(super) struct Output(BufWriter<Stdout>);
 
-/// The reader of standard output has gone. Told from broken pipes of other kinds.
-#[derive(Debug, thiserror::Error)]
-#[error("nobody reads the output")]
-struct Closed;
+/// Whether the reader of standard output has gone.
+static CLOSED: AtomicBool = AtomicBool::new(false);
+
+struct Stdout(StdoutLock<'static>);
 
 impl Output {
     pub(super) fn new() -> Self {
-        Self(BufWriter::with_capacity(64 << 10, io::stdout().lock()))
+        Self(BufWriter::with_capacity(64 << 10, Stdout(io::stdout().lock())))
+    }
+
+    /// Whether nobody reads on, so that a command that only lists may stop.
+    pub(super) fn is_closed(&self) -> bool {
+        CLOSED.load(Ordering::Relaxed)
     }
 }
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes).map_err(mark)
+        self.0.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush().map_err(mark)
+        self.0.flush()
     }
 }
 
-fn mark(error: io::Error) -> io::Error {
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if CLOSED.load(Ordering::Relaxed) {
+            return Ok(bytes.len());
+        }
+        self.0.write(bytes).or_else(|error| unless_closed(error, bytes.len()))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if CLOSED.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.0.flush().or_else(|error| unless_closed(error, ()))
+    }
+}
+
+/// A reader that has gone is noted and is no error.
+fn unless_closed<T>(error: io::Error, done: T) -> io::Result<T> {
     match error.kind() {
-        io::ErrorKind::BrokenPipe => io::Error::other(Closed),
-        // Those that a writer tries again.
-        io::ErrorKind::Interrupted => error,
-        kind => io::Error::new(kind, format!("can't write the output: {error}")),
+        io::ErrorKind::BrokenPipe => {
+            CLOSED.store(true, Ordering::Relaxed);
+            Ok(done)
+        }
+        // A writer tries again after these.
+        io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => Err(error),
+        kind => Err(io::Error::new(kind, format!("can't write the output: {error}"))),
     }
 }
 
-/// Whether a command failed only because the reader of its output has gone.
-pub(super) fn is_closed(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        cause.is::<Closed>() || inner.is_some_and(|inner| inner.is::<Closed>())
-    })
+/// Reports of work that goes on whatever becomes of them. The first failure is kept for the end.
+#[derive(Debug, Default)]
+pub(super) struct Reports {
+    failed: Option<io::Error>,
+}
+
+impl Reports {
+    /// Prints all of `text`, unless an earlier text could not be printed.
+    pub(super) fn print(&mut self, text: &str) {
+        if self.failed.is_none() {
+            self.failed = print(text).err();
+        }
+    }
+
+    /// After the work.
+    ///
+    /// # Errors
+    /// Why a text could not be printed. A reader that has gone is no error.
+    pub(super) fn finish(self) -> io::Result<()> {
+        self.failed.map_or(Ok(()), Err)
+    }
 }
 
 /// Whether a person reads standard output.
@@ -51,7 +96,7 @@ pub(super) fn is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Prints all of `text`.
+/// Prints all of `text`. A reader that has gone is no error.
 pub(super) fn print(text: &str) -> io::Result<()> {
     let mut output = Output::new();
     output.write_all(text.as_bytes())?;
@@ -72,7 +117,7 @@ pub(super) fn bytes(argument: &str, is_hex: bool) -> anyhow::Result<Vec<u8>> {
         return Ok(argument.as_bytes().to_vec());
     }
     hex::decode(argument.strip_prefix("0x").unwrap_or(argument)).map_err(|error| {
-        anyhow::anyhow!("{argument:?} is not hexadecimal ({error}): with --hex, write as in 00ff")
+        usage(format!("{argument:?} is not hexadecimal ({error}): with --hex, write as in 00ff"))
     })
 }
 
@@ -102,9 +147,9 @@ mod tests {
     }
 
     #[test]
-    fn only_the_closed_output_ends_quietly() {
-        let closed = anyhow::Error::from(mark(io::ErrorKind::BrokenPipe.into())).context("scan");
-        assert!(is_closed(&closed));
-        assert!(!is_closed(&anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe))));
+    fn a_closed_output_is_no_error_and_a_full_disk_is_one() {
+        assert_eq!(unless_closed(io::ErrorKind::BrokenPipe.into(), 3).unwrap(), 3);
+        let full = unless_closed(io::ErrorKind::StorageFull.into(), 3).unwrap_err();
+        assert!(full.to_string().starts_with("can't write the output"), "{full}");
     }
 }

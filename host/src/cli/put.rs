@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::database::{Database, Missing};
+use super::database::Database;
 use super::{args, output};
 use crate::admin::Op;
 
@@ -23,6 +23,9 @@ pub(super) struct PutArgs {
     /// KEY and VALUE are hexadecimal
     #[arg(long)]
     hex: bool,
+    /// Makes the database if there is none
+    #[arg(long)]
+    create: bool,
 }
 
 pub(super) fn run(db: &Path, args: &PutArgs) -> anyhow::Result<ExitCode> {
@@ -32,6 +35,6 @@ pub(super) fn run(db: &Path, args: &PutArgs) -> anyhow::Result<ExitCode> {
         value: Some(output::bytes(&args.value, args.hex)?),
         ttl: args.ttl,
     };
-    Database::open(db, Missing::Create)?.write(vec![op])?;
+    Database::open_to_write(db, args.create)?.write(vec![op])?;
     Ok(ExitCode::SUCCESS)
 }

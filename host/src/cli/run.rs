@@ -3,24 +3,29 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 use clap::value_parser;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::args::{self, DEFAULT_PORT, Listen, OrOff, PeerSpec};
 use super::config::{Effective, LimitValue, limits_help};
 use super::database::Database;
-use super::output;
 use super::status::yes_no;
+use super::{exit, output, stderr};
 use crate::admin::AdminServer;
-use crate::engine::{Engine, EngineOptions};
+use crate::engine::{Engine, EngineOptions, EngineStats};
 use crate::policy::Limits;
 use crate::runtime::{Host, HostBuilder, HostError, PeerStatus};
+use crate::watch::FileWatch;
+
+/// How often to look whether the database folder is still in its place.
+const LOOK: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RunArgs {
@@ -32,10 +37,10 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "FILE")]
     plugin: Option<PathBuf>,
     /// Time between two ticks of a peer, unless the policy says otherwise
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = args::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = args::interval)]
     interval: Duration,
     /// Time after which writes become a segment that peers can pull [default: as --interval]
-    #[arg(long, value_name = "DURATION", value_parser = args::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = args::interval)]
     flush_interval: Option<Duration>,
     /// Where to serve peers: ADDR:PORT, PORT on loopback, or none [default: 127.0.0.1:8900]
     #[arg(long, value_name = "ADDR", value_parser = args::listen)]
@@ -71,8 +76,12 @@ pub(super) struct RunArgs {
     /// Segments with records from further in the future wait until they are not
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = args::duration)]
     max_clock_ahead: Duration,
+    /// Most memory that a segment of a peer may take, 128 bytes a record included; one that takes
+    /// more is refused. Below the default, this node may refuse what its peers make
+    #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = args::inflated)]
+    max_segment_inflated: u64,
     /// How often to look whether segments should be merged or dropped, or off
-    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = args::duration_or_off)]
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = args::interval_or_off)]
     compact_interval: OrOff<Duration>,
     /// Most bytes that this reads and writes a second, or off for no bound
     #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = args::size_or_off)]
@@ -91,13 +100,15 @@ pub(super) fn run(config: Effective) -> Result<ExitCode> {
     }
     if args.once {
         if args.peers.is_empty() {
-            bail!("--once needs a peer: give --peer [ID=]URL, or name one in [peers] of the file");
+            return Err(exit::usage(
+                "--once needs a peer: give --peer [ID=]URL, or name one in [peers] of the file",
+            ));
         }
         let engine = Arc::new(Database::own(db, &args.engine())?);
         return once(args.builder(engine));
     }
     // From here on a signal ends the program in order, even while it starts.
-    let stop = signals()?;
+    let signals = signals()?;
     let engine = Arc::new(Database::own(db, &args.engine())?);
     let listen = args.listen.unwrap_or(Listen::loopback(DEFAULT_PORT));
     let mut builder = args.builder(Arc::clone(&engine));
@@ -105,14 +116,16 @@ pub(super) fn run(config: Effective) -> Result<ExitCode> {
         builder = builder.listen(addr);
     }
     let host = Arc::new(builder.start().map_err(|error| default_port_taken(args, error))?);
-    let admin = AdminServer::start(engine.path(), Arc::clone(&host) as _)
+    let admin = AdminServer::start(&engine.home(), Arc::clone(&host) as _)
         .with_context(|| format!("can't open the admin socket in {}", db.display()))?;
     log_start(db, &host);
     let watch = config.watch(&host);
 
-    // An error means that no more signals can come; then there is nothing left to wait for.
-    let signal = stop.recv().context("signals can't be received")?;
-    tracing::info!(signal, "stopping; a second signal exits at once");
+    let ended = wait(&signals, &engine, &config, watch.as_ref());
+    match &ended {
+        Ok(signal) => tracing::info!(signal, "stopping; a second signal exits at once"),
+        Err(error) => tracing::error!(%error, "stopping"),
+    }
     // Somebody may wait for one at the admin socket.
     host.stop_compacting();
     admin.shutdown();
@@ -123,13 +136,73 @@ pub(super) fn run(config: Effective) -> Result<ExitCode> {
     }
     drop(engine);
     tracing::info!("stopped");
-    Ok(ExitCode::SUCCESS)
+    ended.map(|_| ExitCode::SUCCESS)
+}
+
+/// Returns the signal that ends the host.
+///
+/// # Errors
+/// What else ends it: its folder is not where it was, or no more signals can come.
+fn wait(
+    signals: &Receiver<i32>,
+    engine: &Engine,
+    config: &Effective,
+    watch: Option<&FileWatch>,
+) -> Result<i32> {
+    loop {
+        match signals.recv_timeout(LOOK) {
+            Ok(SIGHUP) => reload(config, watch),
+            Ok(signal) => return Ok(signal),
+            Err(RecvTimeoutError::Timeout) => check_folder(engine)?,
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(anyhow!("signals can't be received"));
+            }
+        }
+    }
+}
+
+fn reload(config: &Effective, watch: Option<&FileWatch>) {
+    match (config.path(), watch) {
+        (Some(file), Some(watch)) => {
+            tracing::info!(file = %file.display(), "SIGHUP: reading the configuration again");
+            watch.reload();
+        }
+        (Some(file), None) => tracing::warn!(
+            file = %file.display(), "SIGHUP: this host can't follow the file; restart it"
+        ),
+        (None, _) => tracing::info!(
+            "SIGHUP: nothing to read again, because this host was started without a file"
+        ),
+    }
+}
+
+/// What this host holds stays its own. But other programs look for it by the path, where another
+/// host may start.
+fn check_folder(engine: &Engine) -> Result<()> {
+    let db = engine.path().display();
+    match engine.is_in_place() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(anyhow!(
+            "the database folder {db} was moved, removed or replaced under the running host: \
+             start a host with --db where the folder is now"
+        )),
+        Err(error) => {
+            tracing::warn!(%error, "can't check whether the database folder is still at {db}");
+            Ok(())
+        }
+    }
 }
 
 impl RunArgs {
+    /// Whether it ends by itself.
+    pub(super) fn is_once(&self) -> bool {
+        self.once
+    }
+
     fn engine(&self) -> EngineOptions {
         EngineOptions {
             max_clock_ahead: self.max_clock_ahead,
+            max_segment_inflated_bytes: self.max_segment_inflated,
             tombstone_grace: self.tombstone_grace,
             ..EngineOptions::default()
         }
@@ -181,6 +254,7 @@ fn log_start(db: &Path, host: &Host) {
         listen,
         "started"
     );
+    warn_clock_ahead(&status.engine);
     for peer in &status.peers {
         tracing::info!(peer = peer.id, url = peer.url, "pulls from");
     }
@@ -202,22 +276,43 @@ fn log_start(db: &Path, host: &Host) {
     }
 }
 
+/// A clock that was wrong once leaves its stamps behind.
+fn warn_clock_ahead(stats: &EngineStats) {
+    if stats.clock_ahead_secs <= EngineOptions::default().max_clock_ahead.as_secs() {
+        return;
+    }
+    tracing::warn!(
+        ahead = %humantime::format_duration(Duration::from_secs(stats.clock_ahead_secs)),
+        segments = stats.segments_ahead,
+        records = stats.records_ahead,
+        "the latest stamp of this database is ahead of the clock, and so is all that is written \
+         from here on: peers wait with it. Is the clock right? `edgestore-host clock` shows what \
+         to do"
+    );
+}
+
 fn is_loopback(addr: &SocketAddr) -> bool {
     addr.ip().to_canonical().is_loopback()
 }
 
-/// The first SIGINT or SIGTERM is sent; the second ends the process.
-fn signals() -> Result<mpsc::Receiver<i32>> {
-    let mut signals = Signals::new([SIGINT, SIGTERM]).context("can't watch for signals")?;
+/// Each SIGHUP is sent, and the first SIGINT or SIGTERM; the second of these ends the process.
+fn signals() -> Result<Receiver<i32>> {
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).context("can't watch for signals")?;
     let (sender, receiver) = mpsc::channel();
     thread::Builder::new()
         .name("edgestore-signals".to_owned())
         .spawn(move || {
-            for (count, signal) in signals.forever().enumerate() {
-                if count > 0 || sender.send(signal).is_err() {
-                    // As a shell tells of a process that a signal ended.
+            let mut stopping = false;
+            for signal in signals.forever() {
+                let stops = signal != SIGHUP;
+                // While the host stops, nobody receives a SIGHUP any more.
+                let sent = sender.send(signal).is_ok() || !stops;
+                if stops && (stopping || !sent) {
+                    stderr::flush();
+                    // As a shell reports a process that a signal ended.
                     std::process::exit(128 + signal);
                 }
+                stopping |= stops;
             }
         })
         .context("can't start a thread")?;

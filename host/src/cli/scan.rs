@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use super::database::{Database, Missing};
+use super::database::Database;
 use super::output::{self, Output};
 use crate::engine::{Record, prefix_end};
 
@@ -57,7 +57,7 @@ pub(super) fn run(db: &Path, args: &ScanArgs) -> anyhow::Result<ExitCode> {
         }
         None => (bound(&args.start)?.unwrap_or_default(), bound(&args.end)?),
     };
-    let mut database = Database::open(db, Missing::Fail)?;
+    let mut database = Database::read(db)?;
     let limit = args.limit.unwrap_or(u64::MAX);
     let records = database.scan(args.ns.as_bytes(), &start, end.as_deref(), limit)?;
     let mut output = Output::new();
@@ -66,12 +66,18 @@ pub(super) fn run(db: &Path, args: &ScanArgs) -> anyhow::Result<ExitCode> {
         Format::Jsonl => {
             for record in records {
                 print_json(&mut output, &record?, args.hex)?;
+                if output.is_closed() {
+                    break;
+                }
             }
         }
         Format::Csv => {
             let mut csv = csv::Writer::from_writer(&mut output);
             csv.write_record(["key", "value", "written", "ttl"])?;
             for record in records {
+                if csv.get_ref().is_closed() {
+                    break;
+                }
                 let record = record?;
                 let (key, value) =
                     (quoted(&record.key, args.hex)?, quoted(&record.value, args.hex)?);
@@ -92,7 +98,7 @@ fn print_table(
 ) -> anyhow::Result<()> {
     let mut records = records.peekable();
     let mut header = true;
-    while header || records.peek().is_some() {
+    while header || (records.peek().is_some() && !output.is_closed()) {
         let mut table = output::table(&["key", "value", "written", ">ttl"]);
         for record in records.by_ref().take(ROWS) {
             let record = record?;

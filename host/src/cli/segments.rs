@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::database::{Database, Missing};
+use super::database::Database;
 use super::output;
 
 #[derive(Debug, clap::Args)]
@@ -14,7 +14,7 @@ pub(super) struct SegmentsArgs {
 }
 
 pub(super) fn run(db: &Path, args: &SegmentsArgs) -> anyhow::Result<ExitCode> {
-    let segments = Database::open(db, Missing::Fail)?.segments()?;
+    let segments = Database::read(db)?.segments()?;
     if args.json {
         let segments = segments.iter().map(|segment| {
             serde_json::json!({

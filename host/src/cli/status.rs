@@ -5,10 +5,11 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use super::database::{Database, Missing, Status};
+use super::database::{Database, Status};
 use super::{compact, output};
-use crate::engine::EngineStats;
-use crate::runtime::{HostStatus, LastCompaction, PeerStatus, PolicyState, Probation};
+use crate::engine::{EngineOptions, EngineStats};
+use crate::policy::Comparison;
+use crate::runtime::{Health, HostStatus, LastCompaction, PeerStatus, PolicyState, Probation};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct StatusArgs {
@@ -18,14 +19,18 @@ pub(super) struct StatusArgs {
 }
 
 pub(super) fn run(db: &Path, args: &StatusArgs) -> anyhow::Result<ExitCode> {
-    let status = Database::open(db, Missing::Fail)?.status()?;
+    let status = Database::read(db)?.status()?;
     let text = if args.json { json(&status)? } else { text(&status, now()) };
     output::print(&text)?;
-    Ok(ExitCode::SUCCESS)
+    let good = match &status {
+        Status::Running(host) => host.health.is_good() && host.dead_threads.is_empty(),
+        Status::Idle { health, .. } => health.is_good(),
+    };
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The fields of a [`HostStatus`], and `running`; of these `engine` and `root` alone when no host
-/// runs.
+/// The fields of a [`HostStatus`], and `running`; of these `engine`, `root` and `health` alone when
+/// no host runs. Each peer also has `in_sync` and `stalled`, which the host works out.
 fn json(status: &Status) -> anyhow::Result<String> {
     let value = match status {
         Status::Running(host) => {
@@ -35,12 +40,13 @@ fn json(status: &Status) -> anyhow::Result<String> {
                 value["peers"].as_array_mut().into_iter().flatten().zip(&host.peers)
             {
                 value["in_sync"] = peer.in_sync().into();
+                value["stalled"] = peer.is_stalled().into();
             }
             value
         }
-        Status::Idle { engine, root } => {
-            serde_json::json!({ "running": false, "engine": engine, "root": root })
-        }
+        Status::Idle { engine, root, health } => serde_json::json!({
+            "running": false, "engine": engine, "root": root, "health": health,
+        }),
     };
     Ok(format!("{value:#}\n"))
 }
@@ -52,13 +58,18 @@ fn text(status: &Status, now: u64) -> String {
             text += &host_rows(host, now);
             text += &engine_rows(&host.engine, &host.root);
             text += &compaction_row(host.compaction.as_ref(), now);
+            text += &health_rows(&host.health);
+            for thread in &host.dead_threads {
+                let _ = writeln!(text, "DEAD      thread {thread} panicked: restart the host");
+            }
             if !host.peers.is_empty() {
-                let _ = write!(text, "\n{}", peer_rows(&host.peers, now));
+                let _ = write!(text, "\n{}", peer_rows(&host.peers, &host.root, now));
             }
         }
-        Status::Idle { engine, root } => {
+        Status::Idle { engine, root, health } => {
             text += "host      no host is running\n";
             text += &engine_rows(engine, root);
+            text += &health_rows(health);
         }
     }
     text
@@ -102,6 +113,20 @@ fn engine_rows(stats: &EngineStats, root: &str) -> String {
         output::records(stats.pending_records),
         output::size(stats.pending_bytes),
         output::size(stats.disk_bytes),
+    ) + &clock_row(stats)
+}
+
+/// None while peers take what is written here.
+fn clock_row(stats: &EngineStats) -> String {
+    if stats.clock_ahead_secs <= EngineOptions::default().max_clock_ahead.as_secs() {
+        return String::new();
+    }
+    format!(
+        "clock     stamps are {} ahead of it: peers wait with {} segments of {}, and with new \
+         writes; see `clock`\n",
+        seconds(stats.clock_ahead_secs),
+        stats.segments_ahead,
+        output::records(stats.records_ahead),
     )
 }
 
@@ -116,20 +141,51 @@ fn compaction_row(last: Option<&LastCompaction>, now: u64) -> String {
     format!("compacted {ago} ago: {what}\n")
 }
 
-fn peer_rows(peers: &[PeerStatus], now: u64) -> String {
-    let columns =
-        ["peer", "in sync", "last tick", "next tick", ">ticks", ">segments", ">records", "url"];
+/// What is wrong with the node's own data; nothing where all is well.
+fn health_rows(health: &Health) -> String {
+    let mut rows = String::new();
+    if let Some(why) = &health.poisoned {
+        let _ = writeln!(
+            rows,
+            "POISONED  nothing more is written until a restart: {why}\n          see that the disk \
+             has space and is healthy, then restart; acknowledged writes are on it"
+        );
+    }
+    if health.unreadable > 0 {
+        let _ = writeln!(
+            rows,
+            "DAMAGED   {} of this node without an intact file: pulled again from a peer that \
+             has it.\n          If none has: verify --repair",
+            segments(health.unreadable)
+        );
+        for hash in &health.unreadable_segments {
+            let _ = writeln!(rows, "          {hash}");
+        }
+    }
+    rows
+}
+
+fn peer_rows(peers: &[PeerStatus], root: &str, now: u64) -> String {
+    let columns = [
+        "peer", "in sync", ">missing", "last success", "next tick", ">ticks", ">segments",
+        ">records", "url",
+    ];
     let mut table = output::table(&columns);
     for peer in peers {
-        let last = match peer.last_tick_secs {
+        let last = match peer.last_success_secs {
             Some(secs) => format!("{} ago", seconds(now.saturating_sub(secs))),
             None => "none yet".to_owned(),
+        };
+        let missing = match peer.comparison.unknown {
+            Some(_) => "unknown".to_owned(),
+            None => peer.comparison.missing.to_string(),
         };
         let next = peer.next_tick_in_secs;
         let next = next.map_or("running".to_owned(), |secs| format!("in {}", seconds(secs)));
         table.add_row([
             peer.id.clone(),
             yes_no(peer.in_sync()).to_owned(),
+            missing,
             last,
             next,
             peer.ticks.to_string(),
@@ -144,8 +200,65 @@ fn peer_rows(peers: &[PeerStatus], now: u64) -> String {
             let failures = peer.failures;
             let _ = writeln!(text, "{}: failed {failures} times in a row: {error}", peer.id);
         }
+        if !peer.in_sync() && peer.ticks > 0 {
+            text += &behind_rows(peer, root, now);
+        }
     }
     text
+}
+
+/// Why a peer is not in sync, as far as that is known.
+fn behind_rows(peer: &PeerStatus, root: &str, now: u64) -> String {
+    let (id, comparison) = (&peer.id, &peer.comparison);
+    let Comparison { missing, fetching, untried, failed, deferred, rejected, .. } = *comparison;
+    let short = |hash: &str| hash.get(..16).unwrap_or(hash).to_owned();
+    let theirs = comparison.peer_root.as_deref().map_or("unknown".to_owned(), short);
+    let mut rows = format!("{id}: root {theirs} there, {} here\n", short(root));
+    if let Some(why) = &comparison.unknown {
+        let _ = writeln!(rows, "{id}: it is unknown what is missing: {why}");
+    }
+    if let (Some(listed), 1..) = (comparison.listed, missing) {
+        let kinds = [
+            (untried, "not tried yet"),
+            (fetching, "being fetched"),
+            (failed, "failed"),
+            (deferred, "deferred (stamped in the future)"),
+            (rejected, "rejected"),
+        ];
+        let kinds = kinds.iter().filter(|(count, _)| *count > 0);
+        let kinds: Vec<_> = kinds.map(|(count, kind)| format!("{count} {kind}")).collect();
+        let kinds = kinds.join(", ");
+        let _ = writeln!(rows, "{id}: {missing} of {listed} segments are missing: {kinds}");
+    }
+    if peer.is_stalled() {
+        let ticks = peer.idle_ticks;
+        let _ = writeln!(rows, "{id}: STALLED: the policy moved nothing in {ticks} ticks");
+    }
+    for aside in &comparison.set_aside {
+        let (hash, reason, tries) = (&aside.hash, aside.reason.as_str(), aside.tries);
+        let _ = writeln!(rows, "  {hash} {reason} ({tries}x): {}", aside.why);
+    }
+    if comparison.set_aside.len() as u64 == 100 {
+        let _ = writeln!(rows, "  (only the first 100 are shown)");
+    }
+    if let Some(report) = &peer.last_report {
+        let says = if report.in_sync { "in sync" } else { "not in sync" };
+        let _ = writeln!(
+            rows,
+            "{id}: the policy says: {says}, {} pending, {} quarantined (`wake --retry` tries them \
+             now)",
+            report.pending, report.quarantined
+        );
+    }
+    if let Some(secs) = peer.last_in_sync_secs {
+        let ago = seconds(now.saturating_sub(secs));
+        let _ = writeln!(rows, "{id}: last in sync {ago} ago");
+    }
+    rows
+}
+
+fn segments(count: u64) -> String {
+    format!("{count} segment{}", if count == 1 { "" } else { "s" })
 }
 
 fn seconds(secs: u64) -> String {
@@ -188,7 +301,8 @@ mod tests {
                 ticks: 3,
                 failures: 2,
                 last_error: Some("no route".into()),
-                last_tick_secs: Some(90),
+                last_tick_secs: Some(95),
+                last_success_secs: Some(90),
                 next_tick_in_secs: Some(18),
                 ..PeerStatus::default()
             }],
@@ -199,6 +313,8 @@ mod tests {
                 done: Compacted { retired: 8, ..Compacted::default() },
                 error: None,
             }),
+            health: Health::default(),
+            dead_threads: Vec::new(),
         }
     }
 
@@ -227,7 +343,11 @@ mod tests {
         assert_eq!(running["peers"][0]["in_sync"], false);
         assert_eq!(running["engine"]["segments"], 4);
         assert_eq!(running["compaction"]["done"]["retired"], 8);
-        let idle = Status::Idle { engine: EngineStats::default(), root: String::new() };
+        let idle = Status::Idle {
+            engine: EngineStats::default(),
+            root: String::new(),
+            health: Health::default(),
+        };
         assert!(json(&idle).unwrap().contains("\"running\": false"));
         assert!(text(&idle, 0).contains("no host is running"));
     }

@@ -1,6 +1,6 @@
-//! `verify`: looks at a whole database, and says what to do about what is wrong.
+//! `verify`: checks a whole database, and says what to do about what is wrong, or does it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args;
-use super::database::{Database, Missing};
+use super::database::Database;
 use super::output;
-use crate::engine::{EngineOptions, Verified};
+use crate::engine::{Engine, EngineOptions, Verified};
 use crate::runtime::CursorFiles;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct VerifyArgs {
-    /// Mends what can be mended
+    /// Fixes what can be fixed, and accepts the loss of what can't; see docs/storage.md
     #[arg(long)]
     repair: bool,
     /// As of `run`: what had to be kept for this long may not be missing
@@ -26,41 +26,98 @@ pub(super) struct VerifyArgs {
 pub(super) fn run(db: &Path, args: &VerifyArgs) -> Result<ExitCode> {
     let options =
         EngineOptions { tombstone_grace: args.tombstone_grace, ..EngineOptions::default() };
-    let Database::Direct(engine) = Database::open_with(db, Missing::Fail, &options)? else {
-        bail!("a host runs on {}: stop it first, so that nothing changes meanwhile", db.display());
-    };
-    let style = ProgressStyle::with_template("{bar:32} {pos}/{len} segments");
-    let bar =
-        ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let Verified { segments, records, problems, count } =
-        engine.verify(args.repair, |done, all| {
-            bar.set_length(all);
-            bar.set_position(done);
-        })?;
-    bar.finish_and_clear();
-    let cursors = CursorFiles::open(db)
-        .and_then(|cursors| cursors.damaged())
-        .with_context(|| format!("can't read the cursors in {}", db.join("sync").display()))?;
-    let told = problems.len() as u64;
-    for problem in problems {
-        output::print(&format!("{problem}\n"))?;
-    }
-    if count > told {
-        output::print(&format!("and {} more\n", count - told))?;
-    }
+    if args.repair { repair(db, &options) } else { look(db, &options) }
+}
+
+/// Changes nothing.
+fn look(db: &Path, options: &EngineOptions) -> Result<ExitCode> {
+    let Database::Direct(engine) = Database::read_with(db, options)? else { return running(db) };
+    let found = verify(&engine, false)?;
+    let cursors = cursors(db)?;
+    print_problems(&found)?;
     for (file, why) in &cursors {
         let file = file.display();
         output::print(&format!("cursor {file}: it {why}; the next tick keeps it aside\n"))?;
     }
-    if args.repair && count > 0 {
-        // A second look tells whether that was enough.
-        let left = engine.verify(false, |_, _| {})?.count;
-        output::print(&format!("repaired {} of {count} problems\n", count.saturating_sub(left)))?;
-        return Ok(if left == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    if found.count > 0 || !cursors.is_empty() {
+        return Ok(ExitCode::FAILURE);
     }
-    if count == 0 && cursors.is_empty() {
-        output::print(&format!("sound: {segments} segments, {records} records\n"))?;
-        return Ok(ExitCode::SUCCESS);
+    let Verified { segments, records, .. } = found;
+    output::print(&format!("sound: {segments} segments, {records} records\n"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says "repaired" only of what a second look finds sound.
+fn repair(db: &Path, options: &EngineOptions) -> Result<ExitCode> {
+    let Some((mut engine, mut done)) = Database::repair(db, options)? else { return running(db) };
+    let mut count = u64::from(!done.is_empty());
+    let mut found = verify(&engine, true)?;
+    if found.unreadable {
+        print_problems(&found)?;
+        let (anew, more) = engine.rebuild()?;
+        engine = anew;
+        done.extend(more);
+        count += found.count;
+        found = verify(&engine, true)?;
     }
-    Ok(ExitCode::FAILURE)
+    for line in &done {
+        output::print(&format!("{line}\n"))?;
+    }
+    print_problems(&found)?;
+    let cursors = cursors(db)?;
+    for (file, why) in &cursors {
+        let file = file.display();
+        output::print(&format!("cursor {file}: it {why}; the next tick keeps it aside\n"))?;
+    }
+    let left = verify(&engine, false)?;
+    count += found.count;
+    if left.count > 0 {
+        output::print(&format!(
+            "repaired {} of {count} problems; what is left:\n",
+            count.saturating_sub(left.count)
+        ))?;
+        print_problems(&left)?;
+        return Ok(ExitCode::FAILURE);
+    }
+    if count > 0 {
+        output::print(&format!("repaired {count} of {count} problems\n"))?;
+    }
+    if !cursors.is_empty() {
+        return Ok(ExitCode::FAILURE);
+    }
+    let Verified { segments, records, .. } = left;
+    output::print(&format!("sound: {segments} segments, {records} records\n"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn running(db: &Path) -> Result<ExitCode> {
+    bail!("a host runs on {}: stop it first, so that nothing changes meanwhile", db.display());
+}
+
+fn verify(engine: &Engine, repair: bool) -> Result<Verified> {
+    let style = ProgressStyle::with_template("{bar:32} {pos}/{len} segments");
+    let bar =
+        ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let found = engine.verify(repair, |done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+    })?;
+    bar.finish_and_clear();
+    Ok(found)
+}
+
+fn cursors(db: &Path) -> Result<Vec<(PathBuf, &'static str)>> {
+    let damaged = CursorFiles::look(db).damaged();
+    damaged.with_context(|| format!("can't read the cursors in {}", db.join("sync").display()))
+}
+
+fn print_problems(found: &Verified) -> Result<()> {
+    for problem in &found.problems {
+        output::print(&format!("{problem}\n"))?;
+    }
+    let more = found.count.saturating_sub(found.problems.len() as u64);
+    if more > 0 {
+        output::print(&format!("and {more} more\n"))?;
+    }
+    Ok(())
 }

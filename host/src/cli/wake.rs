@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-use super::database::{Database, Missing};
+use super::database::Database;
+use super::exit;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct WakeArgs {
@@ -14,12 +15,13 @@ pub(super) struct WakeArgs {
 }
 
 pub(super) fn run(db: &Path, args: &WakeArgs) -> Result<ExitCode> {
-    let Database::Remote(mut host) = Database::open(db, Missing::Fail)? else {
+    let Database::Remote(mut host) = Database::read(db)? else {
         bail!("no host runs on {}: start one by `run`", db.display());
     };
     if !host.wake(args.peer.as_deref())? {
         let ids: Vec<_> = host.status()?.peers.into_iter().map(|peer| peer.id).collect();
-        bail!("the host has no such peer; it has: {}", ids.join(", "));
+        let ids = ids.join(", ");
+        return Err(exit::no(format!("the host has no such peer; it has: {ids}")));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -13,6 +13,7 @@
 //! more at all.
 
 mod faulty;
+mod held;
 mod image;
 mod model;
 #[cfg(test)]
@@ -50,6 +51,24 @@ pub(crate) trait Disk: Debug + Send + Sync {
     fn len(&self, path: &Path) -> io::Result<u64>;
     /// Makes the names in a folder durable as they are now.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// This disk with the folder held by its descriptor; `None` where it can't be.
+    ///
+    /// # Errors
+    /// When the folder can't be opened.
+    fn hold(&self, _dir: &Path) -> io::Result<Option<Arc<dyn Disk>>> {
+        Ok(None)
+    }
+    /// Where this path is in a held folder, for those who do not ask the disk.
+    fn real(&self, path: &Path) -> PathBuf {
+        path.to_owned()
+    }
+    /// Whether the held folder still has the name that it was opened by.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    fn is_in_place(&self) -> io::Result<bool> {
+        Ok(true)
+    }
 }
 
 /// A new file and its path.
@@ -109,6 +128,10 @@ impl Disk for RealDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
+    }
+
+    fn hold(&self, dir: &Path) -> io::Result<Option<Arc<dyn Disk>>> {
+        held::shared(dir).map(Some)
     }
 }
 

@@ -11,7 +11,7 @@ use super::extent::{Extent, Measure};
 use super::index::Registration;
 use super::memtable::{Cursors, Run};
 use super::record::Stored;
-use super::segment::{Entry, Invalid, Reader, Records};
+use super::segment::{Bounds, Entry, Invalid, Reader, Records};
 use super::store::POSITION;
 use super::{Applied, ApplyError, Engine, EngineError, SegmentMeta, StagedSegment};
 use crate::Hash;
@@ -34,7 +34,7 @@ impl Engine {
         self.store.check()?;
         let Prepared { mut records, count, extent, .. } = match segment.prepared.take() {
             Some(prepared) => *prepared,
-            None => self.read_ahead(segment, self.options.max_segment_inflated_bytes, None)?,
+            None => self.read_ahead(segment, self.options.reader_bounds(), None)?,
         };
         self.check_clock(hash, extent.newest)?;
         if self.is_full() {
@@ -69,6 +69,7 @@ impl Engine {
             own: known.is_some_and(|known| known.own),
             tied: tied.any,
             drained: !waits,
+            bounded: false,
         };
         batch.insert(&self.store.state, POSITION, position.encode());
         self.commit_with(batch, segment, &registration, &extent)?;
@@ -107,23 +108,25 @@ impl Engine {
     pub fn prepare(&self, segment: &mut StagedSegment) {
         // What the records take is not known yet. Those that take more are read when it is their
         // turn, one segment at a time.
-        let room = segment.len().saturating_mul(4).min(self.options.max_segment_inflated_bytes);
+        let bounds = self.options.reader_bounds();
+        let room = segment.len().saturating_mul(4).min(bounds.inflated);
         let Some(room) = Room::take(&self.prepared, room, MAX_PREPARED) else { return };
         if segment.sync().is_ok() {
-            segment.prepared = self.read_ahead(segment, room.bytes, Some(room)).ok().map(Box::new);
+            let bounds = Bounds { inflated: room.bytes, ..bounds };
+            segment.prepared = self.read_ahead(segment, bounds, Some(room)).ok().map(Box::new);
         }
     }
 
     fn read_ahead(
         &self,
         segment: &mut StagedSegment,
-        limit: u64,
+        bounds: Bounds,
         room: Option<Room>,
     ) -> Result<Prepared, ApplyError> {
         let mut read = || -> Result<Records, Invalid> {
             segment.rewind()?;
             let len = segment.len();
-            Reader::new(&mut segment.file, len, limit)?.read_all()
+            Reader::new(&mut segment.file, len, bounds)?.read_all()
         };
         let mut records = read().map_err(|invalid| match invalid {
             Invalid::Rejected(why) => ApplyError::Rejected { hash: segment.hash(), why },
@@ -188,9 +191,9 @@ impl Engine {
 /// Whether records are here already.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Tied {
-    any: bool,
+    pub(super) any: bool,
     /// Some of their keys are in the memtable, and so in files alone.
-    beside_memtable: bool,
+    pub(super) beside_memtable: bool,
 }
 
 /// Most bytes of memory for segments that wait to be applied.

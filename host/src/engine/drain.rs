@@ -9,7 +9,7 @@ use fjall::PersistMode;
 use super::index::Registration;
 use super::memtable::{Memtable, Run};
 use super::scan::merge;
-use super::segment::{Invalid, Reader, Records};
+use super::segment::{Bounds, Invalid, Reader, Records};
 use super::store::Writer;
 use super::{Engine, EngineError};
 use crate::Hash;
@@ -22,10 +22,17 @@ const MAX_SEGMENTS: usize = 1000;
 pub(super) type SegmentReader = Reader<Box<dyn DiskFile>>;
 
 impl Drop for Engine {
-    /// A start need not read again what was applied.
+    /// A start need not read again what was applied, and knows what it must find.
     fn drop(&mut self) {
-        if let Err(error) = self.drain(&mut self.writer()) {
+        if self.folder.is_read_only() {
+            return;
+        }
+        let mut writer = self.writer();
+        if let Err(error) = self.drain(&mut writer) {
             tracing::warn!(%error, "applied segments are read again at the next start");
+        }
+        if self.store.check().is_ok() && !std::thread::panicking() {
+            self.folder.stopped(self.stop_progress(&writer));
         }
     }
 }
@@ -39,7 +46,8 @@ impl Engine {
 
     /// Drains the memtable once it is full.
     pub(super) fn make_room(&self, writer: &mut Writer) -> Result<(), EngineError> {
-        if self.is_full() { self.drain(writer) } else { Ok(()) }
+        // A reader has no place for it but memory.
+        if self.is_full() && !self.folder.is_read_only() { self.drain(writer) } else { Ok(()) }
     }
 
     /// Puts all records of the memtable into the record store. Reads find them in either
@@ -136,7 +144,7 @@ impl Engine {
             return Ok(Err(format!("its file has the bytes of {}", actual.short())));
         }
         // Bounded by what it was when it was applied.
-        match Reader::new(open()?, meta.bytes, u64::MAX) {
+        match Reader::new(open()?, meta.bytes, Bounds::NONE) {
             Ok(reader) => Ok(Ok(reader)),
             Err(Invalid::Rejected(why)) => Ok(Err(why)),
             Err(Invalid::Io(source)) => Err(EngineError::io("read", &path)(source)),

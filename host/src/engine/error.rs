@@ -73,6 +73,21 @@ pub enum EngineError {
         .0.as_secs()
     )]
     Stalled(Duration),
+    /// The record store has lost some of what was acknowledged.
+    #[error(
+        "the database {path} is damaged: {what}. Nothing was changed. Put a backup in its place, or \
+         run `edgestore-host verify --repair`, which keeps the damaged files in quarantine/ and goes \
+         on with what can be read"
+    )]
+    Damaged {
+        /// The folder.
+        path: PathBuf,
+        /// What is missing or not as it was.
+        what: String,
+    },
+    /// It was opened to read alone.
+    #[error("the database is open to read alone: open it to write")]
+    ReadOnly,
     /// What is on disk is not what was written.
     #[error("the database is damaged: {0}")]
     Corrupt(String),
@@ -81,7 +96,29 @@ pub enum EngineError {
 impl EngineError {
     /// Whether the disk is full, read-only, damaged or failing, as opposed to a bad argument.
     pub fn is_storage(&self) -> bool {
-        matches!(self, Self::Io { .. } | Self::Store(_) | Self::Stalled(_) | Self::Corrupt(_))
+        matches!(
+            self,
+            Self::Io { .. }
+                | Self::Store(_)
+                | Self::Stalled(_)
+                | Self::Corrupt(_)
+                | Self::Damaged { .. }
+        )
+    }
+
+    /// Whether files of the record store are not what was written, so that a repair is needed.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Corrupt(_) | Self::Damaged { .. } => true,
+            Self::Store(error) => !matches!(
+                **error,
+                fjall::Error::Io(_)
+                    | fjall::Error::Storage(fjall::LsmError::Io(_))
+                    | fjall::Error::Poisoned
+                    | fjall::Error::Locked
+            ),
+            _ => false,
+        }
     }
 
     /// For `map_err`: what was done to which file.
@@ -117,7 +154,10 @@ fn describe_store(error: &fjall::Error) -> String {
                                    the next start: see that the disk has space and is healthy, \
                                    then restart; acknowledged writes are on it"
             .to_owned(),
-        other => other.to_string(),
+        other => format!(
+            "{other}: a file of it is damaged. Put a backup in the place of the database, or stop \
+             its host and run `edgestore-host verify --repair`"
+        ),
     }
 }
 

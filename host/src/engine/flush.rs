@@ -1,22 +1,38 @@
-//! Pending writes become a segment.
+//! Pending writes become segments.
 
 use std::io::{self, BufWriter};
 use std::sync::atomic::Ordering;
 
 use fjall::PersistMode;
 
+use super::heir::{Heir, Part};
 use super::index::Registration;
-use super::segment::{self, Entry};
+use super::segment::{Bounds, Entry, SegmentWriter};
+use super::staging::StagingFile;
 use super::store::{POSITION, Writer};
 use super::{Engine, EngineError, Extent, SegmentMeta, StagedSegment};
 
+/// A segment of records from the future takes no more memory than this, in bytes, so that all of
+/// them can be stamped again in one step.
+pub(super) const MAX_AHEAD_INFLATED: u64 = 32 << 20;
+
 impl Engine {
-    /// Puts all pending writes into one segment, so that peers can pull them. None when there were
-    /// none.
+    /// [`Engine::flush_all`]. Returns the last segment that it made, which most often is the only
+    /// one.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn flush(&self) -> Result<Option<SegmentMeta>, EngineError> {
+        Ok(self.flush_all()?.pop())
+    }
+
+    /// Puts all pending writes into a segment, so that peers can pull them: into several, if one
+    /// would be larger than peers take, or if some of the writes are stamped so far ahead that
+    /// peers wait with them. None when nothing was pending.
     ///
     /// # Errors
     /// When the disk fails. The writes stay pending then.
-    pub fn flush(&self) -> Result<Option<SegmentMeta>, EngineError> {
+    pub fn flush_all(&self) -> Result<Vec<SegmentMeta>, EngineError> {
         let mut writer = self.writer();
         let flushed = self.flush_locked(&mut writer);
         self.publish(&writer);
@@ -26,9 +42,9 @@ impl Engine {
     pub(super) fn flush_locked(
         &self,
         writer: &mut Writer,
-    ) -> Result<Option<SegmentMeta>, EngineError> {
+    ) -> Result<Vec<SegmentMeta>, EngineError> {
         if writer.pending.is_empty() {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         self.store.check()?;
         let entries = writer.pending.iter().map(|(key, pending)| {
@@ -39,69 +55,196 @@ impl Engine {
             let version = version.ok_or_else(missing)?;
             Ok(Entry { key: key.clone(), version, lsn: pending.lsn })
         });
-        let (mut staged, records, extent) = self.write_segment::<EngineError>(entries)?;
-        let id = writer.position.flush_id;
-        let meta = SegmentMeta { id, hash: staged.hash(), bytes: staged.len(), records };
-        let segment = Registration { meta, own: true, tied: false, drained: true };
+        let horizon = self.horizon();
+        let mut made = self.write_segments::<EngineError>(entries, horizon)?;
         let mut position = writer.position;
         position.confirmed_lsn = position.lsn;
+        let flush_id = position.flush_id;
+        if let [one] = &mut made[..] {
+            one.id = flush_id;
+        } else {
+            made.iter_mut().for_each(|one| one.id = position.take_id());
+        }
         position.flush_id = position.take_id();
 
         let mut batch = self.store.batch(PersistMode::SyncAll);
         for key in writer.pending.keys() {
             batch.remove(&self.store.pending, key.as_slice());
         }
+        if made.len() > 1
+            && let Some(heir) = heir(horizon, &made)
+        {
+            batch.insert(&self.store.heirs, flush_id.to_be_bytes(), heir.encode());
+        }
         batch.insert(&self.store.state, POSITION, position.encode());
-        self.commit_with(batch, &mut staged, &segment, &extent.made(self.now()))?;
+        let registered = self.commit_made(batch, &mut made)?;
 
         writer.position = position;
         writer.pending.clear();
         writer.pending_bytes = 0;
-        let meta = segment.meta.clone();
-        self.flushed.fetch_add(meta.bytes, Ordering::Relaxed);
-        self.register(segment);
-        Ok(Some(meta))
+        let flushed = registered.iter().map(|segment| segment.meta.clone()).collect();
+        for segment in registered {
+            self.flushed.fetch_add(segment.meta.bytes, Ordering::Relaxed);
+            self.register(segment);
+        }
+        Ok(flushed)
     }
 
-    /// Writes entries, which must be in key order, to a staged file, and says how many there are and
-    /// where they lie.
-    pub(super) fn write_segment<E: From<io::Error> + From<EngineError>>(
+    /// Writes entries, which must be in key order, to staged files: to one, as long as it stays
+    /// within the bounds of readers, and those that are stamped after `horizon` to others.
+    pub(super) fn write_segments<E: From<io::Error> + From<EngineError>>(
         &self,
         entries: impl Iterator<Item = Result<Entry, E>>,
-    ) -> Result<(StagedSegment, u64, Extent), E> {
+        horizon: i64,
+    ) -> Result<Vec<Made>, E> {
         let staging = self.folder.staging();
         let io = || EngineError::io("write a segment in", &staging);
-        let mut out = BufWriter::with_capacity(256 << 10, self.stage().map_err(io())?);
-        let (records, extent) = segment::write(&mut out, entries)?;
-        let file = out.into_inner().map_err(|error| io()(error.into_error()))?;
-        Ok((file.finish(), records, extent))
+        let bounds = self.options.writer_bounds();
+        let ahead_bounds = Bounds { inflated: bounds.inflated.min(MAX_AHEAD_INFLATED), ..bounds };
+        let (mut open, mut made) = ([None, None], Vec::new());
+        for entry in entries {
+            let entry = entry?;
+            let ahead = entry.version.timestamp > horizon;
+            let slot: &mut Option<Open> = &mut open[usize::from(ahead)];
+            if let Some(full) = slot.take_if(|open| !open.writer.fits(&entry.as_ref())) {
+                made.push(full.finish().map_err(io())?);
+            }
+            let open = match slot {
+                Some(open) => open,
+                None => {
+                    let bounds = if ahead { ahead_bounds } else { bounds };
+                    let file = self.stage().map_err(io())?;
+                    let out = BufWriter::with_capacity(256 << 10, file);
+                    let writer = SegmentWriter::new(out, bounds).map_err(io())?;
+                    slot.insert(Open { writer, ahead, first: entry.key.clone() })
+                }
+            };
+            open.writer.push(entry).map_err(io())?;
+        }
+        for open in open.into_iter().flatten() {
+            made.push(open.finish().map_err(io())?);
+        }
+        made.sort_by(|a, b| (a.ahead, &a.first).cmp(&(b.ahead, &b.first)));
+        Ok(made)
+    }
+
+    /// Makes files of segments, their registrations and the rest of a batch durable as one step.
+    /// Nothing is registered when that fails.
+    pub(super) fn commit_made(
+        &self,
+        batch: fjall::OwnedWriteBatch,
+        made: &mut [Made],
+    ) -> Result<Vec<Registration>, EngineError> {
+        let now = self.now();
+        let mut parts: Vec<_> = made.iter_mut().map(|one| one.part(now)).collect();
+        self.commit_all(batch, &mut parts)?;
+        Ok(parts.into_iter().map(|(_, registration, _)| registration).collect())
     }
 
     /// Makes a segment file, its registration and the rest of a batch durable as one step. When
     /// that fails, the staged file is what it was.
     pub(super) fn commit_with(
         &self,
-        mut batch: fjall::OwnedWriteBatch,
+        batch: fjall::OwnedWriteBatch,
         staged: &mut StagedSegment,
         segment: &Registration,
         extent: &Extent,
     ) -> Result<(), EngineError> {
-        let path = self.folder.segment(&segment.meta.hash);
-        staged.move_to(&path).map_err(EngineError::io("write", &path))?;
-        let (key, value) = segment.encode();
-        batch.insert(&self.store.segments, key, value);
-        batch.insert(&self.store.extents, key, extent.encode());
+        self.commit_all(batch, &mut [(staged, segment.clone(), extent.clone())])
+    }
+
+    fn commit_all(
+        &self,
+        mut batch: fjall::OwnedWriteBatch,
+        parts: &mut [(&mut StagedSegment, Registration, Extent)],
+    ) -> Result<(), EngineError> {
+        let paths: Vec<_> =
+            parts.iter().map(|(_, segment, _)| self.folder.segment(&segment.meta.hash)).collect();
+        for i in 0..parts.len() {
+            if let Err(error) = parts[i].0.move_to(&paths[i]) {
+                // Nothing was to be on disk yet: those that have moved go, as far as they can.
+                for (path, (_, segment, _)) in paths[..i].iter().zip(&*parts) {
+                    if self.index().get(&segment.meta.hash).is_none() {
+                        let _ = self.folder.disk().remove(path);
+                    }
+                }
+                return Err(EngineError::io("write", &paths[i])(error));
+            }
+        }
+        self.note_clock(&mut batch);
+        self.begin_epoch(&mut batch);
+        for (_, segment, extent) in &*parts {
+            let (key, value) = segment.encode();
+            batch.insert(&self.store.segments, key, value);
+            batch.insert(&self.store.extents, key, extent.encode());
+        }
         let committed = self.folder.sync_segments().and_then(|()| self.store.commit(batch));
-        match committed {
-            Ok(()) => staged.release(),
-            Err(_) => {
+        for ((staged, ..), path) in parts.iter_mut().zip(&paths) {
+            match committed {
+                Ok(()) => staged.release(),
                 // What became of the batch is known at the next start. If it is on disk after all,
                 // the file must be there; if not, the file is registered nowhere and goes.
-                staged.link_back(&path);
+                Err(_) => staged.link_back(path),
             }
         }
         committed
     }
+}
+
+/// A segment that is being written.
+struct Open {
+    writer: SegmentWriter<BufWriter<StagingFile>>,
+    ahead: bool,
+    first: Vec<u8>,
+}
+
+impl Open {
+    fn finish(self) -> io::Result<Made> {
+        let Self { writer, ahead, first } = self;
+        let (out, records, extent) = writer.finish()?;
+        let staged = out.into_inner().map_err(io::IntoInnerError::into_error)?.finish();
+        Ok(Made { staged, records, extent, ahead, first, id: 0 })
+    }
+}
+
+/// A segment that was written, and is registered nowhere yet.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) staged: StagedSegment,
+    pub(super) records: u64,
+    extent: Extent,
+    /// Whether its records are from the future.
+    ahead: bool,
+    /// The store key of its first record.
+    first: Vec<u8>,
+    /// The id that it is to have.
+    pub(super) id: u64,
+}
+
+impl Made {
+    fn part(&mut self, now: i64) -> (&mut StagedSegment, Registration, Extent) {
+        let Self { staged, records, extent, id, .. } = self;
+        let meta =
+            SegmentMeta { id: *id, hash: staged.hash(), bytes: staged.len(), records: *records };
+        let segment = Registration { meta, own: true, tied: false, drained: true, bounded: true };
+        (staged, segment, extent.clone().made(now))
+    }
+}
+
+/// Who owns what was put into these segments, which are in the order of
+/// [`Engine::write_segments`] and have their ids. None when there are none.
+pub(super) fn heir(horizon: i64, made: &[Made]) -> Option<Heir> {
+    if let [one] = made {
+        return Some(Heir::One(one.id));
+    }
+    let mut parts: Vec<Part> = Vec::new();
+    for one in made {
+        // The first of its kind has all that is before the second.
+        let more = parts.last().is_some_and(|part| part.ahead == one.ahead);
+        let first = if more { one.first.clone() } else { Vec::new() };
+        parts.push(Part { id: one.id, ahead: one.ahead, first });
+    }
+    (!parts.is_empty()).then_some(Heir::Split { horizon, parts })
 }
 
 impl From<io::Error> for EngineError {

@@ -6,6 +6,7 @@
 //! records/        the record store (fjall)
 //! segments/       {hash}.dat, immutable
 //! staging/        downloads and segments in the making; cleared at every start
+//! quarantine/     what is damaged, and what nobody knows: kept for whoever wants to look at it
 //! sync/, policies/, admin.sock   of the host
 //! ```
 
@@ -13,54 +14,181 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{EngineError, StagingFile};
+use tempfile::TempDir;
+
+use super::clean_stop::{Mark, Progress};
+use super::inspect::{Inspected, inspect};
+use super::{EngineError, StagingFile, view};
 use crate::Hash;
 use crate::disk::{Disk, temporary};
 
 const FORMAT: &str = "edgestore-host 2\n";
+
+/// What an engine is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Nothing on disk changes.
+    Read,
+    Write,
+    /// As to write, of a database that has lost some of what it knew.
+    Repair,
+}
 
 /// An open database folder. The lock goes when this is dropped.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
     disk: Arc<dyn Disk>,
-    _lock: File,
+    access: Access,
+    /// Where a reader has its view of the record store.
+    view: Option<TempDir>,
+    /// How far the writer was when it stopped.
+    stopped: Mutex<Option<Progress>>,
+    /// None where there is no file to lock, and so nobody else.
+    _lock: Option<File>,
+}
+
+impl Drop for Folder {
+    /// The record store has been closed: what is on disk now is what it holds.
+    fn drop(&mut self) {
+        let stopped = self.stopped.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(progress) = stopped else { return };
+        if let Err(error) = Mark::write(&self.records(), progress) {
+            tracing::warn!(%error, "the stop leaves no mark: the next start checks as after a crash");
+        }
+    }
 }
 
 impl Folder {
-    /// Opens or makes the folder, with the record store in it, and clears it of what a crash left.
-    /// `open` opens or makes a record store.
+    /// Opens the folder, with the record store in it, and clears it of what a crash left. Makes both
+    /// where they are missing, except for a reader. `open` opens or makes a record store; `synced`
+    /// says whether its writes are synced one by one.
     pub(super) fn open<S>(
         path: &Path,
         disk: Arc<dyn Disk>,
+        access: Access,
+        synced: bool,
         open: impl Fn(&Path) -> Result<S, EngineError>,
-    ) -> Result<(Self, S), EngineError> {
+    ) -> Result<(Self, S, Inspected), EngineError> {
         if path.is_file() {
             let why = "it is a file. Give the host a folder".to_owned();
             return Err(EngineError::Foreign { path: path.to_owned(), why });
         }
-        disk.make_dir(path).map_err(EngineError::io("make", path))?;
-        let known = is_database(path, &*disk)?;
-        let folder = Self { path: path.to_owned(), disk, _lock: lock(path)? };
-        let records = path.join("records");
+        let reads = access == Access::Read;
+        if reads {
+            if !is_database(path, &*disk)? {
+                let why = "there is none. See that the path is right".to_owned();
+                return Err(EngineError::Foreign { path: path.to_owned(), why });
+            }
+        } else {
+            disk.make_dir(path).map_err(EngineError::io("make", path))?;
+        }
+        // From here on all is in this folder, whatever comes to have its name.
+        let held = disk.hold(path).map_err(EngineError::io("open", path))?;
+        let disk = held.unwrap_or(disk);
+        let known = reads || is_database(path, &*disk)?;
+        let lock = lock(path, &*disk, reads)?;
+        let (view, stopped) = (None, Mutex::default());
+        let held = Arc::clone(&disk);
+        let mut folder = Self { path: path.to_owned(), disk, access, view, stopped, _lock: lock };
+        let open = |records: &Path| open(&held.real(records));
+        let records = folder.records();
         if known {
             if !records.is_dir() {
-                let why = format!(
-                    "{} is missing: restore it, or pull everything again into a new folder",
-                    records.display()
-                );
-                return Err(EngineError::Corrupt(why));
+                return Err(folder.damaged(&["the folder records is missing".to_owned()]));
             }
         } else {
             folder.make(&records, &open)?;
         }
+        let inspected = inspect(&held.real(&records), synced)?.map_err(|found| folder.damaged(&found.what))?;
+        if reads {
+            let store = open(&folder.make_view(&inspected)?)?;
+            return Ok((folder, store, inspected));
+        }
         // Of `FORMAT`: this start has made it, or one that ended before it came to this.
         folder.disk.sync_dir(path).map_err(EngineError::io("sync", path))?;
         folder.clear_staging()?;
+        if let Some((journal, valid, end)) = &inspected.torn {
+            tracing::info!(
+                bytes = end - valid,
+                "the last write was cut short by a crash, and never acknowledged: it is left out"
+            );
+            let cut = || -> io::Result<()> {
+                let file = File::options().write(true).open(journal)?;
+                file.set_len(*valid)?;
+                file.sync_all()
+            };
+            cut().map_err(EngineError::io("cut", journal))?;
+        }
         let store = open(&records)?;
-        Ok((folder, store))
+        Ok((folder, store, inspected))
+    }
+
+    /// Opens the folder of a database alone, without a look at its record store.
+    pub(super) fn open_damaged(path: &Path, disk: Arc<dyn Disk>) -> Result<Self, EngineError> {
+        let held = disk.hold(path).map_err(EngineError::io("open", path))?;
+        let disk = held.unwrap_or(disk);
+        let lock = lock(path, &*disk, false)?;
+        let (path, view, stopped) = (path.to_owned(), None, Mutex::default());
+        Ok(Self { path, disk, access: Access::Repair, view, stopped, _lock: lock })
+    }
+
+    fn make_view(&mut self, inspected: &Inspected) -> Result<PathBuf, EngineError> {
+        let make = |view: &mut Option<TempDir>| -> io::Result<PathBuf> {
+            let dir = tempfile::Builder::new().prefix("edgestore-read-").tempdir()?;
+            let to = dir.path().join("records");
+            view::make(&self.path.join("records"), inspected, &to)?;
+            *view = Some(dir);
+            Ok(to)
+        };
+        let mut view = None;
+        let made = make(&mut view).map_err(EngineError::io(
+            "make a view in the folder for temporary files (TMPDIR) of",
+            &self.records(),
+        ))?;
+        self.view = view;
+        Ok(made)
+    }
+
+    /// Says what is wrong and what to do.
+    pub(super) fn damaged(&self, what: &[String]) -> EngineError {
+        EngineError::Damaged { path: self.path.clone(), what: what.join("; ") }
+    }
+
+    /// Whether nothing on disk may change.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.access == Access::Read
+    }
+
+    pub(super) fn records(&self) -> PathBuf {
+        self.path.join("records")
+    }
+
+    /// The next start may count on this, if the record store can be closed.
+    pub(super) fn stopped(&self, progress: Progress) {
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
+    }
+
+    /// Before the first write.
+    pub(super) fn forget_clean_stop(&self) -> Result<(), EngineError> {
+        let records = self.records();
+        Mark::remove(&records)
+            .map_err(EngineError::io("remove the mark of the last stop in", &records))
+    }
+
+    /// Moves a segment file to `quarantine/`, under a name that is free there.
+    pub(super) fn set_aside(&self, hash: &Hash) -> Result<PathBuf, EngineError> {
+        let (from, dir) = (self.segment(hash), self.quarantine());
+        let set_aside = || -> io::Result<PathBuf> {
+            self.disk.make_dir(&dir)?;
+            self.disk.sync_dir(&self.path)?;
+            let to = free_name(&dir, &format!("{hash}.dat"));
+            self.disk.rename(&from, &to)?;
+            Ok(to)
+        };
+        set_aside().map_err(EngineError::io("move to quarantine", &from))
     }
 
     /// Makes what a database has. The record store comes whole or not at all, because it can't be
@@ -127,6 +255,9 @@ impl Folder {
 
     /// A file in `staging`, which goes when it is dropped, or at the next start.
     pub(super) fn stage(&self) -> io::Result<StagingFile> {
+        if self.is_read_only() {
+            return Err(io::Error::other(EngineError::ReadOnly));
+        }
         StagingFile::create_in(&self.disk, &self.staging())
     }
 
@@ -187,6 +318,17 @@ impl Folder {
         read().map_err(EngineError::io("read", &dir))
     }
 
+    /// Whether the file of a segment is what its name says.
+    pub(super) fn is_intact(&self, hash: &Hash) -> Result<bool, EngineError> {
+        let path = self.segment(hash);
+        let read = || -> io::Result<Hash> {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update_reader(self.disk.open(&path)?)?;
+            Ok(Hash::from(hasher.finalize()))
+        };
+        Ok(read().map_err(EngineError::io("read", &path))? == *hash)
+    }
+
     /// What the folder takes on disk. Files that vanish meanwhile count for nothing.
     pub(super) fn disk_bytes(&self) -> u64 {
         fn walk(dir: &Path) -> u64 {
@@ -198,7 +340,7 @@ impl Folder {
             });
             sizes.sum()
         }
-        walk(&self.path)
+        walk(&self.disk.real(&self.path))
     }
 }
 
@@ -210,19 +352,30 @@ fn on_disk(meta: &fs::Metadata) -> u64 {
     return meta.len();
 }
 
-fn lock(path: &Path) -> Result<File, EngineError> {
+/// Several may read at a time.
+fn lock(path: &Path, disk: &dyn Disk, reads: bool) -> Result<Option<File>, EngineError> {
     let file = path.join("LOCK");
-    let lock = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&file)
-        .map_err(EngineError::io("open", &file))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
+    let options = if reads {
+        File::options().read(true).open(disk.real(&file))
+    } else {
+        File::options().create(true).truncate(false).write(true).open(disk.real(&file))
+    };
+    let lock = match options {
+        Err(error) if reads && error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        options => options.map_err(EngineError::io("open", &file))?,
+    };
+    match if reads { lock.try_lock_shared() } else { lock.try_lock() } {
+        Ok(()) => Ok(Some(lock)),
         Err(TryLockError::WouldBlock) => Err(EngineError::Locked { path: path.to_owned() }),
         Err(TryLockError::Error(error)) => Err(EngineError::io("lock", &file)(error)),
     }
+}
+
+/// `name` in `dir`, or with a number where that is taken.
+pub(super) fn free_name(dir: &Path, name: &str) -> PathBuf {
+    let numbered = (1_u32..).map(|n| dir.join(format!("{name}-{n}")));
+    let mut all = std::iter::once(dir.join(name)).chain(numbered);
+    all.find(|path| !path.exists()).unwrap_or_else(|| dir.join(name))
 }
 
 /// Of the names in `staging`.
@@ -245,7 +398,7 @@ fn is_database(path: &Path, disk: &dyn Disk) -> Result<bool, EngineError> {
             let found = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned();
             return foreign(format!(
                 "its FORMAT is {:?}, and this version reads {:?}. Pull everything again into a \
-                 new folder",
+                 new folder; if the file was damaged, write that into it",
                 found.trim_end(),
                 FORMAT.trim_end()
             ));

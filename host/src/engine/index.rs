@@ -15,6 +15,9 @@ pub(super) struct Registration {
     pub(super) tied: bool,
     /// Its records are in the record store, and not only in the memtable.
     pub(super) drained: bool,
+    /// It is known to be within the bounds that readers apply by default. Older versions of this
+    /// host made segments of any size.
+    pub(super) bounded: bool,
 }
 
 /// The registered segments whose files are there, and the hashes of those that are not needed any
@@ -99,6 +102,17 @@ impl Index {
         untied.for_each(|segment| segment.tied = false);
     }
 
+    /// Notes that these are within the bounds of readers.
+    pub(super) fn bounded(&mut self, ids: &HashSet<u64>) {
+        let bounded = self.segments.iter_mut().filter(|segment| ids.contains(&segment.meta.id));
+        bounded.for_each(|segment| segment.bounded = true);
+    }
+
+    /// Whether the segment was here and is not needed any more.
+    pub(super) fn is_retired(&self, hash: &Hash) -> bool {
+        self.retired.contains(hash)
+    }
+
     /// How many segments were retired.
     pub(super) fn retired(&self) -> usize {
         self.retired.len()
@@ -122,6 +136,7 @@ impl Index {
 const OWN: u8 = 1;
 const TIED: u8 = 2;
 const DRAINED: u8 = 4;
+const BOUNDED: u8 = 8;
 
 impl Registration {
     /// Key and value in the store: `id`; `hash, bytes, records, flags`; integers big-endian.
@@ -131,7 +146,10 @@ impl Registration {
         value[32..40].copy_from_slice(&self.meta.bytes.to_be_bytes());
         value[40..48].copy_from_slice(&self.meta.records.to_be_bytes());
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
-        value[48] = flag(self.own, OWN) | flag(self.tied, TIED) | flag(self.drained, DRAINED);
+        value[48] = flag(self.own, OWN)
+            | flag(self.tied, TIED)
+            | flag(self.drained, DRAINED)
+            | flag(self.bounded, BOUNDED);
         (self.meta.id.to_be_bytes(), value)
     }
 
@@ -149,7 +167,8 @@ impl Registration {
                 records: u64::from_be_bytes(*records),
             };
             let set = |flag: u8| flags & flag != 0;
-            Some(Self { meta, own: set(OWN), tied: set(TIED), drained: set(DRAINED) })
+            let (own, tied, drained, bounded) = (set(OWN), set(TIED), set(DRAINED), set(BOUNDED));
+            Some(Self { meta, own, tied, drained, bounded })
         };
         parse().ok_or_else(|| EngineError::Corrupt("the registration of a segment".to_owned()))
     }

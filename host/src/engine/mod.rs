@@ -9,9 +9,10 @@
 //!
 //! A step is either on disk as a whole or not there: segment files are fsynced and renamed into
 //! place first, then one atomic batch of the record store (fjall) changes local records, pending
-//! marks and the registration of the segment. After a crash, files that are registered nowhere are
-//! removed, and a registered segment whose file is gone counts as missing, so that it is pulled
-//! again.
+//! marks and the registration of the segment. After a crash, a file that is registered nowhere is
+//! adopted, or set aside if it is damaged, and a registered segment whose file is gone counts as
+//! missing, so that it is pulled again. What the record store would lose in silence is looked for
+//! before it is opened, and found by the mark that a clean stop leaves.
 //!
 //! Each version of a record has one owner among the segments that hold it. [`Engine::compact`]
 //! retires the segments that own nothing, and merges small ones.
@@ -23,7 +24,10 @@
 //!
 //! One write runs at a time; reads never wait for it.
 
+mod adopt;
 mod apply;
+mod clean_stop;
+mod clock;
 mod compact;
 mod drain;
 mod error;
@@ -31,37 +35,50 @@ mod extent;
 mod filter;
 mod flush;
 mod folder;
+mod heir;
 mod index;
+mod inspect;
+mod journal;
+mod lineage;
 mod memtable;
 mod options;
 mod read;
 mod record;
+mod repair;
+mod restamp;
 mod scan;
 mod segment;
 mod staging;
 mod store;
 mod verify;
+mod view;
 mod write;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use fjall::PersistMode;
 
+use self::clock::ClockTrust;
 pub use self::compact::{Compacted, Pace};
 pub use self::error::{ApplyError, EngineError};
 pub use self::extent::{Extent, KeyRange};
 use self::filter::Filter;
-use self::folder::Folder;
+use self::folder::{Access, Folder};
 use self::index::{Index, Registration};
+use self::inspect::Inspected;
+use self::lineage::Lineage;
+pub use self::lineage::Mark;
 use self::memtable::Memtable;
-pub use self::options::{EngineOptions, WallClock};
+pub use self::options::{EngineOptions, MonotonicClock, WallClock};
 pub(crate) use self::read::prefix_end;
 pub use self::record::{MAX_BATCH, MAX_KEY, MAX_RECORD, Record};
+pub use self::restamp::{ClockState, RestampError, Restamped};
+pub(crate) use self::segment::{MAX_FILE, MIN_INFLATED};
 pub use self::staging::{Allowance, AllowanceSpent, HashMismatch, StagedSegment, StagingFile};
 use self::store::{Progress, Store, Writer};
 pub use self::verify::{Problem, Verified};
@@ -119,6 +136,16 @@ pub struct EngineStats {
     pub pending_bytes: u64,
     /// All bytes in the database folder, as the disk counts them.
     pub disk_bytes: u64,
+    /// How far the stamp of the next local write is ahead of the wall clock, in whole seconds.
+    #[serde(default)]
+    pub clock_ahead_secs: u64,
+    /// Segments of this node's own that peers do not apply yet, because a record is stamped too
+    /// far ahead.
+    #[serde(default)]
+    pub segments_ahead: u64,
+    /// Records in them.
+    #[serde(default)]
+    pub records_ahead: u64,
 }
 
 /// An open database. All methods take `&self`; share it in an [`std::sync::Arc`].
@@ -158,6 +185,9 @@ pub struct Engine {
     /// Changed by the writer alone.
     memtable: RwLock<Arc<Memtable>>,
     progress: RwLock<Progress>,
+    /// To which state notes about the database are bound. Locked after the writer.
+    lineage: Mutex<Lineage>,
+    trust: Mutex<ClockTrust>,
     options: EngineOptions,
     folder: Folder,
 }
@@ -180,16 +210,51 @@ impl Engine {
         Self::open_on(path.as_ref(), options, RealDisk::shared())
     }
 
+    /// Opens a database to read alone: nothing in its folder changes. Others may do so meanwhile,
+    /// and none may write. It sees the database as it is now.
+    ///
+    /// # Errors
+    /// As [`Engine::open`]; [`EngineError::Foreign`] when there is none, too. What would write fails
+    /// with [`EngineError::ReadOnly`].
+    pub fn open_to_read(
+        path: impl AsRef<Path>,
+        options: EngineOptions,
+    ) -> Result<Self, EngineError> {
+        Self::open_for(path.as_ref(), options, RealDisk::shared(), Access::Read)
+    }
+
     /// [`Engine::open_with`] on another disk.
     pub(crate) fn open_on(
         path: &Path,
         options: EngineOptions,
         disk: Arc<dyn Disk>,
     ) -> Result<Self, EngineError> {
-        let (folder, store) =
-            Folder::open(path, disk, |records| Store::open(records, options.cache_bytes))?;
+        Self::open_for(path, options, disk, Access::Write)
+    }
+
+    fn open_for(
+        path: &Path,
+        options: EngineOptions,
+        disk: Arc<dyn Disk>,
+        access: Access,
+    ) -> Result<Self, EngineError> {
+        let reads = access == Access::Read;
+        let open = |records: &Path| Store::open(records, options.cache_bytes, reads);
+        let (folder, store, inspected) =
+            Folder::open(path, disk, access, options.sync_writes, open)?;
         let mut writer = store.load_writer()?;
-        let (index, undrained) = recover_segments(&folder, &store, &mut writer)?;
+        let Recovered { index, undrained, unknown } =
+            recover_segments(&folder, &store, &mut writer)?;
+        if access != Access::Repair {
+            let missing = missing_writes(&folder, &inspected, &index, &writer, &unknown)?;
+            missing.map_or(Ok(()), |what| Err(folder.damaged(&[what])))?;
+        }
+        if !reads {
+            folder.forget_clean_stop()?;
+            remove_retired(&folder, &index)?;
+        }
+        let lineage = store.load_lineage(options.seed)?;
+        let trust = options.trust(&store, writer.position.stamp)?;
         let engine = Self {
             progress: RwLock::new(writer.progress()),
             filter: Filter::new(options.filter_bytes, store.is_empty()?),
@@ -203,16 +268,47 @@ impl Engine {
             applying: Mutex::default(),
             index: RwLock::new(index),
             memtable: RwLock::default(),
+            lineage: Mutex::new(lineage),
+            trust: Mutex::new(trust),
             options,
             folder,
         };
         engine.recover_memtable(undrained)?;
+        if !engine.writer().absent.is_empty() {
+            engine.lineage().end();
+        }
+        if reads {
+            engine.writer().unregistered = unknown.into_iter().map(|(hash, _)| hash).collect();
+        } else {
+            engine.adopt_all(unknown);
+        }
         Ok(engine)
+    }
+
+    /// What the next start compares with what it finds.
+    fn stop_progress(&self, writer: &Writer) -> clean_stop::Progress {
+        let store::Position { lsn, next_id, stamp, .. } = writer.position;
+        let segments = (self.index().all().len() + writer.absent.len()) as u64;
+        let pending = writer.pending.len() as u64;
+        clean_stop::Progress { lsn, next_id, stamp, segments, pending }
     }
 
     /// The database folder.
     pub fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// The database folder by a name that follows it when it is moved, where the system has one.
+    pub(crate) fn home(&self) -> PathBuf {
+        self.folder.disk().real(self.folder.path())
+    }
+
+    /// Whether [`Engine::path`] still names the folder that was opened.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub(crate) fn is_in_place(&self) -> io::Result<bool> {
+        self.folder.disk().is_in_place()
     }
 
     /// The disk that it is on.
@@ -233,11 +329,12 @@ impl Engine {
 
     /// Counters. Those of the disk are read from it.
     pub fn stats(&self) -> EngineStats {
-        let progress = *self.progress.read().unwrap_or_else(PoisonError::into_inner);
+        let progress = self.progress();
         let index = self.index();
         let (segment_bytes, segment_records) = index.totals();
         let (segments, retired) = (index.all().len() as u64, index.retired() as u64);
         drop(index);
+        let (segments_ahead, records_ahead) = self.count_ahead(progress.stamp);
         EngineStats {
             segments,
             segment_bytes,
@@ -246,6 +343,9 @@ impl Engine {
             pending_records: progress.pending_records,
             pending_bytes: progress.pending_bytes,
             disk_bytes: self.folder.disk_bytes(),
+            clock_ahead_secs: self.clock_ahead().as_secs(),
+            segments_ahead,
+            records_ahead,
         }
     }
 
@@ -285,7 +385,20 @@ impl Engine {
 
     /// How far this node is.
     pub fn watermark(&self) -> Watermark {
-        self.progress.read().unwrap_or_else(PoisonError::into_inner).watermark
+        self.progress().watermark
+    }
+
+    /// Registered segments whose files are missing or damaged, as far as that is known, in the order
+    /// of their hashes.
+    pub fn unreadable(&self) -> Vec<Hash> {
+        let mut unreadable: Vec<_> = self.writer().absent.keys().copied().collect();
+        unreadable.sort_unstable();
+        unreadable
+    }
+
+    /// Why nothing more is written until the next start; `None` where writes go on.
+    pub fn poisoned(&self) -> Option<String> {
+        self.store.poisoned()
     }
 
     /// Sets the write token, which a node raises when it takes over from another. Zero at first.
@@ -340,6 +453,14 @@ impl Engine {
         self.index.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn progress(&self) -> Progress {
+        *self.progress.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lineage(&self) -> MutexGuard<'_, Lineage> {
+        self.lineage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Lets readers see how far the writer is.
     fn publish(&self, writer: &Writer) {
         *self.progress.write().unwrap_or_else(PoisonError::into_inner) = writer.progress();
@@ -367,14 +488,22 @@ impl Engine {
     }
 }
 
-/// Makes files and registrations agree after whatever happened: what is registered nowhere never
-/// became visible, or is not needed any more, and goes; what has lost its file is remembered as
-/// absent. Also returns what was not yet drained from the memtable.
+/// What a start finds in `segments/`.
+struct Recovered {
+    index: Index,
+    /// Registered, and not yet drained from the memtable.
+    undrained: Vec<Registration>,
+    /// Files that are registered nowhere, by hash, with their sizes.
+    unknown: Vec<(Hash, u64)>,
+}
+
+/// Compares files with registrations. What has lost its file is remembered as absent. Changes
+/// nothing on disk.
 fn recover_segments(
     folder: &Folder,
     store: &Store,
     writer: &mut Writer,
-) -> Result<(Index, Vec<Registration>), EngineError> {
+) -> Result<Recovered, EngineError> {
     let mut files: HashMap<Hash, u64> = folder.segment_files()?.into_iter().collect();
     let mut index = Index::default();
     let mut undrained = Vec::new();
@@ -400,13 +529,61 @@ fn recover_segments(
             }
         }
     }
-    let mut unknown: Vec<_> = files.into_keys().collect();
+    let mut unknown: Vec<_> = files.into_iter().filter(|(hash, _)| !index.knows(hash)).collect();
     unknown.sort_unstable();
-    for hash in unknown {
+    Ok(Recovered { index, undrained, unknown })
+}
+
+/// What the record store should hold and does not, as a clause. A clean stop has said how far it
+/// was. After a crash, more segments that nobody registered than a crash leaves are proof.
+fn missing_writes(
+    folder: &Folder,
+    inspected: &Inspected,
+    index: &Index,
+    writer: &Writer,
+    unknown: &[(Hash, u64)],
+) -> Result<Option<String>, EngineError> {
+    if let Some(mark) = &inspected.mark {
+        let left = mark.progress;
+        let segments = (index.all().len() + writer.absent.len()) as u64;
+        let (position, pending) = (writer.position, writer.pending.len() as u64);
+        let behind = position.lsn < left.lsn || position.next_id < left.next_id;
+        let other = inspected.exact && (segments, pending) != (left.segments, left.pending);
+        if behind || other {
+            return Ok(Some(format!(
+                "its last clean stop left {} local writes, {} of them in no segment, and {} \
+                 segments, and the record store has {}, {pending} and {segments}",
+                left.lsn, left.pending, left.segments, position.lsn
+            )));
+        }
+        return Ok(None);
+    }
+    if unknown.len() <= adopt::LEFT_BY_A_CRASH {
+        return Ok(None);
+    }
+    let mut sound = 0;
+    for (hash, _) in unknown {
+        sound += usize::from(folder.is_intact(hash)?);
+    }
+    Ok((sound > adopt::LEFT_BY_A_CRASH).then(|| {
+        format!(
+            "{sound} sound segment files are registered nowhere, and a crash leaves {} at most: the \
+             record store has lost what it knew of them",
+            adopt::LEFT_BY_A_CRASH
+        )
+    }))
+}
+
+/// Files of segments that are known not to be needed any more.
+fn remove_retired(folder: &Folder, index: &Index) -> Result<(), EngineError> {
+    let retired = folder.segment_files()?.into_iter().map(|(hash, _)| hash);
+    let mut retired: Vec<_> = retired.filter(|hash| index.is_retired(hash)).collect();
+    retired.sort_unstable();
+    for hash in retired {
         let path = folder.segment(&hash);
         folder.disk().remove(&path).map_err(EngineError::io("remove", &path))?;
     }
-    Ok((index, undrained))
+    Ok(())
 }
 
 #[cfg(test)]

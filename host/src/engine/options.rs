@@ -2,7 +2,10 @@
 
 use std::fmt::{self, Debug, Formatter};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::clock::MAX_AHEAD;
+use super::segment::{Bounds, MAX_FILE, MAX_INFLATED};
 
 /// Tells the time.
 #[derive(Clone)]
@@ -33,11 +36,41 @@ impl Debug for WallClock {
     }
 }
 
+/// A clock that never jumps.
+#[derive(Clone)]
+pub struct MonotonicClock(Arc<dyn Fn() -> Duration + Send + Sync>);
+
+impl MonotonicClock {
+    /// A clock that shows what `now` returns, the time since some fixed instant.
+    pub fn new(now: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        (self.0)()
+    }
+}
+
+impl Default for MonotonicClock {
+    fn default() -> Self {
+        let start = Instant::now();
+        Self::new(move || start.elapsed())
+    }
+}
+
+impl Debug for MonotonicClock {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("MonotonicClock")
+    }
+}
+
 /// What the engine may use and promises.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
     /// The wall clock. Default: that of this machine.
     pub clock: WallClock,
+    /// A clock that never jumps, to see when the wall clock does. Default: that of this machine.
+    pub monotonic: MonotonicClock,
     /// Whether a write is on disk (fsynced) when it returns. Without it, a write survives the
     /// death of the process and may be lost with the machine. Segments are always fsynced.
     /// Default: true.
@@ -54,8 +87,12 @@ pub struct EngineOptions {
     /// put into the record store together. Default: 16 MiB.
     pub memtable_bytes: u64,
     /// A segment that takes more than this many bytes in memory, 128 for each record included, is
-    /// rejected. Default: 512 MiB.
+    /// rejected. This node makes none that takes more, nor more than the default, whatever is set
+    /// here. Default: 512 MiB.
     pub max_segment_inflated_bytes: u64,
+    /// A segment whose file has more bytes is rejected. This node makes none that has more, nor
+    /// more than the default, whatever is set here. Default: 256 MiB.
+    pub max_segment_file_bytes: u64,
     /// A compaction makes segments of at most this many bytes, roughly. Default: 32 MiB.
     pub max_merged_bytes: u64,
     /// What was deleted, or has expired, for longer than this may be forgotten. A peer that was away
@@ -64,6 +101,9 @@ pub struct EngineOptions {
     /// A segment with a record that is stamped further than this in the future is not applied.
     /// Default: 5 min.
     pub max_clock_ahead: Duration,
+    /// Where the random ids of epochs come from, for runs that are to be the same each time; `None`
+    /// takes the system's randomness. Default: `None`.
+    pub seed: Option<u64>,
     /// A fault, to see whether simulations find it: of records with equal stamps, the one that is
     /// here already stays.
     #[cfg(test)]
@@ -74,17 +114,34 @@ impl Default for EngineOptions {
     fn default() -> Self {
         Self {
             clock: WallClock::default(),
+            monotonic: MonotonicClock::default(),
             sync_writes: true,
             flush_bytes: 8 << 20,
             cache_bytes: 32 << 20,
             filter_bytes: 16 << 20,
             memtable_bytes: 16 << 20,
-            max_segment_inflated_bytes: 512 << 20,
+            max_segment_inflated_bytes: MAX_INFLATED,
+            max_segment_file_bytes: MAX_FILE,
             max_merged_bytes: 32 << 20,
             tombstone_grace: Duration::from_secs(10 * 24 * 60 * 60),
-            max_clock_ahead: Duration::from_secs(5 * 60),
+            max_clock_ahead: MAX_AHEAD,
+            seed: None,
             #[cfg(test)]
             ties_keep_local: false,
         }
+    }
+}
+
+impl EngineOptions {
+    /// What a segment of a peer may take.
+    pub(super) fn reader_bounds(&self) -> Bounds {
+        Bounds { inflated: self.max_segment_inflated_bytes, file: self.max_segment_file_bytes }
+    }
+
+    /// What a segment that this node makes may take: all that its peers take, if their bounds are
+    /// the default ones.
+    pub(super) fn writer_bounds(&self) -> Bounds {
+        let Bounds { inflated, file } = self.reader_bounds();
+        Bounds { inflated: inflated.min(MAX_INFLATED), file: file.min(MAX_FILE) }
     }
 }

@@ -16,8 +16,7 @@ pub const MAX_KEY: usize = u16::MAX as usize - 2;
 /// 2 MiB that a reader inflates.
 pub const MAX_RECORD: usize = super::segment::MAX_BLOCK - super::segment::BLOCK_TARGET;
 
-/// The writes of a batch, in bytes of namespaces, keys and values. What is flushed together stays
-/// below twice of it, and so below what a peer takes.
+/// The writes of a batch, in bytes of namespaces, keys and values.
 pub const MAX_BATCH: usize = 64 << 20;
 
 /// What a record weighs in a segment besides key and value.
@@ -165,9 +164,14 @@ pub(super) fn split(store_key: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))
 }
 
+/// Bytes of a record in a segment, before compression.
+pub(super) fn record_len(store_key: &[u8], value: &[u8]) -> usize {
+    OVERHEAD + store_key.len() + value.len()
+}
+
 /// Checks what a local write may hold.
 pub(super) fn check_size(store_key: &[u8], value: &[u8]) -> Result<(), EngineError> {
-    let bytes = OVERHEAD + store_key.len() + value.len();
+    let bytes = record_len(store_key, value);
     if bytes > MAX_RECORD { Err(EngineError::RecordTooLarge { bytes }) } else { Ok(()) }
 }
 

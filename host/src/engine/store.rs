@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,9 @@ use fjall::{
     Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable as _,
 };
 
+use super::heir::{Heir, Heirs};
 use super::index::Registration;
+use super::lineage::{LINEAGE, Lineage};
 use super::memtable::Memtable;
 use super::record::Stored;
 use super::{EngineError, Watermark};
@@ -34,6 +36,9 @@ const MAX_TABLES: usize = 16;
 /// Of the keyspaces besides the records. They take few bytes a write, and the journal goes on as
 /// long as one of them has not been written out.
 const SMALL_MEMTABLE: u64 = 4 << 20;
+
+/// Behind the time in the value of a lost segment: no other copy of its records was here.
+pub(super) const LOST_RECORDS: u8 = 1;
 
 /// Key of the [`Position`] among the state.
 pub(super) const POSITION: &[u8] = b"position";
@@ -56,11 +61,15 @@ pub(super) struct Store {
     pub(super) hidden: Keyspace,
     /// Hashes of segments that a repair gave up, because their files were gone, to when.
     pub(super) lost: Keyspace,
-    /// Ids of segments to those of the segments that took over all that they owned.
+    /// Ids of segments, and of flushes that made several, to the [`Heir`] of what they owned.
     pub(super) heirs: Keyspace,
     pub(super) state: Keyspace,
     /// Set once a commit has failed.
     pub(super) poisoned: AtomicBool,
+    /// What failed first.
+    poison: OnceLock<String>,
+    /// Nothing is written.
+    read_only: bool,
 }
 
 /// How far the writer is. On disk in the same batch as what it speaks of.
@@ -97,18 +106,42 @@ pub(super) struct Writer {
     pub(super) overwritten: HashSet<Vec<u8>>,
     /// Registered segments whose files are gone.
     pub(super) absent: HashMap<Hash, Registration>,
+    /// Segment files that are registered nowhere, of a database that is open to read alone.
+    pub(super) unregistered: Vec<Hash>,
 }
 
 /// What readers see of the writer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Progress {
     pub(super) watermark: Watermark,
+    pub(super) next_id: u64,
     pub(super) pending_records: u64,
     pub(super) pending_bytes: u64,
+    /// See [`Position::stamp`].
+    pub(super) stamp: i64,
 }
 
 impl Store {
-    pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Self, EngineError> {
+    /// Opens or makes a record store. The store panics where a file is not what it expects, and that
+    /// is an error here as well.
+    pub(super) fn open(
+        path: &Path,
+        cache_bytes: u64,
+        read_only: bool,
+    ) -> Result<Self, EngineError> {
+        let open = || Self::open_at(path, cache_bytes, read_only);
+        std::panic::catch_unwind(open).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            Err(EngineError::Corrupt(format!(
+                "the record store {} can't be opened ({text}). Put a backup in the place of the \
+                 database, or run `edgestore-host verify --repair`",
+                path.display()
+            )))
+        })
+    }
+
+    fn open_at(path: &Path, cache_bytes: u64, read_only: bool) -> Result<Self, EngineError> {
         // With several, one of them spins while another one compacts.
         let builder = Database::builder(path).cache_size(cache_bytes).worker_threads(1);
         let db = builder.open().map_err(|error| match error {
@@ -141,6 +174,8 @@ impl Store {
             state: open("state")?,
             db,
             poisoned: AtomicBool::new(false),
+            poison: OnceLock::new(),
+            read_only,
         })
     }
 
@@ -149,8 +184,27 @@ impl Store {
         Ok(self.records.is_empty()?)
     }
 
+    /// Nothing more is written: what became of the last batch is known at the next start.
+    fn poison(&self, error: fjall::Error) -> EngineError {
+        self.poisoned.store(true, Ordering::Relaxed);
+        let error = EngineError::from(error);
+        // The first failure is the cause of the others.
+        let _ = self.poison.set(error.to_string());
+        error
+    }
+
+    /// Why nothing more is written; `None` where writes go on.
+    pub(super) fn poisoned(&self) -> Option<String> {
+        let unknown = || "a commit failed".to_owned();
+        let poisoned = self.poisoned.load(Ordering::Relaxed);
+        poisoned.then(|| self.poison.get().cloned().unwrap_or_else(unknown))
+    }
+
     /// Whether a write may succeed at all.
     pub(super) fn check(&self) -> Result<(), EngineError> {
+        if self.read_only {
+            return Err(EngineError::ReadOnly);
+        }
         if self.poisoned.load(Ordering::Relaxed) {
             return Err(fjall::Error::Poisoned.into());
         }
@@ -168,10 +222,7 @@ impl Store {
                 || self.pending.sealed_memtable_count() > 2
                 || self.records.l0_table_count() > HALT_TABLES
         })?;
-        batch.commit().map_err(|error| {
-            self.poisoned.store(true, Ordering::Relaxed);
-            error.into()
-        })
+        batch.commit().map_err(|error| self.poison(error))
     }
 
     /// Each ingestion makes a table or two that reads look into, until they have been compacted.
@@ -258,10 +309,7 @@ impl Store {
             }
             ingestion.finish()
         };
-        ingest().map_err(|error| {
-            self.poisoned.store(true, Ordering::Relaxed);
-            error.into()
-        })
+        ingest().map_err(|error| self.poison(error))
     }
 
     pub(super) fn load_writer(&self) -> Result<Writer, EngineError> {
@@ -276,6 +324,11 @@ impl Store {
         Ok(writer)
     }
 
+    /// `seed`: of the ids of epochs; none takes a random one.
+    pub(super) fn load_lineage(&self, seed: Option<u64>) -> Result<Lineage, EngineError> {
+        Ok(Lineage::decode(self.state.get(LINEAGE)?.as_deref(), seed))
+    }
+
     pub(super) fn load_segments(&self) -> Result<Vec<Registration>, EngineError> {
         let load = |guard: fjall::Guard| {
             let (key, value) = guard.into_inner()?;
@@ -284,15 +337,29 @@ impl Store {
         self.segments.iter().map(load).collect()
     }
 
-    pub(super) fn load_heirs(&self) -> Result<HashMap<u64, u64>, EngineError> {
+    pub(super) fn load_heirs(&self) -> Result<Heirs, EngineError> {
         let load = |guard: fjall::Guard| {
             let (from, to) = guard.into_inner()?;
-            match (<[u8; 8]>::try_from(&*from), <[u8; 8]>::try_from(&*to)) {
-                (Ok(from), Ok(to)) => Ok((u64::from_be_bytes(from), u64::from_be_bytes(to))),
-                _ => corrupt("who took over from a segment"),
+            let from = <[u8; 8]>::try_from(&*from).ok().map(u64::from_be_bytes);
+            match from.zip(Heir::decode(&to)) {
+                Some(heir) => Ok(heir),
+                None => corrupt("who took over from a segment"),
             }
         };
         self.heirs.iter().map(load).collect()
+    }
+
+    /// Segments that a repair gave up with the only copy of their records.
+    pub(super) fn lost_records(&self) -> Result<Vec<Hash>, EngineError> {
+        let mut lost = Vec::new();
+        for guard in self.lost.iter() {
+            let (hash, value) = guard.into_inner()?;
+            if value.get(8) == Some(&LOST_RECORDS) {
+                let hash = <[u8; 32]>::try_from(&*hash);
+                lost.push(hash.map(Hash::from_bytes).or_else(|_| corrupt("a lost segment"))?);
+            }
+        }
+        Ok(lost)
     }
 
     pub(super) fn load_retired(&self) -> Result<HashSet<Hash>, EngineError> {
@@ -339,11 +406,13 @@ impl Writer {
     }
 
     pub(super) fn progress(&self) -> Progress {
-        let Position { confirmed_lsn, write_token, .. } = self.position;
+        let Position { confirmed_lsn, write_token, stamp, next_id, .. } = self.position;
         Progress {
             watermark: Watermark { confirmed_lsn, write_token },
+            next_id,
             pending_records: self.pending.len() as u64,
             pending_bytes: self.pending_bytes,
+            stamp,
         }
     }
 }

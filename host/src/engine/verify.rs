@@ -9,15 +9,16 @@ use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::ops::Bound;
+use std::path::PathBuf;
 use std::sync::PoisonError;
 
 use fjall::PersistMode;
 
 use super::index::Registration;
 use super::record::{Stored, split};
-use super::segment::Entry;
-use super::store::{POSITION, Pending};
-use super::{Engine, EngineError};
+use super::segment::{Entry, Invalid, Records};
+use super::store::{LOST_RECORDS, POSITION, Pending};
+use super::{Engine, EngineError, inspect};
 use crate::Hash;
 
 /// Problems that are told one by one; further ones are only counted.
@@ -34,6 +35,9 @@ pub struct Verified {
     pub problems: Vec<Problem>,
     /// All problems.
     pub count: u64,
+    /// The record store itself can't be read: see [`Engine::rebuild`]. Nothing else was looked at,
+    /// and nothing repaired.
+    pub unreadable: bool,
 }
 
 /// Something in a database that should not be.
@@ -51,6 +55,14 @@ pub enum Problem {
     Behind(Hash, Vec<u8>),
     /// A record is in no segment and does not wait for a flush; its store key.
     Uncovered(Vec<u8>),
+    /// A repair gave the segment up, and the only copy of its records with it.
+    Lost(Hash),
+    /// The file of a segment that is registered nowhere; what is wrong with it, if anything.
+    Unregistered(Hash, Option<String>),
+    /// A file of the record store is not what it was.
+    Table(PathBuf, String),
+    /// The record store can't be read.
+    Store(String),
 }
 
 impl fmt::Display for Problem {
@@ -86,6 +98,33 @@ impl fmt::Display for Problem {
                  the next one",
                 name(key)
             ),
+            Self::Lost(hash) => write!(
+                f,
+                "segment {hash}: its records were in its file alone, which is gone or damaged; only \
+                 a peer that has it can bring them back: run the host with one, or put a backup in \
+                 the place of the database"
+            ),
+            Self::Unregistered(hash, None) => write!(
+                f,
+                "segment {hash}: its file is sound and registered nowhere; --repair, or the start \
+                 of a host, registers it"
+            ),
+            Self::Unregistered(hash, Some(why)) => write!(
+                f,
+                "segment {hash}: its file is registered nowhere and {why}; --repair, or the start \
+                 of a host, moves it to quarantine/"
+            ),
+            Self::Table(file, why) => write!(
+                f,
+                "record store: {}: {why}; --repair makes a new record store of the segments and of \
+                 what this one can still say",
+                file.display()
+            ),
+            Self::Store(why) => write!(
+                f,
+                "record store: {why}; --repair makes a new one of the segments and of what this one \
+                 can still say"
+            ),
         }
     }
 }
@@ -107,7 +146,7 @@ impl Verified {
 }
 
 impl Engine {
-    /// Checks everything, and with `repair` mends what can be mended: damaged segment files go to
+    /// Checks everything, and with `repair` fixes what can be fixed: damaged segment files go to
     /// `quarantine/`, segments without a file are forgotten, unreadable records are taken from the
     /// segments, and what no peer could pull is put into the next segment. `progress` is told how
     /// many segments are done, and of how many. For a database that nobody writes to: what comes
@@ -123,28 +162,64 @@ impl Engine {
         mut progress: impl FnMut(u64, u64),
     ) -> Result<Verified, EngineError> {
         let _maintenance = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = Verified::default();
+        if !self.verify_store(&mut found)? {
+            return Ok(found);
+        }
+        match self.verify_all(repair, &mut found, &mut progress) {
+            Err(error) if error.is_damage() => {
+                found.note(Problem::Store(error.to_string()));
+                found.unreadable = true;
+            }
+            result => result?,
+        }
+        Ok(found)
+    }
+
+    /// Whether the record store can be read.
+    fn verify_store(&self, found: &mut Verified) -> Result<bool, EngineError> {
+        let records = self.folder.records();
+        let damaged = inspect::damaged_tables(&records);
+        for (file, why) in damaged.map_err(EngineError::io("read", &records))? {
+            found.note(Problem::Table(file, why));
+        }
+        found.unreadable = found.count > 0;
+        Ok(!found.unreadable)
+    }
+
+    fn verify_all(
+        &self,
+        repair: bool,
+        found: &mut Verified,
+        progress: &mut impl FnMut(u64, u64),
+    ) -> Result<(), EngineError> {
         if repair {
             // What is in the memtable is in no file but those that may go to quarantine.
             self.drain(&mut self.writer())?;
         }
-        let mut found = Verified::default();
+        for hash in self.store.lost_records()? {
+            found.note(Problem::Lost(hash));
+        }
         {
             let writer = self.writer();
             let mut missing: Vec<_> = writer.absent.keys().copied().collect();
             missing.sort_unstable();
             missing.into_iter().for_each(|hash| found.note(Problem::Missing(hash)));
         }
-        self.verify_readable(repair, &mut found)?;
+        for hash in self.writer().unregistered.clone() {
+            let why = (!self.folder.is_intact(&hash)?).then(|| "is damaged".to_owned());
+            found.note(Problem::Unregistered(hash, why));
+        }
+        self.verify_readable(repair, found)?;
         let manifest = self.index().all().to_vec();
         let mut covered = HashSet::new();
         for (done, segment) in (0..).zip(&manifest) {
             progress(done, manifest.len() as u64);
-            self.verify_segment(segment, repair, &mut covered, &mut found)?;
+            self.verify_segment(segment, repair, &mut covered, found)?;
         }
         progress(manifest.len() as u64, manifest.len() as u64);
         found.segments = manifest.len() as u64;
-        self.verify_covered(&covered, repair, &mut found)?;
-        Ok(found)
+        self.verify_covered(&covered, repair, found)
     }
 
     fn verify_readable(&self, repair: bool, found: &mut Verified) -> Result<(), EngineError> {
@@ -189,16 +264,48 @@ impl Engine {
         found: &mut Verified,
     ) -> Result<(), EngineError> {
         let hash = segment.meta.hash;
-        let records = match self.read_whole(segment)? {
-            Ok(mut records) => {
-                records.normalize();
-                records
-            }
-            Err(why) => {
-                found.note(Problem::Damaged(hash, why));
-                return if repair { self.quarantine(segment) } else { Ok(()) };
-            }
+        let damaged = |why: String, found: &mut Verified| {
+            found.note(Problem::Damaged(hash, why));
+            if repair { self.quarantine(segment) } else { Ok(()) }
         };
+        let mut reader = match self.open_checked(segment)? {
+            Ok(reader) => reader,
+            Err(why) => return damaged(why, found),
+        };
+        // Block by block: those that older versions of this host made may be of any size.
+        let (mut block, mut count, mut keys) = (Records::default(), 0, HashSet::new());
+        loop {
+            block.clear();
+            match reader.next_block(&mut block) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(Invalid::Rejected(why)) => return damaged(why, found),
+                Err(Invalid::Io(source)) => {
+                    return Err(EngineError::io("read", &self.folder.segment(&hash))(source));
+                }
+            }
+            count += block.len() as u64;
+            block.normalize();
+            self.verify_block(segment, &block, repair, &mut keys, found)?;
+        }
+        if count != segment.meta.records {
+            let why = format!("it has {count} records, not {}", segment.meta.records);
+            return damaged(why, found);
+        }
+        covered.extend(keys);
+        Ok(())
+    }
+
+    /// Some of the records of a segment.
+    fn verify_block(
+        &self,
+        segment: &Registration,
+        records: &Records,
+        repair: bool,
+        covered: &mut HashSet<u128>,
+        found: &mut Verified,
+    ) -> Result<(), EngineError> {
+        let hash = segment.meta.hash;
         let (now, grace) = (self.now(), self.options.tombstone_grace);
         let mut behind = Vec::new();
         for entry in records.iter() {
@@ -231,16 +338,14 @@ impl Engine {
     fn quarantine(&self, segment: &Registration) -> Result<(), EngineError> {
         let mut writer = self.writer();
         let hash = segment.meta.hash;
-        let (from, dir) = (self.folder.segment(&hash), self.folder.quarantine());
-        let to = dir.join(format!("{hash}.dat"));
-        let quarantine = || -> io::Result<()> {
-            let disk = self.folder.disk();
-            disk.make_dir(&dir)?;
-            disk.sync_dir(self.path())?;
-            disk.rename(&from, &to)
-        };
-        quarantine().map_err(EngineError::io("move to quarantine", &from))?;
-        writer.absent.insert(hash, segment.clone());
+        match self.folder.set_aside(&hash) {
+            // It vanished while the database was open.
+            Err(EngineError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            result => drop(result?),
+        }
+        self.lineage().end();
+        let segment = self.index().get(&hash).unwrap_or(segment).clone();
+        writer.absent.insert(hash, segment);
         self.index_mut().remove(&[hash].into());
         Ok(())
     }
@@ -298,19 +403,25 @@ impl Engine {
             }
         }
         if repair && !(uncovered.is_empty() && writer.absent.is_empty()) {
-            // A file that is registered nowhere goes at the next start, and one that has moved may
-            // be in its old place alone until its new one is synced.
+            // A file that has moved may be in its old place alone until its new one is synced.
             let quarantine = self.folder.quarantine();
             if !writer.absent.is_empty() && quarantine.is_dir() {
                 let sync = self.folder.disk().sync_dir(&quarantine);
                 sync.map_err(EngineError::io("sync", &quarantine))?;
             }
             let mut batch = self.store.batch(PersistMode::SyncAll);
-            // All that was in them is somewhere else now. A peer that has them offers them.
+            // What was in them is in the store, but for those that wait for a drain. A peer that has
+            // them offers them.
             let time = self.now().to_le_bytes();
             for segment in writer.absent.values() {
                 self.store.unregister(&mut batch, segment.meta.id);
-                batch.insert(&self.store.lost, *segment.meta.hash.as_bytes(), time);
+                let hash = *segment.meta.hash.as_bytes();
+                let mut value = time.to_vec();
+                if !segment.drained {
+                    // It is where they were.
+                    value.push(LOST_RECORDS);
+                }
+                batch.insert(&self.store.lost, hash, value);
             }
             for (key, stored, pending) in &uncovered {
                 self.filter.insert(key);
@@ -318,6 +429,9 @@ impl Engine {
                 batch.insert(&self.store.pending, key.as_slice(), pending.encode());
             }
             batch.insert(&self.store.state, POSITION, position.encode());
+            if !writer.absent.is_empty() {
+                self.end_epochs(&mut batch);
+            }
             self.store.commit(batch)?;
             writer.position = position;
             writer.absent.clear();

@@ -42,6 +42,19 @@ impl WriteBatch {
         self.push(Op { ns: ns.into(), key: key.into(), value: None, ttl: None });
     }
 
+    /// Checks what a write may hold, as [`Engine::write`] does. A `value` of `None` deletes.
+    ///
+    /// # Errors
+    /// As [`Engine::put_with_ttl`], when such a write is refused.
+    pub fn check(
+        ns: &[u8],
+        key: &[u8],
+        value: Option<&[u8]>,
+        ttl: Option<Duration>,
+    ) -> Result<(), EngineError> {
+        checked(ns, key, value, ttl).map(drop)
+    }
+
     fn push(&mut self, op: Op) {
         self.bytes += op.ns.len() + op.key.len() + op.value.as_ref().map_or(0, Vec::len);
         self.ops.push(op);
@@ -61,6 +74,24 @@ impl WriteBatch {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
+}
+
+/// The key in the store and the seconds to live of a write that may be done.
+fn checked(
+    ns: &[u8],
+    key: &[u8],
+    value: Option<&[u8]>,
+    ttl: Option<Duration>,
+) -> Result<(Vec<u8>, u32), EngineError> {
+    if ns.is_empty() {
+        return Err(EngineError::EmptyNamespace);
+    }
+    if key.is_empty() {
+        return Err(EngineError::EmptyKey);
+    }
+    let key = store_key(ns, key)?;
+    check_size(&key, value.unwrap_or_default())?;
+    Ok((key, ttl_secs(ttl)?))
 }
 
 impl Engine {
@@ -111,15 +142,8 @@ impl Engine {
         }
         let mut checked = Vec::with_capacity(batch.ops.len());
         for op in batch.ops {
-            if op.ns.is_empty() {
-                return Err(EngineError::EmptyNamespace);
-            }
-            if op.key.is_empty() {
-                return Err(EngineError::EmptyKey);
-            }
-            let key = store_key(&op.ns, &op.key)?;
-            check_size(&key, op.value.as_deref().unwrap_or_default())?;
-            checked.push((key, op.value, ttl_secs(op.ttl)?));
+            let (key, ttl) = self::checked(&op.ns, &op.key, op.value.as_deref(), op.ttl)?;
+            checked.push((key, op.value, ttl));
         }
         let mut writer = self.writer();
         let mut position = writer.position;
@@ -147,6 +171,7 @@ impl Engine {
             batch.insert(&self.store.pending, key.as_slice(), pending.encode());
         }
         batch.insert(&self.store.state, POSITION, position.encode());
+        self.note_clock(&mut batch);
         self.store.commit(batch)?;
         writer.position = position;
         let memtable = self.memtable();

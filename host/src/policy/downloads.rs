@@ -8,11 +8,18 @@ use std::sync::{Arc, Mutex};
 
 use super::wait::lock;
 use crate::Hash;
+use crate::engine::{Engine, StagedSegment};
+
+/// Segments that are kept until their time comes, and the bytes that they take on disk together.
+const MAX_DEFERRED: usize = 256;
+const MAX_DEFERRED_BYTES: u64 = 64 << 20;
 
 /// The segments that are on their way, or here and not applied yet.
 #[derive(Debug, Default)]
 pub struct Downloads {
     running: Mutex<HashMap<Hash, usize>>,
+    /// Fetched and verified, and stamped too far ahead of this node's clock to be applied.
+    deferred: Mutex<HashMap<Hash, StagedSegment>>,
 }
 
 impl Downloads {
@@ -24,6 +31,22 @@ impl Downloads {
     /// Whether no tick fetches or holds anything.
     pub fn is_empty(&self) -> bool {
         lock(&self.running).is_empty()
+    }
+
+    /// Keeps a segment whose time has not come, so that the next try need not fetch it again. What
+    /// does not fit is thrown away, and fetched again.
+    pub(super) fn defer(&self, segment: StagedSegment, engine: &Engine) {
+        let mut deferred = lock(&self.deferred);
+        deferred.retain(|hash, _| !engine.has(hash));
+        let bytes: u64 = deferred.values().map(StagedSegment::len).sum();
+        if deferred.len() < MAX_DEFERRED && bytes + segment.len() <= MAX_DEFERRED_BYTES {
+            deferred.insert(segment.hash(), segment);
+        }
+    }
+
+    /// The bytes of a deferred segment, to be tried again.
+    pub(super) fn take_deferred(&self, hash: &Hash) -> Option<StagedSegment> {
+        lock(&self.deferred).remove(hash)
     }
 
     /// Counts the segment for as long as the result lives.

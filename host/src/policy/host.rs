@@ -11,6 +11,8 @@ use super::bindings::{peers, transfers, types};
 use super::limits::{HELD_BYTES, LISTED, MANIFESTS};
 use super::resources::{Content, Manifest, PeerHandle, Segment, Transfer, handle};
 use super::state::{State, Tick, lost};
+use super::wait::Slot;
+use super::SetAsideReason;
 use crate::Hash;
 use crate::engine::AllowanceSpent;
 use crate::protocol::{FetchError, PeerTransport, SegmentRef};
@@ -61,12 +63,15 @@ impl peers::HostPeer for State {
                 });
                 Ok((root, watermark))
             });
-            Ok(answer?.map(|(root, watermark)| peers::RootInfo {
-                root: root.into(),
-                watermark: watermark.map(|watermark| peers::Watermark {
-                    confirmed_lsn: watermark.confirmed_lsn,
-                    write_token: watermark.write_token,
-                }),
+            Ok(answer?.map(|(root, watermark)| {
+                tick.services.peers[peer].note_root(root);
+                peers::RootInfo {
+                    root: root.into(),
+                    watermark: watermark.map(|watermark| peers::Watermark {
+                        confirmed_lsn: watermark.confirmed_lsn,
+                        write_token: watermark.write_token,
+                    }),
+                }
             }))
         })
     }
@@ -89,6 +94,7 @@ impl peers::HostPeer for State {
             let (table, tick) = state.parts()?;
             let hashes = segments.iter().map(|segment| segment.hash);
             let root = Hash::root(hashes.clone());
+            tick.services.peers[peer].note_list(root, &segments);
             let listed = tick.listed.entry(peer).or_default();
             listed.extend(hashes);
             if listed.len() > LISTED {
@@ -143,6 +149,11 @@ fn start_fetch(tick: &mut Tick, peer: usize, hash: Hash) -> Result<Transfer, typ
     }
     // First of all: to stage takes a while, in which other ticks would start to fetch it too.
     let download = tick.services.downloads.begin(hash);
+    if let Some(staged) = tick.services.downloads.take_deferred(&hash) {
+        let (slot, filler) = Slot::new(&tick.bell);
+        filler.fill(Ok(staged));
+        return Ok(Transfer { hash, peer, cancel: Arc::default(), slot, download: Some(download) });
+    }
     let staging = match tick.services.engine.stage() {
         Ok(staging) => staging.within(&tick.allowance),
         Err(error) => {
@@ -160,7 +171,10 @@ fn start_fetch(tick: &mut Tick, peer: usize, hash: Hash) -> Result<Transfer, typ
     };
     match tick.services.peers[peer].submit(false, &tick.bell, &cancel, fetch) {
         Ok(slot) => Ok(Transfer { hash, peer, cancel, slot, download: Some(download) }),
-        Err(error) => Err(types::FetchError::Peer(tick.note_peer_error(peer, &error))),
+        Err(error) => {
+            tick.services.peers[peer].note_failure(hash, SetAsideReason::Failed, error.to_string());
+            Err(types::FetchError::Peer(tick.note_peer_error(peer, &error)))
+        }
     }
 }
 
@@ -269,7 +283,7 @@ impl transfers::HostTransfer for State {
                 Ok(staged) => {
                     let (size, content) =
                         (staged.len(), Content::Staged(Box::new(staged), download));
-                    let segment = handle(table, Segment { hash, size, content })?;
+                    let segment = handle(table, Segment { hash, peer, size, content })?;
                     tick.staged += 1;
                     Ok(Ok(segment))
                 }
@@ -309,6 +323,7 @@ fn fetch_failed(tick: &mut Tick, peer: usize, hash: Hash, error: &FetchError) ->
         return types::FetchError::Storage;
     }
     tick.peer_failed = true;
+    tick.services.peers[peer].note_failure(hash, SetAsideReason::Failed, error.to_string());
     if tick.may_log() {
         let (policy, peer) = (&tick.policy, tick.services.peers[peer].id());
         match error {

@@ -1,5 +1,6 @@
 //! The imports that stay on this machine: `local`, `cursor`, `archive`, `clock`, `random`, `log`.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use wasmtime::component::Resource;
@@ -9,7 +10,7 @@ use super::instance::millis;
 use super::log::printable;
 use super::resources::{Content, Segment};
 use super::state::State;
-use super::{TickError, UploadOutcome, state};
+use super::{SetAsideReason, TickError, UploadOutcome, state};
 use crate::engine::{Applied, ApplyError};
 
 impl local::Host for State {
@@ -43,7 +44,9 @@ impl local::Host for State {
                     return Ok(Ok(applied.into()));
                 }
                 Content::Rejected => return Ok(Err(types::ApplyError::Rejected)),
+                Content::Deferred => return Ok(Err(types::ApplyError::ClockAhead)),
             };
+            let from = Arc::clone(&tick.services.peers[segment.peer]);
             match tick.services.engine.apply(staged) {
                 Ok(applied) => {
                     segment.content = Content::Applied;
@@ -60,16 +63,24 @@ impl local::Host for State {
                     tick.staged -= 1;
                     tick.peer_failed = true;
                     if tick.may_log() {
-                        let (policy, peer) = (&tick.policy, tick.current().id());
+                        let (policy, peer) = (&tick.policy, from.id());
                         tracing::warn!(policy, peer, %hash, why, "segment rejected");
                     }
+                    from.note_failure(hash, SetAsideReason::Rejected, why);
                     Ok(Err(types::ApplyError::Rejected))
                 }
                 Err(error @ ApplyError::ClockAhead { .. }) => {
                     tick.peer_failed = true;
                     if tick.may_log() {
-                        let (policy, peer) = (&tick.policy, tick.current().id());
+                        let (policy, peer) = (&tick.policy, from.id());
                         tracing::warn!(policy, peer, %error, "segment not applied");
+                    }
+                    from.note_failure(segment.hash, SetAsideReason::Deferred, error.to_string());
+                    // A transfer less for the next try.
+                    let content = std::mem::replace(&mut segment.content, Content::Deferred);
+                    tick.staged -= 1;
+                    if let Content::Staged(staged, _) = content {
+                        tick.services.downloads.defer(*staged, &tick.services.engine);
                     }
                     Ok(Err(types::ApplyError::ClockAhead))
                 }

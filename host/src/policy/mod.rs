@@ -35,6 +35,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod trap;
+mod view;
 mod wait;
 mod words;
 
@@ -52,3 +53,4 @@ pub use services::{
     Archive, Clock, Context, CursorLayout, CursorStore, Reason, Services, SystemClock, TickReport,
     UploadOutcome,
 };
+pub use view::{Comparison, SetAside, SetAsideReason};

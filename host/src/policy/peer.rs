@@ -10,12 +10,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use super::state::lost;
+use super::view::View;
 use super::wait::{Bell, Slot, lock};
 use crate::protocol::{PeerError, PeerTransport};
 use crate::world::{Machine, Signal, World};
 
+/// Longest wait for an answer that the host itself asks for.
+const ASK_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// How long a thread without work stays.
+#[cfg(not(test))]
 const IDLE: Duration = Duration::from_secs(10);
+
+/// So long in tests that a thread does not end by itself, however slow they are.
+#[cfg(test)]
+const IDLE: Duration = Duration::from_secs(3600);
 
 /// A configured peer, with the threads that run its requests.
 pub struct Peer {
@@ -23,6 +33,7 @@ pub struct Peer {
     id: String,
     transport: Arc<dyn PeerTransport>,
     pool: Arc<Pool>,
+    pub(super) view: Mutex<View>,
 }
 
 impl Peer {
@@ -51,7 +62,8 @@ impl Peer {
             state: Mutex::default(),
             work: world.signal(),
         };
-        Self { world: Arc::clone(world), id, transport, pool: Arc::new(pool) }
+        let (world, pool, view) = (Arc::clone(world), Arc::new(pool), Mutex::default());
+        Self { world, id, transport, pool, view }
     }
 
     /// Where its requests run, and its ticks wait for them.
@@ -103,6 +115,29 @@ impl Peer {
         let run = Box::new(move || filler.fill(request(&*transport)));
         self.pool.submit(urgent, Job { cancel: Arc::clone(cancel), run })?;
         Ok(slot)
+    }
+}
+
+impl Peer {
+    /// Sends a request and waits for the answer, until this peer is closed.
+    pub(super) fn ask<T: Send + 'static>(
+        &self,
+        request: impl FnOnce(&dyn PeerTransport) -> Result<T, PeerError> + Send + 'static,
+    ) -> Result<T, PeerError> {
+        let (bell, cancel) = (Arc::new(Bell::new(&self.world)), Arc::default());
+        self.watch(&bell);
+        let slot = self.submit(true, &bell, &cancel, request)?;
+        let until = self.world.monotonic().saturating_add(ASK_TIMEOUT);
+        let answer = bell.wait(until, || match slot.take() {
+            None if self.is_closed() => Some(None),
+            taken => taken,
+        });
+        cancel.store(true, Ordering::Relaxed);
+        match answer {
+            Some(Some(answer)) => answer,
+            Some(None) => Err(lost()),
+            None => Err(PeerError::Timeout(format!("{ASK_TIMEOUT:?} have passed"))),
+        }
     }
 }
 

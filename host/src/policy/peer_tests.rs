@@ -2,14 +2,12 @@
 
 use std::sync::mpsc;
 use std::thread;
-use std::time::Instant;
 
 use super::super::testing::FakePeer;
 use super::*;
 use crate::policy::Clock as _;
+use crate::testing::{LONG, wait_until};
 use crate::world::Machine;
-
-const LONG: Duration = Duration::from_secs(20);
 
 fn peer(max_threads: usize) -> Peer {
     Peer::new("p", Arc::new(FakePeer::default()), max_threads)
@@ -27,21 +25,26 @@ fn until(bell: &Bell, ready: impl FnMut() -> Option<()>) -> Option<()> {
 fn no_more_requests_run_at_a_time_than_allowed_and_all_of_them_do() {
     let (peer, bell) = (peer(3), Arc::new(Bell::new(&Machine::shared())));
     let running = Arc::new(Mutex::new((0, 0)));
+    let go_on = flag();
     let slots: Vec<_> = (0..20)
         .map(|_| {
-            let running = Arc::clone(&running);
+            let (running, go_on) = (Arc::clone(&running), Arc::clone(&go_on));
             let request = move |_: &dyn PeerTransport| {
                 {
                     let mut running = lock(&running);
                     running.0 += 1;
                     running.1 = running.1.max(running.0);
                 }
-                thread::sleep(Duration::from_millis(5));
+                while !go_on.load(Ordering::Relaxed) {
+                    thread::sleep(Duration::from_millis(1));
+                }
                 lock(&running).0 -= 1;
             };
             peer.submit(false, &bell, &flag(), request).unwrap()
         })
         .collect();
+    wait_until("three run", || lock(&running).0 == 3);
+    go_on.store(true, Ordering::Relaxed);
     until(&bell, || slots.iter().all(|slot| slot.is_done()).then_some(())).unwrap();
     assert_eq!(lock(&running).1, 3);
     assert_eq!(lock(&peer.pool.state).threads, 3);
@@ -124,9 +127,6 @@ fn threads_end_with_the_peer() {
     until(&bell, || slot.take()?).unwrap();
     let pool = Arc::clone(&peer.pool);
     drop(peer);
-    let start = Instant::now();
-    while lock(&pool.state).threads > 0 {
-        assert!(start.elapsed() < IDLE / 2, "a thread stays");
-        thread::sleep(Duration::from_millis(1));
-    }
+    assert!(IDLE > LONG, "an idle thread would have ended by itself");
+    wait_until("all threads end", || lock(&pool.state).threads == 0);
 }

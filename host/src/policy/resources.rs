@@ -74,6 +74,8 @@ impl Drop for Transfer {
 /// A verified segment.
 pub struct Segment {
     pub(super) hash: Hash,
+    /// The position of the peer that it came from.
+    pub(super) peer: usize,
     pub(super) size: u64,
     pub(super) content: Content,
 }
@@ -89,4 +91,6 @@ pub(super) enum Content {
     Applied,
     /// They are no segment, and gone.
     Rejected,
+    /// They wait for their time, in the host's keeping.
+    Deferred,
 }

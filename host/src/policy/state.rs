@@ -235,6 +235,7 @@ impl Tick {
         let text = format!("peer {}: {words}", self.services.peers[peer].id());
         self.peer_failure = Some((told, text));
         self.peer_failed = true;
+        self.services.peers[peer].note_error();
         told
     }
 

@@ -1,11 +1,16 @@
 //! Components and peers for tests.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
+use tracing::Level;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::dynamic_filter_fn;
+use tracing_subscriber::layer::SubscriberExt as _;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
@@ -14,6 +19,7 @@ use super::*;
 use crate::Hash;
 use crate::engine::{Engine, StagedSegment, StagingFile, Watermark};
 use crate::protocol::{FetchError, PeerError, PeerTransport, SegmentRef};
+use crate::testing::LONG;
 
 /// A component for the world `sync-policy`, of a core module in text form. It exports memory,
 /// `cabi_realloc` and, with the names of `wit-component`, the policy's functions.
@@ -222,7 +228,7 @@ pub(super) fn context() -> Context {
 /// Small ones.
 pub(super) fn limits() -> Limits {
     Limits {
-        tick_timeout: Duration::from_secs(20),
+        tick_timeout: LONG,
         memory_bytes: 64 << 20,
         transfers: 4,
         cursor_bytes: 1000,
@@ -236,25 +242,41 @@ pub(super) fn policies(tick_timeout: Duration) -> PolicyEngine {
     PolicyEngine::new(None, Limits { tick_timeout, ..limits() }).unwrap()
 }
 
-/// What `run` logs on this thread.
-pub(super) fn logged<R>(run: impl FnOnce() -> R) -> (String, R) {
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    let writer = Arc::clone(&lines);
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::DEBUG)
-        .with_ansi(false)
-        .with_writer(move || Lines(Arc::clone(&writer)))
-        .finish();
-    let result = tracing::subscriber::with_default(subscriber, run);
-    let text = String::from_utf8(lock(&lines).clone()).unwrap();
-    (text, result)
+thread_local! {
+    /// What this thread has logged; `None` where nobody wants to know.
+    static LINES: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
 }
 
-struct Lines(Arc<Mutex<Vec<u8>>>);
+/// What `run` logs on this thread.
+///
+/// The subscriber is one for all threads of the process. Call sites cache whether anybody listens,
+/// and ask the subscriber of the thread that comes to them first: one of a single thread misses
+/// the lines that another test had come to before.
+pub(super) fn logged<R>(run: impl FnOnce() -> R) -> (String, R) {
+    static SUBSCRIBER: Once = Once::new();
+    SUBSCRIBER.call_once(|| {
+        let wanted = dynamic_filter_fn(|metadata, _| {
+            *metadata.level() <= Level::DEBUG
+                && LINES.try_with(|lines| lines.borrow().is_some()).unwrap_or(false)
+        });
+        let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(|| Lines);
+        let subscriber = tracing_subscriber::registry().with(lines.with_filter(wanted));
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+    });
+    // Of a call site that was reached while the subscriber was being installed.
+    tracing::callsite::rebuild_interest_cache();
+    LINES.set(Some(Vec::new()));
+    let result = run();
+    let lines = LINES.take().unwrap();
+    (String::from_utf8(lines).unwrap(), result)
+}
+
+/// Writes to [`LINES`].
+struct Lines;
 
 impl io::Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        lock(&self.0).write(bytes)
+        LINES.with_borrow_mut(|lines| lines.as_mut().map_or(Ok(bytes.len()), |to| to.write(bytes)))
     }
 
     fn flush(&mut self) -> io::Result<()> {

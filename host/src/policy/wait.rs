@@ -115,6 +115,7 @@ mod tests {
 
     use super::*;
     use crate::policy::Clock as _;
+    use crate::testing::LONG;
     use crate::world::Machine;
 
     fn bell() -> Bell {
@@ -127,7 +128,7 @@ mod tests {
         let (slot, filler) = Slot::new(&bell);
         assert!(!slot.is_done() && slot.take().is_none());
         let filling = thread::spawn(move || filler.fill(7));
-        let until = Machine.monotonic() + Duration::from_secs(10);
+        let until = Machine.monotonic() + LONG;
         assert_eq!(bell.wait(until, || slot.take()), Some(Some(7)));
         filling.join().unwrap();
         assert!(!slot.is_done() && slot.take().is_none());

@@ -9,13 +9,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use super::dead_threads::DeadThreads;
 use super::maintenance::{Maintenance, OnCompaction, Plan};
 use super::peer_loop::{Ended, OnTick, PeerLoop, Shared};
 use super::policies::{FOLDER, Policies, Rules, Start};
 use super::settings::Settings;
-use super::{CursorFiles, FolderArchive, Host, InvalidPeerId, PeerId, PeerStatus, SwapError};
+use super::{
+    CursorFiles, FolderArchive, Host, InvalidPeerId, PeerId, PeerStatus, SettingsError, SwapError,
+};
 use crate::engine::{Compacted, Engine, EngineError};
-use crate::policy::{Archive, Limits, LoadError, Observer, Peer, PolicyEngine, SettingsTooLarge};
+use crate::policy::{Archive, Limits, LoadError, Observer, Peer, PolicyEngine};
 use crate::protocol::{ClientLimits, HttpPeer, InvalidUrl, PeerTransport, Server, ServerLimits};
 use crate::watch::FileWatch;
 use crate::world::{Machine, Signal, Task, World};
@@ -40,15 +43,15 @@ pub enum HostError {
         /// What is wrong with its address.
         source: InvalidUrl,
     },
-    /// An interval is zero.
-    #[error("an interval must be longer than zero")]
+    /// An interval is shorter than [`HostBuilder::SHORTEST`].
+    #[error("an interval must be at least {} ms", HostBuilder::SHORTEST.as_millis())]
     Interval,
     /// The policy can't be used.
     #[error(transparent)]
     Policy(#[from] SwapError),
-    /// The settings of the policy are too large.
+    /// The policy refuses its settings, or they are too large.
     #[error(transparent)]
-    Settings(#[from] SettingsTooLarge),
+    Settings(#[from] SettingsError),
     /// The address can't be served, the archive or cursor folder can't be used, or the system
     /// gives no thread.
     #[error("{context}{source}")]
@@ -101,6 +104,8 @@ impl HostBuilder {
     pub const PROBATION: u32 = 20;
     /// See [`HostBuilder::max_failures`].
     pub const MAX_FAILURES: u32 = 3;
+    /// Shortest time between two ticks, flushes or looks at compactions.
+    pub const SHORTEST: Duration = Duration::from_millis(1);
 
     pub(super) fn new(engine: Arc<Engine>) -> Self {
         Self {
@@ -353,10 +358,10 @@ impl HostBuilder {
     /// Checks all that can be checked without running anything. The URLs are those of the peers.
     fn prepare(self, once: bool) -> Result<(Arc<Shared>, Vec<String>), HostError> {
         let intervals = [Some(self.interval), self.flush_interval, self.compaction.interval];
-        if intervals.into_iter().flatten().any(|interval| interval.is_zero()) {
+        if intervals.into_iter().flatten().any(|interval| interval < HostBuilder::SHORTEST) {
             return Err(HostError::Interval);
         }
-        self.limits.check_settings(&self.settings.get())?;
+        self.limits.check_settings(&self.settings.get()).map_err(SettingsError::from)?;
         let mut ids = HashSet::new();
         let (mut peers, mut urls) = (Vec::new(), Vec::new());
         for (id, address) in self.peers {
@@ -385,10 +390,12 @@ impl HostBuilder {
         let db = self.engine.path();
         let disk = self.engine.disk();
         let cursors =
-            CursorFiles::open_on(db, Arc::clone(&disk)).map_err(|source| HostError::Io {
-                context: format!("can't use {} for cursors: ", db.join("sync").display()),
-                source,
-            })?;
+            CursorFiles::open_on(db, Arc::clone(&disk), Arc::clone(&self.engine) as _).map_err(
+                |source| HostError::Io {
+                    context: format!("can't use {} for cursors: ", db.join("sync").display()),
+                    source,
+                },
+            )?;
         let archive = match &self.archive {
             Some(dir) => {
                 let archive = FolderArchive::open(dir)
@@ -398,14 +405,29 @@ impl HostBuilder {
             None => None,
         };
         let cursors = Arc::new(cursors);
-        let cache = self.policy_cache.unwrap_or_else(|| db.join(FOLDER).join("cache"));
+        let cache =
+            self.policy_cache.unwrap_or_else(|| self.engine.home().join(FOLDER).join("cache"));
         let start =
             Start { db, plugin: self.plugin.as_deref(), rules: self.rules, fixed: once, disk };
+        // A simulation shows itself what comes of settings, and waits for no real disk.
+        let try_settings = self.policies.is_none();
         let policies = match self.policies {
             Some(policies) => policies,
             None => PolicyEngine::new(Some(&cache), self.limits)?,
         };
         let policies = Policies::open(&start, policies, Arc::clone(&cursors))?;
+        let settings = self.settings.get();
+        if try_settings && !settings.is_empty() {
+            match policies.try_settings(&[], &settings, || {}) {
+                Err(error @ SettingsError::Refused { .. }) if policies.is_named() => {
+                    return Err(error.into());
+                }
+                // They are for the policy that is named, and another one runs: a node comes back
+                // whatever was put in the place of its policy.
+                Err(error) => tracing::warn!(%error, "starting with settings that are not tried"),
+                Ok(()) => {}
+            }
+        }
         let shared = Shared {
             engine: self.engine,
             policies: Arc::new(policies),
@@ -418,6 +440,7 @@ impl HostBuilder {
             world: self.world,
             interval: self.interval,
             settings: self.settings,
+            dead: DeadThreads::default(),
         };
         Ok((Arc::new(shared), urls))
     }
@@ -445,10 +468,14 @@ impl Flusher {
         let run = move || {
             loop {
                 let due = clock.monotonic().saturating_add(interval);
-                while clock.monotonic() < due {
+                // At least once, however short the interval is.
+                loop {
                     let seen = stopped.changed.count();
                     if stopped.wanted.load(Ordering::Acquire) {
                         return;
+                    }
+                    if clock.monotonic() >= due {
+                        break;
                     }
                     stopped.changed.wait(seen, Some(due));
                 }

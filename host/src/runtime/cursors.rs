@@ -1,17 +1,23 @@
 //! Cursors as files, one a peer: `{db}/sync/{peer}.cursor`.
 //!
-//! A file is what the policy stored, as it is, then the layout's owner, then what tells whether
-//! all of that is still as it was. Numbers are little-endian:
+//! A file is what the policy stored, as it is, then the layout's owner and the state of the database
+//! (see [`Mark`]), then what shows whether all of that is still as it was. Numbers are
+//! little-endian:
 //!
 //! ```text
-//! value | policy name | schema u32 | name length u32 | value length u64 | CRC-32C u32 | "EDGL"
+//! value | policy name | epoch u64 | next id u64
+//!       | schema u32 | name length u32 | value length u64 | CRC-32C u32 | "EDGM"
 //! ```
 //!
-//! The loop of `edgestore-repl` reads one MessagePack value and ignores what follows, so it can go
-//! on from a file of the default policy. Its own files have no such end; they are taken if they
-//! hold a whole MessagePack array, which is how that loop begins its file, and are the default
-//! policy's. So are those of older hosts, which end in 16 bytes without an owner: the magic `EDGC`,
-//! the CRC-32C of the value (`u32`) and its length (`u64`).
+//! A cursor says what was pulled, so it is true only while the database still has that. One whose
+//! mark does not hold is not given to the policy, which starts from none: that costs a manifest. So
+//! do files without a mark, which older hosts and `edgestore-repl` have written:
+//!
+//! - Older hosts end the file in `EDGL`, without epoch and next id.
+//! - Still older ones end it in 16 bytes without an owner: the magic `EDGC`, the CRC-32C of the value
+//!   (`u32`) and its length (`u64`).
+//! - `edgestore-repl` writes one MessagePack array and nothing else. It reads one value and ignores
+//!   what follows, so it can go on from a file of the default policy.
 //!
 //! When a policy of another layout takes over, the file is renamed to `{peer}.cursor.kept-{id of
 //! the layout}`, and comes back when its owner does.
@@ -20,9 +26,10 @@
 //! for whoever wants to know what happened, and the policy starts from none: that costs a look at
 //! the peer's manifest.
 
-use std::collections::HashMap;
 mod checkpoint;
 
+use std::collections::{HashMap, HashSet};
+use std::fmt::Debug;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,14 +39,19 @@ use serde::de::IgnoredAny;
 use super::PeerId;
 use crate::Hash;
 use crate::disk::{Disk, RealDisk, replace};
+use crate::engine::{Engine, Mark};
 use crate::policy::{CursorLayout, CursorStore};
 
 /// A larger file is no cursor. In bytes.
 pub const MAX_CURSOR_FILE: u64 = 64 << 20;
 
-const MAGIC: &[u8; 4] = b"EDGL";
-/// Bytes behind the policy's name.
+const MAGIC: &[u8; 4] = b"EDGM";
+/// Bytes of epoch and next id, behind the policy's name.
+const MARK: usize = 16;
+/// Bytes behind these.
 const TRAILER: usize = 24;
+/// Of files without a mark.
+const UNMARKED_MAGIC: &[u8; 4] = b"EDGL";
 const OLD_MAGIC: &[u8; 4] = b"EDGC";
 const OLD_TRAILER: usize = 16;
 const KEPT: &str = "kept-";
@@ -50,21 +62,72 @@ const TEMPORARY: &str = ".cursor-";
 pub struct CursorFiles {
     dir: PathBuf,
     disk: Arc<dyn Disk>,
+    /// What the cursors are bound to.
+    data: Arc<dyn DataState>,
     /// Whose the current file of a peer is, where that is known.
     owners: Mutex<HashMap<String, CursorLayout>>,
+    /// Peers whose policy starts from none, until it stores a cursor.
+    forgotten: Mutex<HashSet<String>>,
+}
+
+/// The data that a cursor speaks of.
+pub(crate) trait DataState: Debug + Send + Sync {
+    /// The present state.
+    fn mark(&self) -> io::Result<Mark>;
+
+    /// Whether all that was there at the mark still is. Without a mark nobody knows.
+    fn holds(&self, mark: Option<&Mark>) -> bool;
+}
+
+impl DataState for Engine {
+    fn mark(&self) -> io::Result<Mark> {
+        Engine::mark(self).map_err(io::Error::other)
+    }
+
+    fn holds(&self, mark: Option<&Mark>) -> bool {
+        mark.is_some_and(|mark| Engine::holds(self, mark))
+    }
+}
+
+/// No data, which nothing is lost of.
+#[derive(Debug)]
+struct NoData;
+
+impl DataState for NoData {
+    fn mark(&self) -> io::Result<Mark> {
+        Ok(Mark { epoch: 0, next_id: 0 })
+    }
+
+    fn holds(&self, _mark: Option<&Mark>) -> bool {
+        true
+    }
+}
+
+/// What a whole cursor file holds.
+struct CursorFile {
+    /// Length of the value.
+    len: usize,
+    owner: CursorLayout,
+    /// `None` where an older host or `edgestore-repl` wrote it.
+    mark: Option<Mark>,
 }
 
 impl CursorFiles {
-    /// Uses `{db}/sync`, which it makes if it is missing, and clears it of what a crash left.
+    /// Uses `{db}/sync`, which it makes if it is missing, and clears it of what a crash left. These
+    /// cursors are bound to no data, and so always given to the policy.
     ///
     /// # Errors
     /// When the folder can't be made or read.
     pub fn open(db: &Path) -> io::Result<Self> {
-        Self::open_on(db, RealDisk::shared())
+        Self::open_on(db, RealDisk::shared(), Arc::new(NoData))
     }
 
-    /// [`CursorFiles::open`] on another disk.
-    pub(crate) fn open_on(db: &Path, disk: Arc<dyn Disk>) -> io::Result<Self> {
+    /// [`CursorFiles::open`] on another disk, bound to the data of an engine.
+    pub(crate) fn open_on(
+        db: &Path,
+        disk: Arc<dyn Disk>,
+        data: Arc<dyn DataState>,
+    ) -> io::Result<Self> {
         let dir = db.join("sync");
         disk.make_dir(&dir)?;
         disk.sync_dir(db)?;
@@ -73,7 +136,34 @@ impl CursorFiles {
                 disk.remove(&dir.join(name))?;
             }
         }
-        Ok(Self { dir, disk, owners: Mutex::default() })
+        let (owners, forgotten) = (Mutex::default(), Mutex::default());
+        Ok(Self { dir, disk, data, owners, forgotten })
+    }
+
+    /// Has the policy start from none with this peer, until it stores a cursor: what it remembers
+    /// is not true, or somebody wants it to try again what it has set aside.
+    pub fn forget(&self, peer: &str) {
+        self.forgotten().insert(peer.to_owned());
+    }
+
+    /// Whether the policy starts from none because of [`CursorFiles::forget`].
+    pub fn is_forgotten(&self, peer: &str) -> bool {
+        self.forgotten().contains(peer)
+    }
+
+    fn forgotten(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.forgotten.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The value of a cursor file, if it speaks of the present state of the data.
+    pub(crate) fn value_of<'a>(bytes: &'a [u8], data: &dyn DataState) -> Option<&'a [u8]> {
+        let CursorFile { len, mark, .. } = check(bytes).ok()?;
+        data.holds(mark.as_ref()).then(|| &bytes[..len])
+    }
+
+    /// Uses `{db}/sync` as it is, and changes nothing: for [`CursorFiles::damaged`] alone.
+    pub(crate) fn look(db: &Path) -> Self {
+        Self { dir: db.join("sync"), disk: RealDisk::shared(), owners: Mutex::default() }
     }
 
     /// The files that are no cursors any more, with what is wrong.
@@ -82,7 +172,12 @@ impl CursorFiles {
     /// When one can't be read.
     pub fn damaged(&self) -> io::Result<Vec<(PathBuf, &'static str)>> {
         let mut damaged = Vec::new();
-        for name in self.disk.list(&self.dir)? {
+        let names = match self.disk.list(&self.dir) {
+            // No host has run yet.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            names => names?,
+        };
+        for name in names {
             let path = self.dir.join(name);
             let extension = path.extension().unwrap_or_default().to_string_lossy();
             if (extension == "cursor" || extension.starts_with(KEPT))
@@ -124,8 +219,8 @@ impl CursorFiles {
         PathBuf::from(format!("{}.{KEPT}{}", path.display(), &id[..16]))
     }
 
-    /// The value in a file and whose it is; none where there is none, or no more.
-    fn open_cursor(&self, path: &Path) -> io::Result<Option<(Vec<u8>, CursorLayout)>> {
+    /// The value in a file and what else it says; none where there is none, or no more.
+    fn open_cursor(&self, path: &Path) -> io::Result<Option<(Vec<u8>, CursorFile)>> {
         let file = match self.disk.open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -133,9 +228,9 @@ impl CursorFiles {
         };
         let mut bytes = read(file)?;
         match check(&bytes) {
-            Ok((len, owner)) => {
-                bytes.truncate(len);
-                Ok(Some((bytes, owner)))
+            Ok(found) => {
+                bytes.truncate(found.len);
+                Ok(Some((bytes, found)))
             }
             Err(why) => {
                 self.set_aside(path, why)?;
@@ -146,10 +241,14 @@ impl CursorFiles {
 
     /// Makes the cursor of `layout` the peer's current one, and returns it. Each step is one
     /// rename, and doing them again after a crash does no harm.
-    fn take_over(&self, path: &Path, layout: &CursorLayout) -> io::Result<Option<Vec<u8>>> {
+    fn take_over(
+        &self,
+        path: &Path,
+        layout: &CursorLayout,
+    ) -> io::Result<Option<(Vec<u8>, CursorFile)>> {
         match self.open_cursor(path)? {
-            Some((value, owner)) if owner == *layout => return Ok(Some(value)),
-            Some((_, owner)) => {
+            Some((value, found)) if found.owner == *layout => return Ok(Some((value, found))),
+            Some((_, CursorFile { owner, .. })) => {
                 let kept = self.kept(path, &owner);
                 self.disk.rename(path, &kept)?;
                 tracing::info!(
@@ -162,20 +261,33 @@ impl CursorFiles {
             None => {}
         }
         let kept = self.kept(path, layout);
-        let found = self.open_cursor(&kept)?.filter(|(_, owner)| owner == layout);
+        let found = self.open_cursor(&kept)?.filter(|(_, found)| found.owner == *layout);
         if found.is_some() {
             self.disk.rename(&kept, path)?;
         }
         self.disk.sync_dir(&self.dir)?;
-        Ok(found.map(|(value, _)| value))
+        Ok(found)
     }
 }
 
 impl CursorStore for CursorFiles {
     fn load(&self, peer: &str, layout: &CursorLayout) -> io::Result<Option<Vec<u8>>> {
-        let value = self.take_over(&self.path(peer)?, layout)?;
+        let found = self.take_over(&self.path(peer)?, layout)?;
         self.owners().insert(peer.to_owned(), layout.clone());
-        Ok(value)
+        let Some((value, CursorFile { mark, .. })) = found else { return Ok(None) };
+        if self.is_forgotten(peer) {
+            return Ok(None);
+        }
+        if self.data.holds(mark.as_ref()) {
+            return Ok(Some(value));
+        }
+        tracing::warn!(
+            peer,
+            "the cursor speaks of another state of the database, of which segments may be missing \
+             now; the policy starts from an empty cursor and compares the peer's manifest"
+        );
+        self.forget(peer);
+        Ok(None)
     }
 
     fn store(&self, peer: &str, layout: &CursorLayout, value: &[u8]) -> io::Result<()> {
@@ -184,7 +296,10 @@ impl CursorStore for CursorFiles {
         if self.owners().get(peer) != Some(layout) {
             self.load(peer, layout)?;
         }
-        replace(&self.disk, &path, TEMPORARY, &[value, &trailer(value, layout)])
+        let trailer = trailer(value, layout, &self.data.mark()?);
+        replace(&self.disk, &path, TEMPORARY, &[value, &trailer])?;
+        self.forgotten().remove(peer);
+        Ok(())
     }
 }
 
@@ -196,33 +311,43 @@ fn read(file: impl Read) -> io::Result<Vec<u8>> {
 }
 
 /// What follows the value.
-fn trailer(value: &[u8], owner: &CursorLayout) -> Vec<u8> {
+fn trailer(value: &[u8], owner: &CursorLayout, mark: &Mark) -> Vec<u8> {
+    let mark = [mark.epoch.to_le_bytes(), mark.next_id.to_le_bytes()].concat();
+    sealed(value, owner, &mark, MAGIC)
+}
+
+/// The end of a file, with or without a mark.
+fn sealed(value: &[u8], owner: &CursorLayout, mark: &[u8], magic: &[u8]) -> Vec<u8> {
     let name = owner.policy.as_bytes();
-    let mut trailer = Vec::with_capacity(name.len() + TRAILER);
+    let mut trailer = Vec::with_capacity(name.len() + MARK + TRAILER);
     trailer.extend_from_slice(name);
+    trailer.extend_from_slice(mark);
     trailer.extend_from_slice(&owner.schema.to_le_bytes());
     trailer.extend_from_slice(&(name.len() as u32).to_le_bytes());
     trailer.extend_from_slice(&(value.len() as u64).to_le_bytes());
     let checksum = crc32c::crc32c_append(crc32c::crc32c(value), &trailer);
     trailer.extend_from_slice(&checksum.to_le_bytes());
-    trailer.extend_from_slice(MAGIC);
+    trailer.extend_from_slice(magic);
     trailer
 }
 
-/// The length of the value in a file and whose it is, or why there is none.
-fn check(bytes: &[u8]) -> Result<(usize, CursorLayout), &'static str> {
+/// What a file holds, or why it holds no cursor.
+fn check(bytes: &[u8]) -> Result<CursorFile, &'static str> {
     if bytes.len() as u64 > MAX_CURSOR_FILE {
         return Err("is larger than any cursor");
     }
-    if bytes.ends_with(MAGIC) {
-        return tagged(bytes).ok_or("has changed on disk");
+    for (magic, mark) in [(MAGIC, MARK), (UNMARKED_MAGIC, 0)] {
+        if bytes.ends_with(magic) {
+            return unsealed(bytes, mark, magic).ok_or("has changed on disk");
+        }
     }
+    let stock = |len| CursorFile { len, owner: stock(), mark: None };
     if let Some((value, found)) = bytes.split_last_chunk::<OLD_TRAILER>()
         && found.starts_with(OLD_MAGIC)
     {
         let checksum = crc32c::crc32c(value).to_le_bytes();
         let whole = found[4..8] == checksum && found[8..] == (value.len() as u64).to_le_bytes();
-        return if whole { Ok((value.len(), stock())) } else { Err("has changed on disk") };
+        return if whole { Ok(stock(value.len())) } else { Err("has changed on disk") };
     }
     // MessagePack arrays: fixarray, array 16, array 32.
     if !matches!(bytes.first(), Some(0x90..=0x9f | 0xdc | 0xdd)) {
@@ -231,20 +356,28 @@ fn check(bytes: &[u8]) -> Result<(usize, CursorLayout), &'static str> {
     let mut stream = rmp_serde::Deserializer::from_read_ref(bytes);
     stream.set_max_depth(16);
     match serde::Deserialize::deserialize(&mut stream) {
-        Ok(IgnoredAny) => Ok((bytes.len(), stock())),
+        Ok(IgnoredAny) => Ok(stock(bytes.len())),
         Err(_) => Err("is cut short"),
     }
 }
 
-/// Reads the end that [`trailer`] writes; none when it is not the end of this value.
-fn tagged(bytes: &[u8]) -> Option<(usize, CursorLayout)> {
+/// Reads the end that [`sealed`] writes; none when it is not the end of this value.
+fn unsealed(bytes: &[u8], mark_len: usize, magic: &[u8]) -> Option<CursorFile> {
     let (rest, tail) = bytes.split_last_chunk::<TRAILER>()?;
     let number = |at: usize| Some(u32::from_le_bytes(tail.get(at..at + 4)?.try_into().ok()?));
     let (schema, name_len) = (number(0)?, usize::try_from(number(4)?).ok()?);
+    let (rest, mark) = rest.split_at_checked(rest.len().checked_sub(mark_len)?)?;
     let (value, name) = rest.split_at_checked(rest.len().checked_sub(name_len)?)?;
     let owner = CursorLayout { policy: String::from_utf8(name.to_vec()).ok()?, schema };
     let end = bytes.get(value.len()..)?;
-    (*end == trailer(value, &owner)).then_some((value.len(), owner))
+    if *end != sealed(value, &owner, mark, magic) {
+        return None;
+    }
+    let mark = mark.split_first_chunk::<8>().and_then(|(epoch, next_id)| {
+        let next_id = u64::from_le_bytes(next_id.try_into().ok()?);
+        Some(Mark { epoch: u64::from_le_bytes(*epoch), next_id })
+    });
+    Some(CursorFile { len: value.len(), owner, mark })
 }
 
 /// Of cursors that do not say: what `edgestore-repl` writes, and so what the default policy reads.
@@ -373,6 +506,64 @@ mod tests {
         }
         assert_eq!(files(&db).len(), 3, "{:?}", files(&db));
         assert!(open(&db).damaged().unwrap().is_empty());
+    }
+
+    /// Data with a state that a test sets.
+    #[derive(Debug, Default)]
+    struct Data(std::sync::atomic::AtomicU64);
+
+    impl DataState for Data {
+        fn mark(&self) -> io::Result<Mark> {
+            Ok(Mark { epoch: self.0.load(std::sync::atomic::Ordering::Relaxed), next_id: 3 })
+        }
+
+        fn holds(&self, mark: Option<&Mark>) -> bool {
+            mark == self.mark().ok().as_ref()
+        }
+    }
+
+    #[test]
+    fn a_cursor_of_another_state_of_the_data_is_not_given_to_the_policy() {
+        let db = tempfile::tempdir().unwrap();
+        let data = Arc::new(Data::default());
+        let open = || {
+            CursorFiles::open_on(db.path(), RealDisk::shared(), Arc::clone(&data) as _).unwrap()
+        };
+        let cursors = open();
+        cursors.store("a", &stock(), b"pulled").unwrap();
+        assert_eq!(open().load("a", &stock()).unwrap().as_deref(), Some(&b"pulled"[..]));
+        data.0.store(1, std::sync::atomic::Ordering::Relaxed);
+        for cursors in [&cursors, &open()] {
+            assert_eq!(cursors.load("a", &stock()).unwrap(), None);
+        }
+        cursors.store("a", &stock(), b"again").unwrap();
+        assert_eq!(cursors.load("a", &stock()).unwrap().as_deref(), Some(&b"again"[..]));
+        // Of older hosts and the stock loop: nobody knows of which state they speak.
+        let path = db.path().join("sync/a.cursor");
+        for bytes in [of_repl(), sealed(b"old", &stock(), b"", UNMARKED_MAGIC)] {
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(open().load("a", &stock()).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn a_forgotten_cursor_is_not_given_to_the_policy_until_it_stores_one() {
+        let db = tempfile::tempdir().unwrap();
+        let cursors = open(&db);
+        cursors.store("a", &stock(), b"x").unwrap();
+        cursors.store("b", &stock(), b"y").unwrap();
+        cursors.forget("a");
+        assert_eq!(cursors.load("a", &stock()).unwrap(), None);
+        assert_eq!(cursors.load("b", &stock()).unwrap().as_deref(), Some(&b"y"[..]));
+        cursors.store("a", &stock(), b"z").unwrap();
+        assert_eq!(cursors.load("a", &stock()).unwrap().as_deref(), Some(&b"z"[..]));
+    }
+
+    #[test]
+    fn cursors_without_a_mark_are_whole_files() {
+        let file = sealed(b"value", &layout("mine", 7), b"", UNMARKED_MAGIC);
+        let found = check(&file).unwrap();
+        assert_eq!((found.len, found.owner, found.mark), (5, layout("mine", 7), None));
     }
 
     #[test]

@@ -220,6 +220,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+    use crate::testing::{LONG, wait_until};
     use crate::world::Machine;
 
     /// Writes over the same keys, in as many segments.
@@ -238,14 +239,6 @@ mod tests {
         }
     }
 
-    fn wait_until(mut done: impl FnMut() -> bool) {
-        let start = Instant::now();
-        while !done() {
-            assert!(start.elapsed() < Duration::from_secs(20), "not in 20 s");
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-
     #[test]
     fn the_thread_compacts_at_first_and_then_when_there_is_something_new() {
         let dir = tempfile::tempdir().unwrap();
@@ -253,14 +246,16 @@ mod tests {
         let plan = Plan { interval: Some(Duration::from_millis(10)), ..Plan::default() };
         let maintenance = Maintenance::new(&Machine::shared(), &engine, plan, None);
         let thread = maintenance.spawn().unwrap();
-        wait_until(|| engine.manifest().len() == 1);
-        wait_until(|| maintenance.last().is_some_and(|last| last.done.retired == 2));
+        wait_until("one is left", || engine.manifest().len() == 1);
+        wait_until("it says so", || maintenance.last().is_some_and(|last| last.done.retired == 2));
         let first = maintenance.last();
         thread::sleep(Duration::from_millis(100));
         assert_eq!(maintenance.last(), first, "there is nothing new");
         more(&engine, 5);
         // The last of them may be too few for one more.
-        wait_until(|| maintenance.last() != first && engine.manifest().len() < 5);
+        wait_until("the new ones are merged", || {
+            maintenance.last() != first && engine.manifest().len() < 5
+        });
         maintenance.stop();
         assert!(thread.join());
     }
@@ -279,7 +274,7 @@ mod tests {
         thread::sleep(Duration::from_millis(50));
         assert_eq!((engine.manifest().len(), maintenance.last()), (5, None));
         maintenance.wake();
-        wait_until(|| engine.manifest().len() == 1);
+        wait_until("one is left", || engine.manifest().len() == 1);
         maintenance.stop();
         assert!(thread.join());
     }
@@ -291,20 +286,20 @@ mod tests {
         let plan = Plan { interval: Some(Duration::from_millis(1)), bytes_per_sec: Some(1) };
         let maintenance = Maintenance::new(&Machine::shared(), &engine, plan, None);
         let thread = maintenance.spawn().unwrap();
-        wait_until(|| maintenance.state().running.is_some());
+        wait_until("one runs", || maintenance.state().running.is_some());
         assert!(maintenance.compact(Some(1), false).unwrap().stopped, "one runs");
         let done = maintenance.compact(None, true).unwrap();
         assert_eq!((done.retired, done.stopped, engine.manifest().len()), (4, false, 1));
 
         more(&engine, 5);
-        wait_until(|| maintenance.state().running.is_some());
+        wait_until("one runs", || maintenance.state().running.is_some());
         let asked = Arc::clone(&maintenance);
         let asked = thread::spawn(move || asked.compact(Some(1), true).unwrap());
         thread::sleep(Duration::from_millis(50));
         let start = Instant::now();
         maintenance.stop();
         assert!(thread.join());
-        assert!(asked.join().unwrap().stopped && start.elapsed() < Duration::from_secs(2));
+        assert!(asked.join().unwrap().stopped && start.elapsed() < LONG);
         assert!(maintenance.compact(None, true).unwrap().stopped, "for good");
     }
 }

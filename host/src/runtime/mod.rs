@@ -10,6 +10,7 @@
 mod archive;
 mod builder;
 mod cursors;
+mod dead_threads;
 mod maintenance;
 mod peer_id;
 mod peer_loop;
@@ -30,7 +31,8 @@ pub use self::peer_id::{InvalidPeerId, PeerId};
 pub use self::policies::{
     PolicyChange, PolicyEvent, PolicyEventKind, PolicyState, Probation, SwapError, policy_history,
 };
-pub use self::status::{HostStatus, LastCompaction, PeerStatus};
+pub use self::settings::SettingsError;
+pub use self::status::{Health, HostStatus, LastCompaction, PeerStatus};
 use crate::engine::{Compacted, Engine, EngineError};
 use crate::protocol::Server;
 use crate::watch::FileWatch;
@@ -92,6 +94,13 @@ impl Host {
         chosen.map(|peer| peer.wake()).count() > 0
     }
 
+    /// As [`Host::wake`], and the policy starts from an empty cursor: what it has set aside is tried
+    /// now, whatever policy it is.
+    pub fn retry(&self, id: Option<&str>) -> bool {
+        let chosen = self.peers.iter().filter(|peer| id.is_none_or(|id| peer.id() == id));
+        chosen.map(|peer| peer.retry()).count() > 0
+    }
+
     /// Compacts now, and returns what was done. Takes the place of a compaction that runs, which
     /// ends. At most `bytes_per_sec` are read and written together; none is for no bound.
     ///
@@ -135,13 +144,23 @@ impl Host {
     /// # Errors
     /// When the journal can't be read.
     pub fn policy_history(&self, limit: usize) -> io::Result<Vec<PolicyEvent>> {
-        policy_history(self.engine.path(), limit)
+        policy_history(&self.engine.home(), limit)
     }
 
-    /// Gives the policy other settings in place of all that it had. Ticks that begin from now on
-    /// have them; none is woken. Of a key that is given twice the later value holds.
-    pub fn set_settings(&self, settings: impl IntoIterator<Item = (String, String)>) {
-        self.shared.settings.set(settings);
+    /// Gives the policy other settings in place of all that it had, if it takes them in a dry run.
+    /// Ticks that begin from now on have them; none is woken. Of a key that is given twice the
+    /// later value holds.
+    ///
+    /// # Errors
+    /// [`SettingsError`]; the settings before stay.
+    pub fn set_settings(
+        &self,
+        settings: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<(), SettingsError> {
+        let new = settings::Settings::default();
+        new.set(settings);
+        let (old, new) = (self.shared.settings.get(), new.get());
+        self.shared.policies.try_settings(&old, &new, || self.shared.settings.set(new.clone()))
     }
 
     /// Where peers reach this node; none when it does not serve.
@@ -166,6 +185,8 @@ impl Host {
             engine: self.engine.stats(),
             root: self.engine.root().to_string(),
             compaction: self.maintenance.last(),
+            health: Health::of(&self.engine),
+            dead_threads: self.shared.dead.names(),
         }
     }
 

@@ -4,19 +4,23 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use super::policies::{Policies, Turn};
+use super::dead_threads::DeadThreads;
+use super::policies::{Policies, Turn, Verdict};
 use super::schedule::Schedule;
 use super::settings::Settings;
 use super::{CursorFiles, PeerStatus};
 use crate::engine::Engine;
 use crate::policy::{
-    Archive, Context, Downloads, Observer, Peer, Reason, Services, TickError, TickReport,
+    Archive, Comparison, Context, Downloads, Observer, Peer, Reason, Services, TickError, TickReport,
 };
 use crate::world::{Signal, Task, World};
 
 /// Before a policy on probation is ticked again that has failed by its own fault: a bad one is to be
 /// found out soon.
 const TRIAL_RETRY: Duration = Duration::from_secs(1);
+
+/// What the status says after a panic.
+const PANICKED: &str = "the host panicked; please report this";
 
 /// Who is told of the end of a tick: with the id of its peer, and how long it took.
 pub(super) type OnTick = Box<dyn Fn(&Ended<'_>) + Send + Sync>;
@@ -45,6 +49,7 @@ pub(super) struct Shared {
     pub(super) world: Arc<dyn World>,
     pub(super) interval: Duration,
     pub(super) settings: Settings,
+    pub(super) dead: DeadThreads,
 }
 
 /// The loop of one peer, as others see it.
@@ -93,35 +98,54 @@ impl PeerLoop {
     /// Starts the thread, which ticks at once and ends after [`PeerLoop::stop`].
     pub(super) fn spawn(self: &Arc<Self>) -> std::io::Result<Task> {
         let this = Arc::clone(self);
+        let name = format!("edgestore-tick-{}", self.id());
+        let thread = name.clone();
         let run = move || {
-            let mut schedule = Schedule::new(this.shared.interval);
-            let mut reason = Reason::Wake;
-            let mut last = None;
+            let _watched = this.shared.dead.watch(&thread);
+            let mut course = Course {
+                schedule: Schedule::new(this.shared.interval),
+                reason: Reason::Wake,
+                last: None,
+            };
             while let Some(woken) = this.wait() {
-                let turn = this.shared.policies.turn();
-                let swapped = last.is_some_and(|last| last != turn.generation);
-                if swapped {
-                    // What the last policy failed at says nothing of this one.
-                    schedule = Schedule::new(this.shared.interval);
+                // What panics here may cost a tick, and not the peer.
+                let step = AssertUnwindSafe(|| this.step(&mut course, woken));
+                if catch_unwind(step).is_err() {
+                    tracing::error!(peer = this.id(), "the tick loop panicked; it goes on");
+                    let mut state = this.state();
+                    let now = this.shared.world.monotonic();
+                    state.due = Some(now.saturating_add(this.shared.interval));
+                    state.status.last_error = Some(PANICKED.to_owned());
+                    state.status.failures = state.status.failures.saturating_add(1);
                 }
-                reason = match (swapped, woken) {
-                    (true, _) => Reason::Swap,
-                    (false, true) => Reason::Wake,
-                    (false, false) => reason,
-                };
-                let (took, result) = this.tick(&turn, reason, last != Some(turn.generation));
-                if !matches!(result, Err(TickError::Storage(_))) {
-                    last = Some(turn.generation);
-                }
-                let mut due = schedule.after(&result, this.shared.world.random());
-                if turn.probation && matches!(&result, Err(error) if error.blames_policy()) {
-                    due.wait = due.wait.min(TRIAL_RETRY);
-                }
-                reason = due.reason;
-                this.ended(took, &result, schedule.failures(), Some(due.wait));
             }
         };
-        self.shared.world.spawn(format!("edgestore-tick-{}", self.id()), Box::new(run))
+        self.shared.world.spawn(name, Box::new(run))
+    }
+
+    /// One tick, and the plan for the next one.
+    fn step(&self, course: &mut Course, woken: bool) {
+        let turn = self.shared.policies.turn();
+        let swapped = course.last.is_some_and(|last| last != turn.generation);
+        if swapped {
+            // What the last policy failed at says nothing of this one.
+            course.schedule = Schedule::new(self.shared.interval);
+        }
+        let reason = match (swapped, woken) {
+            (true, _) => Reason::Swap,
+            (false, true) => Reason::Wake,
+            (false, false) => course.reason,
+        };
+        let tick = self.tick(&turn, reason, course.last != Some(turn.generation));
+        if !matches!(tick.result, Err(TickError::Storage(_))) {
+            course.last = Some(turn.generation);
+        }
+        let mut due = course.schedule.after(&tick.result, self.shared.world.random());
+        if tick.look_again || (turn.probation && matches!(tick.verdict, Verdict::Blamed(_))) {
+            due.wait = due.wait.min(TRIAL_RETRY);
+        }
+        course.reason = due.reason;
+        self.ended(tick, course.schedule.failures(), Some(due.wait));
     }
 
     /// Ticks on this thread until the policy asks for no further tick at once, or one fails.
@@ -130,15 +154,23 @@ impl PeerLoop {
         let turn = self.shared.policies.turn();
         loop {
             self.state().due = None;
-            let (took, result) = self.tick(&turn, reason, reason == Reason::Wake);
+            let tick = self.tick(&turn, reason, reason == Reason::Wake);
             reason = Reason::Interval;
-            let again = matches!(&result, Ok(report)
-                if report.next_tick == Some(Duration::ZERO) && report.applied > 0);
-            self.ended(took, &result, u32::from(result.is_err()), None);
+            let again = tick.look_again
+                || matches!(&tick.result, Ok(report)
+                    if report.next_tick == Some(Duration::ZERO) && report.applied > 0);
+            let failures = u32::from(tick.result.is_err());
+            self.ended(tick, failures, None);
             if !again || self.state().stopping {
                 return self.status();
             }
         }
+    }
+
+    /// Ticks soon, and the policy starts from an empty cursor.
+    pub(super) fn retry(&self) {
+        self.shared.cursors.forget(self.id());
+        self.wake();
     }
 
     pub(super) fn wake(&self) {
@@ -178,13 +210,8 @@ impl PeerLoop {
         }
     }
 
-    /// `first`: of this policy for this peer, as far as is known. Returns how long it took.
-    fn tick(
-        &self,
-        turn: &Turn,
-        reason: Reason,
-        first: bool,
-    ) -> (Duration, Result<TickReport, TickError>) {
+    /// `first`: of this policy for this peer, as far as is known.
+    fn tick(&self, turn: &Turn, reason: Reason, first: bool) -> Tick {
         let shared = &self.shared;
         let start = shared.world.monotonic();
         if first {
@@ -194,7 +221,7 @@ impl PeerLoop {
                 .enter(self.id(), &hash, turn.probation, &|other| shared.policies.is_good(other));
             if let Err(error) = entered {
                 let what = format!("can't ready the cursor for the policy: {error}");
-                return (Duration::ZERO, Err(TickError::Storage(what)));
+                return Tick::failed(TickError::Storage(what), self.compare());
             }
         }
         let services = Services {
@@ -211,48 +238,141 @@ impl PeerLoop {
         let context =
             Context { reason, interval: shared.interval, settings: shared.settings.get() };
         tracing::debug!(peer = self.id(), ?reason, "tick begins");
+        let before =
+            Before { counts: self.peer().counts(), forgotten: shared.cursors.is_forgotten(self.id()) };
         // A mistake in the host may cost a tick, and not the peer.
         let tick = AssertUnwindSafe(|| turn.policy.tick(services, context));
-        let result = catch_unwind(tick).unwrap_or_else(|_| {
-            Err(TickError::System("the host panicked; please report this".to_owned()))
-        });
+        let result =
+            catch_unwind(tick).unwrap_or_else(|_| Err(TickError::System(PANICKED.to_owned())));
         let elapsed = shared.world.monotonic().saturating_sub(start);
-        match &result {
+        let tick = self.assess(&before, result, elapsed);
+        let in_sync = tick.comparison.in_sync;
+        match &tick.result {
             Ok(report) if report.applied > 0 || report.failed > 0 => tracing::info!(
                 peer = self.id(),
+                in_sync,
                 applied = report.applied,
+                missing = tick.comparison.missing,
                 failed = report.failed,
-                pending = report.pending,
-                quarantined = report.quarantined,
                 records = report.records_written,
-                in_sync = report.in_sync,
+                says_in_sync = report.in_sync,
+                says_pending = report.pending,
+                says_quarantined = report.quarantined,
                 ?elapsed,
                 "tick"
             ),
-            Ok(report) => {
-                tracing::debug!(peer = self.id(), in_sync = report.in_sync, ?elapsed, "tick");
-            }
+            Ok(report) => tracing::debug!(
+                peer = self.id(),
+                in_sync,
+                missing = tick.comparison.missing,
+                says_in_sync = report.in_sync,
+                ?elapsed,
+                "tick"
+            ),
             Err(error) => tracing::warn!(peer = self.id(), %error, ?elapsed, "tick failed"),
         }
-        shared.policies.ticked(self.index, turn.generation, &result);
-        (elapsed, result)
+        shared.policies.ticked(self.index, turn.generation, &tick.verdict);
+        tick
     }
 
-    fn ended(
+    fn compare(&self) -> Comparison {
+        self.peer().compare(&self.shared.engine, &self.shared.downloads)
+    }
+
+    /// Works out what a tick has brought, whatever its policy says.
+    fn assess(
         &self,
+        before: &Before,
+        result: Result<TickReport, TickError>,
         took: Duration,
-        result: &Result<TickReport, TickError>,
-        failures: u32,
-        next: Option<Duration>,
-    ) {
+    ) -> Tick {
+        let report = match &result {
+            Ok(report) => report,
+            Err(TickError::Closed) => return Tick { took, ..Tick::failed(TickError::Closed, self.last()) },
+            Err(error) => return Tick { took, ..Tick::failed(error.clone(), self.compare()) },
+        };
+        let (answers, setbacks) = self.peer().counts();
+        let asked = answers > before.counts.0;
+        let (mut comparison, mut checked) = (self.compare(), Ok(()));
+        if report.in_sync && !(asked && comparison.unknown.is_none()) {
+            // Whoever says that all is here is taken at their word by nobody.
+            checked = if asked { self.peer().look_at_list() } else { self.peer().look() };
+            comparison = self.compare();
+        }
+        let unknown = match checked {
+            Err(error) => Some(format!("the policy's report can't be checked: {error}")),
+            Ok(()) if !asked && !report.in_sync => {
+                Some("the policy did not ask the peer in its last tick".to_owned())
+            }
+            Ok(()) => None,
+        };
+        if unknown.is_some() {
+            (comparison.in_sync, comparison.unknown) = (false, unknown);
+        }
+
+        let (last_missing, idle_ticks) = {
+            let status = &self.state().status;
+            (status.comparison.missing, status.idle_ticks)
+        };
+        let moved = report.applied > 0 || comparison.missing < last_missing;
+        let tried = setbacks > before.counts.1;
+        let waits = report.next_tick.is_some_and(|wait| wait > self.shared.interval);
+        let idle = !(comparison.in_sync || moved || tried)
+            && (comparison.untried > 0 || comparison.unknown.is_some());
+        let known = comparison.unknown.is_none();
+        let contradicts = idle && known && report.in_sync;
+        let distrusted = contradicts && !before.forgotten;
+        let idle_ticks = match idle && !waits {
+            true => idle_ticks.saturating_add(1),
+            false if idle => idle_ticks,
+            false => 0,
+        };
+        let behind = || {
+            let Comparison { untried, listed, .. } = comparison;
+            format!("{untried} of {} segments are missing and were not tried", listed.unwrap_or(0))
+        };
+        let verdict = if distrusted {
+            Verdict::Neutral
+        } else if contradicts {
+            Verdict::Blamed(format!("it reports that the peer is in sync, and {}", behind()))
+        } else if idle && !waits && idle_ticks >= self.shared.policies.probation() {
+            let why = comparison.unknown.clone().unwrap_or_else(behind);
+            Verdict::Blamed(format!("{idle_ticks} ticks in a row moved nothing: {why}"))
+        } else if asked && !idle {
+            Verdict::Good
+        } else {
+            Verdict::Neutral
+        };
+        if distrusted {
+            tracing::warn!(
+                peer = self.id(),
+                missing = comparison.missing,
+                untried = comparison.untried,
+                "the policy reports that the peer is in sync, and it is not: the policy's cursor is \
+                 wrong or too old, so its next tick starts from an empty one"
+            );
+            self.shared.cursors.forget(self.id());
+        }
+        let look_again = distrusted && idle_ticks <= 1;
+        Tick { took, result, comparison, verdict, idle_ticks, look_again }
+    }
+
+    /// The comparison that the status shows.
+    fn last(&self) -> Comparison {
+        self.state().status.comparison.clone()
+    }
+
+    fn ended(&self, tick: Tick, failures: u32, next: Option<Duration>) {
+        let Tick { took, result, comparison, idle_ticks, .. } = tick;
         if let Some(told) = &self.shared.on_tick {
-            told(&Ended { peer: self.id(), took, result, next });
+            told(&Ended { peer: self.id(), took, result: &result, next });
         }
         let mut state = self.state();
         state.due = next.map(|wait| self.shared.world.monotonic().saturating_add(wait));
         let status = &mut state.status;
         status.ticks += 1;
         status.failures = failures;
+        status.comparison = comparison;
         let now = self.shared.world.now().duration_since(SystemTime::UNIX_EPOCH);
         status.last_tick_secs = now.ok().map(|now| now.as_secs());
         match result {
@@ -261,10 +381,60 @@ impl PeerLoop {
                     status.segments_applied.saturating_add(report.applied.into());
                 status.records_written =
                     status.records_written.saturating_add(report.records_written);
-                status.last_report = Some(report.clone());
+                status.idle_ticks = idle_ticks;
+                status.last_success_secs = status.last_tick_secs;
+                status.last_report = Some(report);
                 status.last_error = None;
+                if status.comparison.in_sync {
+                    status.last_in_sync_secs = status.last_tick_secs;
+                }
             }
             Err(error) => status.last_error = Some(error.to_string()),
+        }
+    }
+}
+
+/// What a loop keeps from one tick to the next.
+struct Course {
+    schedule: Schedule,
+    reason: Reason,
+    /// Number of the policy of the last tick.
+    last: Option<u64>,
+}
+
+/// What a tick is compared with.
+struct Before {
+    /// Answers of the peer, and what failed, up to then.
+    counts: (u64, u64),
+    /// The policy starts from an empty cursor.
+    forgotten: bool,
+}
+
+/// A tick that ended, and what the host makes of it.
+struct Tick {
+    took: Duration,
+    result: Result<TickReport, TickError>,
+    comparison: Comparison,
+    verdict: Verdict,
+    /// In a row, this one included.
+    idle_ticks: u32,
+    /// The next one is to come soon: the policy believed a cursor that is not true.
+    look_again: bool,
+}
+
+impl Tick {
+    fn failed(error: TickError, comparison: Comparison) -> Self {
+        let verdict = match error.blames_policy() {
+            true => Verdict::Blamed(error.to_string()),
+            false => Verdict::Neutral,
+        };
+        Self {
+            took: Duration::ZERO,
+            result: Err(error),
+            comparison,
+            verdict,
+            idle_ticks: 0,
+            look_again: false,
         }
     }
 }

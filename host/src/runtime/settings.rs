@@ -2,6 +2,27 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use crate::policy::{RehearsalError, SettingsTooLarge};
+
+/// Why settings were not taken. Those before them stay.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// They are larger than the limit `settings`.
+    #[error(transparent)]
+    TooLarge(#[from] SettingsTooLarge),
+    /// The policy fails with them in a dry run, and not without them.
+    #[error("the policy {policy} refuses its settings: {source}")]
+    Refused {
+        /// Name and version of the policy.
+        policy: String,
+        /// What the policy said.
+        source: RehearsalError,
+    },
+    /// There was no dry run.
+    #[error("the settings can't be tried: {0}; check the disk of the database")]
+    Untried(#[source] RehearsalError),
+}
+
 /// Keys and values for the policy, which alone knows what they mean. Clones share them: whoever
 /// sets them sets them for all.
 #[derive(Debug, Clone, Default)]

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::PolicyState;
-use crate::engine::{Compacted, EngineStats};
-use crate::policy::TickReport;
+use crate::engine::{Compacted, Engine, EngineStats};
+use crate::policy::{Comparison, TickReport};
 
 /// A host at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,6 +27,38 @@ pub struct HostStatus {
     pub root: String,
     /// The last compaction since the start of the host.
     pub compaction: Option<LastCompaction>,
+    /// What is wrong with this node's own data.
+    pub health: Health,
+    /// Threads of the host that have panicked and do not run any more.
+    pub dead_threads: Vec<String>,
+}
+
+/// What is wrong with a node's own data.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Health {
+    /// Why nothing more is written until the next start; `None` where writes go on.
+    pub poisoned: Option<String>,
+    /// Registered segments whose files are missing or damaged.
+    pub unreadable: u64,
+    /// The first 100 of their hashes, 64 hex digits each.
+    pub unreadable_segments: Vec<String>,
+}
+
+impl Health {
+    /// What is wrong with an open database, as far as it is known without reading all of it.
+    pub fn of(engine: &Engine) -> Self {
+        let unreadable = engine.unreadable();
+        Self {
+            poisoned: engine.poisoned(),
+            unreadable: unreadable.len() as u64,
+            unreadable_segments: unreadable.iter().take(100).map(ToString::to_string).collect(),
+        }
+    }
+
+    /// Whether nothing is known to be wrong.
+    pub fn is_good(&self) -> bool {
+        self.poisoned.is_none() && self.unreadable == 0
+    }
 }
 
 /// How the last compaction went.
@@ -51,12 +83,22 @@ pub struct PeerStatus {
     pub ticks: u64,
     /// Failed ticks in a row, up to now.
     pub failures: u32,
-    /// Of the last tick that ended well.
+    /// How this node compares with the peer, as the host worked it out after the last tick.
+    pub comparison: Comparison,
+    /// When the host last found the peer in sync, in Unix seconds; `None` where it never did since
+    /// its start.
+    pub last_in_sync_secs: Option<u64>,
+    /// Ticks in a row that ended well and moved nothing, while segments were missing or the policy
+    /// did not ask the peer.
+    pub idle_ticks: u32,
+    /// What the policy said of the last tick that ended well. Not verified but for what was applied.
     pub last_report: Option<TickReport>,
     /// Of the last tick, where that failed.
     pub last_error: Option<String>,
     /// When the last tick ended, in Unix seconds.
     pub last_tick_secs: Option<u64>,
+    /// When the last tick ended that ended well, in Unix seconds.
+    pub last_success_secs: Option<u64>,
     /// Until the next tick; none while one runs.
     pub next_tick_in_secs: Option<u64>,
     /// Segments applied in ticks that ended well.
@@ -66,8 +108,17 @@ pub struct PeerStatus {
 }
 
 impl PeerStatus {
-    /// Whether the last tick ended well and found nothing left to pull.
+    /// Idle ticks in a row from which on a peer counts as stalled.
+    pub const STALLED: u32 = 5;
+
+    /// Whether the last tick ended well, and every segment that the peer listed is here or was
+    /// retired here. The host works this out; the policy's word does not count.
     pub fn in_sync(&self) -> bool {
-        self.last_error.is_none() && self.last_report.as_ref().is_some_and(|report| report.in_sync)
+        self.last_error.is_none() && self.comparison.in_sync
+    }
+
+    /// Whether segments are missing, and nothing has moved for a number of ticks.
+    pub fn is_stalled(&self) -> bool {
+        self.idle_ticks >= Self::STALLED
     }
 }

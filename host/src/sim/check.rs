@@ -8,6 +8,7 @@ use super::node::{Node, Setup};
 use super::outcome::{Divergence, Invariant, Outcome, Violation};
 use super::scenario::{Fault, FaultKind, Scenario};
 use crate::Hash;
+use crate::runtime::CursorFiles;
 use crate::engine::Problem;
 
 /// Violations that are reported, besides the first of each invariant: a broken policy breaks the same
@@ -121,8 +122,10 @@ impl Checks {
         for source in self.setup.network.sources(node.index) {
             let file = node.db().join(format!("sync/n{source}.cursor"));
             let Ok(bytes) = std::fs::read(file) else { continue };
+            // The policy is not given one of another state of the database.
+            let Some(bytes) = CursorFiles::value_of(&bytes, &**engine) else { continue };
             // Other policies have cursors of other forms, which say nothing to us.
-            let Ok((root, pending, ..)) = rmp_serde::from_slice::<Cursor>(&bytes) else { continue };
+            let Ok((root, pending, ..)) = rmp_serde::from_slice::<Cursor>(bytes) else { continue };
             let Ok(root) = Hash::try_from(root.as_slice()) else { continue };
             let Some(list) = self.setup.network.offered(&root) else { continue };
             let missing = list.iter().find(|hash| {

@@ -13,7 +13,9 @@ use super::scenario::Scenario;
 use super::schedule::{NodeWorld, Schedule};
 use crate::Hash;
 use crate::disk::{Fault, FaultyDisk};
-use crate::engine::{Compacted, Engine, EngineError, EngineOptions, Verified, WallClock};
+use crate::engine::{
+    Compacted, Engine, EngineError, EngineOptions, MonotonicClock, Verified, WallClock,
+};
 use crate::policy::{HostCall, Observer, PolicyEngine, TickReport};
 use crate::runtime::{Ended, Host, HostError, PeerStatus};
 use crate::world::{Signal, World};
@@ -88,6 +90,8 @@ pub(super) struct Node {
     pub(super) index: usize,
     root: PathBuf,
     generation: u32,
+    /// Times that it was started.
+    boots: u64,
     disk: FaultyDisk,
     disk_is_full: bool,
     running: Option<Running>,
@@ -141,6 +145,7 @@ impl Node {
             disk_is_full: false,
             root,
             generation: 0,
+            boots: 0,
             running: None,
             ahead,
             world: Arc::new(world),
@@ -356,13 +361,16 @@ impl Node {
         self.run(engine)
     }
 
-    fn open(&self) -> Result<Arc<Engine>, String> {
-        let clock = Arc::clone(&self.world);
+    fn open(&mut self) -> Result<Arc<Engine>, String> {
+        self.boots += 1;
+        let (clock, monotonic) = (Arc::clone(&self.world), Arc::clone(&self.world));
         let options = EngineOptions {
             clock: WallClock::new(move || clock.now()),
+            monotonic: MonotonicClock::new(move || monotonic.monotonic()),
             cache_bytes: 1 << 20,
             filter_bytes: 64 << 10,
             memtable_bytes: 1 << 20,
+            seed: Some((self.index as u64) << 32 | self.boots),
             #[cfg(test)]
             ties_keep_local: self.setup.plant.ties_keep_local(),
             ..EngineOptions::default()

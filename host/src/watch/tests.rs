@@ -5,9 +5,9 @@ use std::io::Write as _;
 use std::sync::mpsc::{TryRecvError, channel};
 
 use super::*;
+use crate::testing::LONG;
 
 const DEBOUNCE: Duration = Duration::from_millis(60);
-const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Test {
     folder: tempfile::TempDir,
@@ -49,7 +49,7 @@ impl Test {
 
     #[track_caller]
     fn delivers(&self, text: &str) {
-        let bytes = self.delivered.recv_timeout(PATIENCE).unwrap();
+        let bytes = self.delivered.recv_timeout(LONG).unwrap();
         assert_eq!(String::from_utf8(bytes).unwrap(), text);
     }
 
@@ -91,7 +91,7 @@ fn a_change_before_the_watch_began_is_delivered() {
     let (sender, delivered) = channel();
     let deliver = move |bytes| sender.send(bytes).unwrap();
     let _watch = FileWatch::start(&path, b"first", deliver).unwrap();
-    assert_eq!(delivered.recv_timeout(PATIENCE).unwrap(), b"second");
+    assert_eq!(delivered.recv_timeout(LONG).unwrap(), b"second");
     drop(folder);
 }
 
@@ -104,7 +104,7 @@ fn of_many_writes_in_a_row_the_last_is_delivered() {
     }
     let mut last = Vec::new();
     while last != b"write 199" {
-        last = test.delivered.recv_timeout(PATIENCE).unwrap();
+        last = test.delivered.recv_timeout(LONG).unwrap();
     }
     test.delivers_nothing();
 }
@@ -120,7 +120,7 @@ fn a_file_that_is_half_written_is_waited_for() {
     }
     let mut last = Vec::new();
     while last != b"half and half" {
-        last = test.delivered.recv_timeout(PATIENCE).unwrap();
+        last = test.delivered.recv_timeout(LONG).unwrap();
     }
 }
 

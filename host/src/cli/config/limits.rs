@@ -1,6 +1,7 @@
 //! The limits of a policy as a user names them: one table for `--limit`, for the configuration file
 //! and for what is printed of both.
 
+use std::fmt;
 use std::str::FromStr;
 
 use crate::cli::args;
@@ -140,6 +141,13 @@ impl LimitValue {
     pub(in crate::cli) fn apply(&self, limits: &mut Limits) {
         // Checked when this was made.
         let _ = Limit::find(self.name).map(|limit| (limit.set)(limits, &self.text));
+    }
+}
+
+impl fmt::Display for LimitValue {
+    /// As [`LimitValue::parse`] takes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.name, self.text)
     }
 }
 

@@ -62,10 +62,20 @@ impl Follower {
         let settings = new.settings();
         let changed = differing(&self.settings, &settings);
         if !changed.is_empty() {
-            self.host.set_settings(settings.clone());
-            tracing::info!(%file, changed, "settings changed, from the policy's next tick on");
+            match self.host.set_settings(settings.clone()) {
+                Ok(()) => {
+                    tracing::info!(%file, changed, "settings changed, from the policy's next tick on");
+                    self.settings = settings;
+                }
+                Err(error) => {
+                    let error = new.at_their_lines(&error.to_string());
+                    tracing::warn!(
+                        %file, error,
+                        "the new settings are refused, and those before hold"
+                    );
+                }
+            }
         }
-        self.settings = settings;
         let later = differing(&self.running.fixed(), &new.fixed());
         if !later.is_empty() {
             tracing::warn!(%file, "takes effect after a restart: {later}");

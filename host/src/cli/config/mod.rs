@@ -10,6 +10,7 @@ mod print;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -41,7 +42,7 @@ pub(super) struct ConfigArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Prints what a host would run with, and where each value comes from
+    /// Checks a configuration, its policy and settings too, and prints what a host would run with
     Check(Box<CheckArgs>),
     /// Prints a configuration file with every key, what it means and its default
     Example,
@@ -68,7 +69,9 @@ pub(super) fn run(
             let given = matches.subcommand_matches("config");
             let given = given.and_then(|given| given.subcommand_matches("check"));
             let given = given.unwrap_or(matches).clone();
-            output::print(&print::effective(&Effective::new(given, file)?))?;
+            let effective = Effective::new(given, file)?;
+            effective.try_policy()?;
+            output::print(&print::effective(&effective))?;
         }
         Action::Example => output::print(&print::example())?,
     }
@@ -126,6 +129,17 @@ enum Origin {
     File(usize),
     /// The option.
     Flag(String),
+}
+
+impl Origin {
+    /// `path` is that of the file.
+    fn text(&self, path: Option<&Path>) -> String {
+        match (self, path) {
+            (Self::File(line), Some(path)) => format!("{}:{line}", path.display()),
+            (Self::Flag(option), _) => option.clone(),
+            _ => "default".to_owned(),
+        }
+    }
 }
 
 impl Effective {

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
+use super::Effective;
 use super::limits::LIMITS;
 use super::schema::{Key, Schema, Section};
-use super::{Effective, Origin};
 
 /// Columns of a comment.
 const WIDTH: usize = 90;
@@ -31,11 +31,9 @@ pub(super) fn effective(config: &Effective) -> String {
         // Writing to a string does not fail.
         let _ = write!(text, "\n[{}]\n", section.name());
         for (line, value) in lines.iter().zip(values) {
-            let origin = match (&value.origin, config.path()) {
-                (_, _) if value.text.is_none() => "not set".to_owned(),
-                (Origin::File(line), Some(path)) => format!("{}:{line}", path.display()),
-                (Origin::Flag(option), _) => option.clone(),
-                _ => "default".to_owned(),
+            let origin = match value.text {
+                None => "not set".to_owned(),
+                Some(_) => value.origin.text(config.path()),
             };
             let _ = writeln!(text, "{line:width$}  # {origin}");
         }

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use self::compare::Comparison;
-use super::output;
+use super::{exit, output};
 use crate::Hash;
 use crate::engine::Engine;
 use crate::runtime::Host;
@@ -78,12 +78,15 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode> {
     }
     output::print(&report(&primary, &replica, records, &[there, back]))?;
     if let Some(difference) = difference {
-        return Err(anyhow!("the nodes differ: {difference}"));
+        return Err(exit::no(format!("the nodes differ: {difference}")));
     }
     output::print("converged: both nodes hold the same records and have the same root\n")?;
     if let Some(dir) = &args.keep {
         let replica = dir.join("replica");
-        eprintln!("to look into one: edgestore-host --db {} scan devices", replica.display());
+        output::note(&format!(
+            "to look into one: edgestore-host --db {} scan devices",
+            replica.display()
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -94,7 +97,10 @@ fn make_empty(dir: &Path) -> Result<()> {
         .map(|mut entries| entries.next().is_none())
         .with_context(|| format!("can't use {} for the databases", dir.display()))?;
     if !empty {
-        bail!("{} is not empty: give --keep a new folder", dir.display());
+        return Err(exit::usage(format!(
+            "{} is not empty: give --keep a new folder",
+            dir.display()
+        )));
     }
     Ok(())
 }

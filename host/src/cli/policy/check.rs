@@ -51,7 +51,14 @@ struct Check {
 impl Check {
     /// Whether all steps passed. Fails where this machine is to blame.
     fn run(&mut self, file: &Path, settings: &[(String, String)]) -> Result<bool> {
-        let read = PolicyEngine::read_file(file);
+        let read = match PolicyEngine::read_file(file) {
+            // What can't be read may be a policy or not.
+            Err(error @ LoadError::Io { .. }) => {
+                self.failed("readable", &error)?;
+                return Err(error.into());
+            }
+            read => read,
+        };
         let Some(component) =
             self.step("readable", read, |bytes| output::size(bytes.len() as u64))?
         else {

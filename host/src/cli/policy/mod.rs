@@ -20,7 +20,7 @@ use anyhow::{Result, bail};
 
 use super::GlobalArgs;
 use super::config;
-use super::database::{Database, Missing};
+use super::database::Database;
 use crate::admin::AdminClient;
 
 #[derive(Debug, clap::Args)]
@@ -87,7 +87,7 @@ pub(super) fn run(global: &GlobalArgs, args: &PolicyArgs) -> Result<ExitCode> {
 
 /// The host that runs on a database.
 fn running(db: &Path) -> Result<AdminClient> {
-    match Database::open(db, Missing::Fail)? {
+    match Database::read(db)? {
         Database::Remote(host) => Ok(host),
         Database::Direct(_) => {
             bail!("no host runs on {}: start one by `run`", db.display())
@@ -97,7 +97,7 @@ fn running(db: &Path) -> Result<AdminClient> {
 
 /// Where the compiled code of policies is kept that are looked at outside of a database; none where
 /// the system has no place for it.
-fn cache_dir() -> Option<PathBuf> {
+pub(super) fn cache_dir() -> Option<PathBuf> {
     let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
     Some(base.join("edgestore-host/policies"))

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use crate::cli::output;
+use crate::cli::{exit, output};
 use crate::kit;
 
 #[derive(Debug, clap::Args)]
@@ -23,7 +23,8 @@ pub(super) struct PackArgs {
 pub(super) fn run(args: &PackArgs) -> Result<ExitCode> {
     let PackArgs { module, output } = args;
     let bytes = fs::read(module).with_context(|| format!("can't read {}", module.display()))?;
-    let component = kit::pack(&bytes).with_context(|| module.display().to_string())?;
+    let component =
+        kit::pack(&bytes).map_err(|error| exit::no(format!("{}: {error}", module.display())))?;
     let file = output.clone().unwrap_or_else(|| module.with_extension("component.wasm"));
     replace(&file, &component).with_context(|| format!("can't write {}", file.display()))?;
     let size = output::size(component.len() as u64);

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use super::super::output;
+use super::super::{exit, output};
 use super::swap;
 
 pub(super) fn run(db: &Path) -> Result<ExitCode> {
-    let change = super::running(db)?.roll_back_policy()?;
+    let change = exit::answered(super::running(db)?.roll_back_policy())?;
     output::print(&format!("{}\n", swap::words(&change)))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use super::super::output;
+use super::super::{exit, output};
 use crate::runtime::PolicyChange;
 
 #[derive(Debug, clap::Args)]
@@ -20,7 +20,7 @@ pub(super) fn run(db: &Path, args: &SwapArgs) -> Result<ExitCode> {
     let path = std::fs::canonicalize(&args.file)
         .with_context(|| format!("can't read the policy {}", args.file.display()))?;
     let path = path.to_str().context("the path of the policy must be UTF-8")?;
-    let change = host.swap_policy(path)?;
+    let change = exit::answered(host.swap_policy(path))?;
     output::print(&match change.changed {
         true => format!("{}\nsee how it does by `policy history` and `status`\n", words(&change)),
         false => format!("{} runs already\n", change.to),

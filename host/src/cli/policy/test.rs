@@ -9,13 +9,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::super::config::LimitValue;
-use super::super::{args, output};
+use super::super::{args, exit, output};
 use crate::policy::{Limits, PolicyEngine};
-use crate::sim::report::{Report, Side};
+use crate::sim::report::{Replay, Report, Side};
 use crate::sim::{Outcome, Scenario, SimError, Subject, run as simulate, shrink};
 use crate::text::nearest;
 
@@ -70,7 +70,9 @@ pub(super) fn run(test: &TestArgs) -> Result<ExitCode> {
     if test.list {
         return list();
     }
-    ensure!(test.seeds > 0, "--seeds must be at least 1");
+    if test.seeds == 0 {
+        return Err(exit::usage("--seeds must be at least 1"));
+    }
     let scenarios = scenarios(test)?;
     let limits = test.limits();
     let first = subject(test.file.as_deref(), &limits)?;
@@ -85,11 +87,26 @@ pub(super) fn run(test: &TestArgs) -> Result<ExitCode> {
         file.map_or("the embedded policy".to_owned(), |file| file.display().to_string())
     };
     let (a, b) = (name(test.file.as_deref()), name(test.compare.as_deref()));
-    let side = Side { file: &a, outcomes: &outcomes };
+    let mut replay = test.replay(&scenarios);
+    let other = Replay { embedded: false, ..replay.clone() };
+    replay.embedded = test.file.is_none();
+    let side = Side { file: &a, replay: Some(&replay), outcomes: &outcomes };
     let report = match &compared {
-        Some(compared) => Report::comparing(side, Side { file: &b, outcomes: compared }),
+        Some(compared) => {
+            let other = Side { file: &b, replay: Some(&other), outcomes: compared };
+            Report::comparing(side, other)
+        }
         None => Report::of(side),
     };
+    if let Some(file) = &test.junit {
+        let to =
+            fs::File::create(file).with_context(|| format!("can't write {}", file.display()))?;
+        report.write_junit(BufWriter::new(to))?;
+    }
+    if let Some(file) = &test.html {
+        fs::write(file, report.html())
+            .with_context(|| format!("can't write {}", file.display()))?;
+    }
     if test.events {
         for outcome in &outcomes {
             output::print(&format!("{} seed {}\n", outcome.scenario, outcome.seed))?;
@@ -102,15 +119,6 @@ pub(super) fn run(test: &TestArgs) -> Result<ExitCode> {
         output::print(&String::from_utf8_lossy(&json))?;
     } else {
         output::print(&report.text())?;
-    }
-    if let Some(file) = &test.junit {
-        let to =
-            fs::File::create(file).with_context(|| format!("can't write {}", file.display()))?;
-        report.write_junit(BufWriter::new(to))?;
-    }
-    if let Some(file) = &test.html {
-        fs::write(file, report.html())
-            .with_context(|| format!("can't write {}", file.display()))?;
     }
     if report.passed() {
         return Ok(ExitCode::SUCCESS);
@@ -132,6 +140,18 @@ impl TestArgs {
             limit.apply(&mut limits);
         }
         limits
+    }
+
+    /// What a command that repeats a run has besides the policy and the seed.
+    fn replay(&self, scenarios: &[Scenario]) -> Replay {
+        let sets = self.settings.iter().map(|(key, value)| ("--set", format!("{key}={value}")));
+        let limits = self.limits.iter().map(|limit| ("--limit", limit.to_string()));
+        let options =
+            sets.chain(limits).flat_map(|(option, value)| [option.to_owned(), value]).collect();
+        // Where none is named, all that ship are played, under their names.
+        let given = scenarios.iter().zip(&self.scenarios);
+        let scenarios = given.map(|(known, given)| (known.name.clone(), given.clone())).collect();
+        Replay { embedded: false, options, scenarios }
     }
 
     fn seeds(&self) -> std::ops::Range<u64> {
@@ -164,7 +184,9 @@ fn scenarios(test: &TestArgs) -> Result<Vec<Scenario>> {
             let known: Vec<_> = shipped.iter().map(|(known, _)| *known).collect();
             let near = nearest(name, &known);
             let near = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
-            bail!("there is no scenario {name:?}{near} (`policy test --list` lists all)");
+            return Err(exit::usage(format!(
+                "there is no scenario {name:?}{near} (`policy test --list` lists all)"
+            )));
         }
         let text =
             fs::read_to_string(path).with_context(|| format!("can't read the scenario {name}"))?;

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::describe::time;
+use crate::cli::output;
 use crate::policy::{HostCall, Observer};
 
 /// Most calls that are kept.
@@ -42,7 +43,7 @@ pub(super) struct Explain;
 
 impl Observer for Explain {
     fn called(&self, call: &HostCall<'_>) {
-        eprintln!("{}", line(call));
+        output::note(&line(call));
     }
 }
 

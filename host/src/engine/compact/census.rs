@@ -6,8 +6,10 @@ use std::time::Duration;
 use fjall::{OwnedWriteBatch, Readable as _};
 
 use super::{Halt, Pace};
+use crate::engine::heir::{Heir, Heirs};
 use crate::engine::index::Registration;
-use crate::engine::record::Stored;
+use crate::engine::record::{Stored, Version, record_len};
+use crate::engine::segment::record_weight;
 use crate::engine::store::Store;
 use crate::engine::{Engine, EngineError};
 
@@ -16,29 +18,70 @@ use crate::engine::{Engine, EngineError};
 const MAX_PAST: usize = 100_000;
 const MAX_PAST_BYTES: usize = 16 << 20;
 
+/// What a segment owns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) struct Owned {
+    pub(in crate::engine) records: u64,
+    /// Those of them that are stamped after the horizon.
+    pub(in crate::engine) ahead: u64,
+    /// What they count for in a segment, see `segment::Bounds`.
+    pub(in crate::engine) weight: u64,
+    /// The latest stamp of them.
+    pub(in crate::engine) newest: i64,
+}
+
+impl Default for Owned {
+    fn default() -> Self {
+        Self { records: 0, ahead: 0, weight: 0, newest: i64::MIN }
+    }
+}
+
+impl Owned {
+    fn add(&mut self, other: Self) {
+        self.records += other.records;
+        self.ahead += other.ahead;
+        self.weight += other.weight;
+        self.newest = self.newest.max(other.newest);
+    }
+}
+
 /// The records as they were at one instant, by their owners.
-pub(super) struct Census {
+pub(in crate::engine) struct Census {
     pub(super) snapshot: fjall::Snapshot,
     /// Those that were registered then, and have not been retired since.
-    pub(super) segments: Vec<Registration>,
-    owned: HashMap<u64, u64>,
+    pub(in crate::engine) segments: Vec<Registration>,
+    owned: HashMap<u64, Owned>,
+    /// Records that are stamped later are from the future.
+    pub(super) horizon: i64,
+    /// The latest stamp that is not.
+    pub(in crate::engine) latest: i64,
     /// Segments that hold what nobody here owns: the file of its owner is gone.
     needed: HashSet<u64>,
-    heirs: HashMap<u64, u64>,
+    heirs: Heirs,
     /// What is not on disk yet of `heirs`; none for those that are not needed any more.
-    changed_heirs: Vec<(u64, Option<u64>)>,
+    changed_heirs: Vec<(u64, Option<Heir>)>,
     /// Segments that own all that wins of what they hold.
     pub(super) untied: HashSet<u64>,
     /// Owner of what waits for the next flush.
-    pub(super) flush_id: u64,
+    pub(in crate::engine) flush_id: u64,
     /// What may be forgotten: store keys and stored versions.
     pub(super) past: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl Census {
+    /// Records that are stamped later are from the future.
+    pub(in crate::engine) fn horizon(&self) -> i64 {
+        self.horizon
+    }
+
     /// How many records a segment owns.
     pub(super) fn owned(&self, id: u64) -> u64 {
-        self.owned.get(&id).copied().unwrap_or(0)
+        self.owned.get(&id).map_or(0, |owned| owned.records)
+    }
+
+    /// What a segment owns, or what waits for the next flush.
+    pub(in crate::engine) fn all_owned(&self, id: u64) -> Owned {
+        self.owned.get(&id).copied().unwrap_or_default()
     }
 
     /// The segment of an id, until some are retired.
@@ -58,48 +101,34 @@ impl Census {
     }
 
     /// Who owns a version now.
-    pub(super) fn owner(&self, stored: &Stored<&[u8]>) -> u64 {
-        resolve(&self.heirs, stored.owner)
+    pub(super) fn owner(&self, key: &[u8], stored: &Stored<&[u8]>) -> u64 {
+        self.heirs.owner(key, stored)
     }
 
     /// Whether all that a segment owned went to another one.
     pub(super) fn is_given(&self, id: u64) -> bool {
-        self.heirs.contains_key(&id)
+        self.heirs.contains(id)
     }
 
     /// Gives all that one segment owns to another.
     pub(super) fn give(&mut self, from: u64, to: u64) {
-        let given = self.owned.remove(&from).unwrap_or(0);
-        *self.owned.entry(to).or_default() += given;
-        self.heirs.insert(from, to);
-        self.changed_heirs.push((from, Some(to)));
+        let given = self.owned.remove(&from).unwrap_or_default();
+        self.owned.entry(to).or_default().add(given);
+        self.heirs.insert(from, Heir::One(to));
+        self.changed_heirs.push((from, Some(Heir::One(to))));
     }
 
     /// Forgets who took over from segments that no record names any more, nor leads through.
-    fn forget_heirs(&mut self, named: &HashSet<u64>) {
-        let mut needed = HashSet::new();
-        for &id in named {
-            let mut id = id;
-            while let Some(&heir) = self.heirs.get(&id)
-                && needed.insert(id)
-            {
-                id = heir;
-            }
-        }
-        self.heirs.retain(|&id, _| {
-            let keep = needed.contains(&id);
-            if !keep {
-                self.changed_heirs.push((id, None));
-            }
-            keep
-        });
+    fn forget_heirs(&mut self, named: HashSet<u64>) {
+        let gone = self.heirs.retain_named(named);
+        self.changed_heirs.extend(gone.into_iter().map(|id| (id, None)));
     }
 
     /// One record less.
-    pub(super) fn forget(&mut self, stored: &Stored<&[u8]>) {
-        let owner = self.owner(stored);
+    pub(super) fn forget(&mut self, key: &[u8], stored: &Stored<&[u8]>) {
+        let owner = self.owner(key, stored);
         if let Some(owned) = self.owned.get_mut(&owner) {
-            *owned = owned.saturating_sub(1);
+            owned.records = owned.records.saturating_sub(1);
         }
     }
 
@@ -107,27 +136,15 @@ impl Census {
     pub(super) fn write_heirs(&mut self, batch: &mut OwnedWriteBatch, store: &Store) {
         for (from, to) in self.changed_heirs.drain(..) {
             match to {
-                Some(to) => batch.insert(&store.heirs, from.to_be_bytes(), to.to_be_bytes()),
+                Some(to) => batch.insert(&store.heirs, from.to_be_bytes(), to.encode()),
                 None => batch.remove(&store.heirs, from.to_be_bytes()),
             }
         }
     }
 }
 
-/// Follows a segment to the one that has taken over what it owned.
-pub(super) fn resolve(heirs: &HashMap<u64, u64>, mut id: u64) -> u64 {
-    // There are no circles.
-    for _ in 0..heirs.len() {
-        match heirs.get(&id) {
-            Some(&heir) => id = heir,
-            None => break,
-        }
-    }
-    id
-}
-
 impl Engine {
-    pub(super) fn take_census(&self, pace: &Pace) -> Result<Census, Halt> {
+    pub(in crate::engine) fn take_census(&self, pace: &Pace, horizon: i64) -> Result<Census, Halt> {
         while self.store.has_many_tables() {
             pace.spend(0)?;
             std::thread::sleep(Duration::from_millis(10));
@@ -143,6 +160,8 @@ impl Engine {
             snapshot,
             segments,
             owned: HashMap::new(),
+            horizon,
+            latest: 0,
             needed: HashSet::new(),
             heirs,
             changed_heirs: Vec::new(),
@@ -163,8 +182,18 @@ impl Engine {
                 self.filter.insert(&key);
             }
             named.insert(stored.owner);
-            let owner = resolve(&census.heirs, stored.owner);
-            *census.owned.entry(owner).or_default() += 1;
+            let owner = census.owner(&key, &stored);
+            let Version { timestamp, value: bytes, .. } = stored.version;
+            let ahead = timestamp > horizon;
+            census.owned.entry(owner).or_default().add(Owned {
+                records: 1,
+                ahead: u64::from(ahead),
+                weight: record_weight(record_len(&key, bytes)),
+                newest: timestamp,
+            });
+            if !ahead {
+                census.latest = census.latest.max(timestamp);
+            }
             let past = owner != flush_id && stored.version.is_past(now, grace);
             if past && census.past.len() < MAX_PAST && past_bytes < MAX_PAST_BYTES {
                 past_bytes += key.len() + value.len();
@@ -172,7 +201,7 @@ impl Engine {
             }
         }
         self.filter.complete();
-        census.forget_heirs(&named);
+        census.forget_heirs(named);
         Ok(census)
     }
 }

@@ -8,6 +8,7 @@
 //! period.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use fjall::{OwnedWriteBatch, PersistMode};
 
@@ -15,6 +16,7 @@ use super::census::Census;
 use super::{Compacted, Halt, Pace};
 use crate::Hash;
 use crate::engine::Engine;
+use crate::engine::clock::Distrust;
 use crate::engine::index::Registration;
 use crate::engine::record::Stored;
 use crate::engine::segment::{Entry, Records};
@@ -69,7 +71,7 @@ impl Engine {
 
     /// Adds what was noted to a batch.
     pub(super) fn hide_in(&self, batch: &mut OwnedWriteBatch, hidden: &Hidden) {
-        let time = self.now().to_le_bytes();
+        let time = self.note_time().to_le_bytes();
         for key in &hidden.keys {
             batch.insert(&self.store.hidden, key.as_slice(), time);
         }
@@ -81,7 +83,7 @@ impl Engine {
     /// Whether less than the grace period has passed since a noted time.
     fn is_recent(&self, time: &[u8]) -> bool {
         let grace = i64::try_from(self.options.tombstone_grace.as_nanos()).unwrap_or(i64::MAX);
-        let time = <[u8; 8]>::try_from(time).map_or(0, i64::from_le_bytes);
+        let time = time.first_chunk().map_or(0, |time| i64::from_le_bytes(*time));
         self.now() < time.saturating_add(grace)
     }
 
@@ -91,6 +93,22 @@ impl Engine {
         pace: &Pace,
         done: &mut Compacted,
     ) -> Result<(), Halt> {
+        if let Err(Distrust { ahead, left }) = self.check_wall_clock() {
+            // What was noted expires by the same clock.
+            done.waits = !census.past.is_empty() || !self.store.hidden.is_empty()?;
+            if done.waits {
+                let off = Duration::from_secs(ahead.unsigned_abs() / 1_000_000_000);
+                tracing::warn!(
+                    off = %humantime::format_duration(off),
+                    direction = if ahead > 0 { "ahead" } else { "behind" },
+                    left = %humantime::format_duration(Duration::from_secs(left.as_secs() + 1)),
+                    "nothing is forgotten: the wall clock is not where it should be by what this \
+                     database has seen. Check it; it is trusted again once it is right, or has \
+                     gone on evenly for that long while the database is open"
+                );
+            }
+            return Ok(());
+        }
         self.forget_hidden()?;
         if census.past.is_empty() || self.may_come_back()? {
             return Ok(());
@@ -187,7 +205,7 @@ impl Engine {
             let recent = hidden.as_deref().is_some_and(|time| self.is_recent(time));
             if same && !recent && memtable.get(key).is_none() {
                 batch.remove(&self.store.records, key.as_slice());
-                census.forget(&Stored::decode(past)?);
+                census.forget(key, &Stored::decode(past)?);
                 forgotten += 1;
             }
         }

@@ -1,21 +1,25 @@
-//! Several segments of this node's own become one, without what is dead in them.
+//! Several segments of this node's own become one, without what is dead in them; or one that peers
+//! can't take becomes several.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use fjall::PersistMode;
 
-use super::census::resolve;
 use super::forget::Hidden;
 use super::{Compacted, Halt, Pace, SegmentReader};
+use crate::engine::Engine;
+use crate::engine::flush::{Made, heir};
+use crate::engine::heir::Heirs;
 use crate::engine::index::Registration;
 use crate::engine::segment::{Entry, Records};
 use crate::engine::store::POSITION;
-use crate::engine::{Engine, Extent, SegmentMeta, StagedSegment};
 
 impl Engine {
-    pub(super) fn merge_segments(
+    /// Records that are stamped after `horizon` go to segments of their own.
+    pub(in crate::engine) fn merge_segments(
         &self,
         group: &[Registration],
+        horizon: i64,
         pace: &Pace,
         done: &mut Compacted,
     ) -> Result<(), Halt> {
@@ -30,44 +34,45 @@ impl Engine {
         let heirs = self.store.load_heirs()?;
         let mut hidden = Hidden::default();
         let live = Live { ids: &ids, heirs: &heirs, hidden: &mut hidden };
-        let (mut staged, records, extent) = self.write_live(inputs, live, pace)?;
+        let mut made = self.write_live(inputs, live, horizon, pace)?;
 
         let mut writer = self.writer();
-        let hash = staged.hash();
-        let same = self.index().get(&hash).cloned();
-        if same.as_ref().is_some_and(|same| !ids.contains(&same.meta.id)) {
-            // A peer made the very same one. The next compaction finds that.
-            return Ok(());
-        }
-        // It may be one of them: there was nothing to leave out, and nothing to add.
         let mut position = writer.position;
-        let id = same.as_ref().map_or_else(|| position.take_id(), |same| same.meta.id);
+        let mut kept = HashSet::new();
+        for one in &mut made {
+            match self.index().get(&one.staged.hash()).map(|same| same.meta.id) {
+                None => one.id = position.take_id(),
+                // It is one of them: there was nothing to leave out, and nothing to add.
+                Some(same) if ids.contains(&same) => {
+                    kept.insert(same);
+                    one.id = same;
+                }
+                // A peer made the very same one. The next compaction finds that.
+                Some(_) => return Ok(()),
+            }
+        }
         let retired: Vec<_> =
-            group.iter().filter(|segment| segment.meta.id != id).cloned().collect();
+            group.iter().filter(|segment| !kept.contains(&segment.meta.id)).cloned().collect();
         let mut batch = self.store.batch(PersistMode::SyncAll);
         self.retire_in(&mut batch, &retired);
         self.hide_in(&mut batch, &hidden);
-        if records > 0 {
+        if let Some(heir) = heir(horizon, &made) {
             for segment in &retired {
-                batch.insert(&self.store.heirs, segment.meta.id.to_be_bytes(), id.to_be_bytes());
+                batch.insert(&self.store.heirs, segment.meta.id.to_be_bytes(), heir.encode());
             }
         }
-        let made = (records > 0 && same.is_none()).then(|| {
-            let meta = SegmentMeta { id, hash, bytes: staged.len(), records };
-            Registration { meta, own: true, tied: false, drained: true }
-        });
-        match &made {
-            Some(made) => {
-                batch.remove(&self.store.retired, *hash.as_bytes());
-                batch.insert(&self.store.state, POSITION, position.encode());
-                self.commit_with(batch, &mut staged, made, &extent.made(self.now()))?;
-                writer.position = position;
-                done.made += 1;
-                done.made_bytes += staged.len();
-            }
-            None => self.store.commit(batch)?,
+        made.retain(|one| !kept.contains(&one.id));
+        for one in &made {
+            batch.remove(&self.store.retired, *one.staged.hash().as_bytes());
         }
-        self.leave(&retired, made);
+        if !made.is_empty() {
+            batch.insert(&self.store.state, POSITION, position.encode());
+        }
+        let registered = self.commit_made(batch, &mut made)?;
+        writer.position = position;
+        done.made += registered.len() as u64;
+        done.made_bytes += registered.iter().map(|segment| segment.meta.bytes).sum::<u64>();
+        self.leave(&retired, registered);
         done.merged += retired.len() as u64;
         done.retired += retired.len() as u64;
         Ok(())
@@ -78,8 +83,9 @@ impl Engine {
         &self,
         mut inputs: Vec<Input>,
         Live { ids, heirs, hidden }: Live<'_>,
+        horizon: i64,
         pace: &Pace,
-    ) -> Result<(StagedSegment, u64, Extent), Halt> {
+    ) -> Result<Vec<Made>, Halt> {
         // Of a version that several of them hold, one is enough.
         let mut last: Option<Vec<u8>> = None;
         let live = std::iter::from_fn(|| {
@@ -93,7 +99,7 @@ impl Engine {
                     stored.is_some_and(|stored| {
                         hidden.note(&entry.as_ref(), &stored);
                         stored.version == entry.version.as_ref()
-                            && ids.contains(&resolve(heirs, stored.owner))
+                            && ids.contains(&heirs.owner(&entry.key, &stored))
                     })
                 });
                 // Read once, and maybe written.
@@ -107,14 +113,14 @@ impl Engine {
                 }
             }
         });
-        self.write_segment(live)
+        self.write_segments(live, horizon)
     }
 }
 
 /// Of which segments what is live is written.
 struct Live<'a> {
     ids: &'a HashSet<u64>,
-    heirs: &'a HashMap<u64, u64>,
+    heirs: &'a Heirs,
     /// Gets what is not live, and beneath what may be forgotten.
     hidden: &'a mut Hidden,
 }

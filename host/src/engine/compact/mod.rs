@@ -9,7 +9,8 @@
 //!   it can go: that is how a replica drops what a peer has merged;
 //! - forgets what was deleted or has expired for longer than a grace period, unless a segment
 //!   holds an older version that would come back, or did within that time;
-//! - merges small segments of this node's own, and rewrites those that are mostly dead. Others'
+//! - merges small segments of this node's own, and rewrites those that are mostly dead, and those
+//!   that peers can't take: too large, or with good records beside such from the future. Others'
 //!   segments are theirs to merge, so no two nodes merge the same ones in different ways.
 //!
 //! Ownership only ever goes away from a segment. So what a count says stays true while reads and
@@ -21,6 +22,7 @@ mod census;
 mod forget;
 mod group;
 mod merge;
+mod oversized;
 mod pace;
 mod tied;
 
@@ -31,8 +33,9 @@ use std::sync::atomic::Ordering;
 
 use fjall::PersistMode;
 
-use self::census::Census;
+pub(super) use self::census::Census;
 use self::forget::Hidden;
+use self::group::Choice;
 pub use self::pace::Pace;
 use super::drain::SegmentReader;
 use super::index::Registration;
@@ -55,11 +58,14 @@ pub struct Compacted {
     pub forgotten: u64,
     /// Whether it was stopped before it was through.
     pub stopped: bool,
+    /// Whether it forgot nothing because the wall clock has jumped, and is not trusted yet.
+    #[serde(default)]
+    pub waits: bool,
 }
 
 /// Why a compaction ends early.
 #[derive(Debug)]
-enum Halt {
+pub(super) enum Halt {
     Stopped,
     Failed(EngineError),
 }
@@ -108,24 +114,34 @@ impl Engine {
         self.store.check()?;
         let registered = self.registered.load(Ordering::Relaxed);
         self.remove_leaving();
-        let mut census = self.take_census(pace)?;
+        let (horizon, wall_horizon) = (self.horizon(), self.wall_horizon());
+        let mut census = self.take_census(pace, horizon)?;
         for segment in census.segments.clone().iter().filter(|segment| segment.tied) {
             self.give_up_tied(segment, &mut census, pace)?;
         }
         self.retire_unneeded(&mut census, pace, done)?;
         self.forget_past(&mut census, pace, done)?;
-        let groups = group::choose(&census, self.options.max_merged_bytes);
+        let oversized = self.find_oversized(&mut census, pace)?;
+        let choice = Choice {
+            census: &census,
+            oversized: &oversized,
+            newest: &self.newest_of_own(&census)?,
+            wall_horizon,
+            max_bytes: self.options.max_merged_bytes,
+            max_inflated: self.options.writer_bounds().inflated,
+        };
+        let groups = choice.groups();
         // The record store keeps what its snapshots see.
         drop(census);
         for group in groups {
-            self.merge_segments(&group, pace, done)?;
+            self.merge_segments(&group, horizon, pace, done)?;
         }
         self.registered.fetch_sub(registered, Ordering::Relaxed);
         Ok(())
     }
 
     /// Removes the files of what was retired by the compaction before.
-    fn remove_leaving(&self) {
+    pub(super) fn remove_leaving(&self) {
         let mut leaving: Vec<Hash> = self.leaving().keys().copied().collect();
         leaving.sort_unstable();
         for hash in leaving {
@@ -157,6 +173,7 @@ impl Engine {
         }
         let writer = self.writer();
         let mut batch = self.store.batch(PersistMode::SyncAll);
+        self.note_clock(&mut batch);
         census.write_heirs(&mut batch, &self.store);
         self.retire_in(&mut batch, &retired);
         self.hide_in(&mut batch, &hidden);
@@ -166,15 +183,15 @@ impl Engine {
         }
         self.store.commit(batch)?;
         self.index_mut().untied(&census.untied);
-        self.leave(&retired, None);
+        self.leave(&retired, Vec::new());
         drop(writer);
         done.retired += retired.len() as u64;
         Ok(())
     }
 
     /// Adds to a batch that these segments are not needed any more.
-    fn retire_in(&self, batch: &mut fjall::OwnedWriteBatch, retired: &[Registration]) {
-        let time = self.now().to_le_bytes();
+    pub(super) fn retire_in(&self, batch: &mut fjall::OwnedWriteBatch, retired: &[Registration]) {
+        let time = self.note_time().to_le_bytes();
         for segment in retired {
             self.store.unregister(batch, segment.meta.id);
             batch.insert(&self.store.retired, *segment.meta.hash.as_bytes(), time);
@@ -182,13 +199,13 @@ impl Engine {
     }
 
     /// After the batch: peers do not see them any more, but what came of them.
-    fn leave(&self, retired: &[Registration], made: Option<Registration>) {
+    pub(super) fn leave(&self, retired: &[Registration], made: Vec<Registration>) {
         let hashes: HashSet<Hash> = retired.iter().map(|segment| segment.meta.hash).collect();
         let files = retired.iter().map(|segment| (segment.meta.hash, segment.meta.bytes));
         self.leaving().extend(files);
         let mut index = self.index_mut();
         index.retire(&hashes);
-        if let Some(made) = made {
+        for made in made {
             self.leaving().remove(&made.meta.hash);
             index.insert(made);
         }

@@ -10,10 +10,16 @@ use super::*;
 use crate::disk::test_folder;
 use crate::engine::record::{Version, store_key};
 use crate::engine::segment::{self, Entry};
-use crate::engine::{EngineOptions, Record, StagedSegment};
+use crate::engine::{EngineOptions, Record, StagedSegment, WallClock};
+use crate::testing::{self, TestClock};
 
 fn open(path: &Path, grace: Duration) -> Engine {
+    open_at(path, grace, WallClock::default())
+}
+
+fn open_at(path: &Path, grace: Duration, clock: WallClock) -> Engine {
     let options = EngineOptions {
+        clock,
         sync_writes: false,
         cache_bytes: 1 << 20,
         filter_bytes: 64 << 10,
@@ -173,11 +179,12 @@ fn a_tombstone_stays_for_the_grace_period_and_as_long_as_it_has_something_to_hid
 #[test]
 fn what_has_expired_is_forgotten() {
     let dir = test_folder();
-    let engine = open(dir.path(), Duration::from_millis(100));
+    let clock = TestClock::new();
+    let engine = open_at(dir.path(), Duration::from_millis(100), clock.wall());
     engine.put_with_ttl(b"ns", b"k", &[7; 1000], Duration::from_secs(1)).unwrap();
     engine.flush().unwrap();
     assert_eq!(compact(&engine).forgotten, 0);
-    std::thread::sleep(Duration::from_millis(1200));
+    clock.advance(Duration::from_millis(1200));
     assert_eq!(compact(&engine).forgotten, 1);
     assert_eq!((compact(&engine).retired, engine.manifest().len()), (1, 0));
     assert_eq!(engine.verify(false, |_, _| {}).unwrap().records, 0);
@@ -191,14 +198,15 @@ fn a_compaction_stops_at_once_and_goes_on_later() {
         put_many(&engine, i * 1000..i * 1000 + 1000, i);
         engine.flush().unwrap();
     }
-    let pace = Pace::new(Some(20_000));
+    // So slow that it would take longer than the test waits.
+    let pace = Pace::new(Some(100));
     std::thread::scope(|scope| {
         let compacting = scope.spawn(|| engine.compact(&pace).unwrap());
         std::thread::sleep(Duration::from_millis(200));
         let start = std::time::Instant::now();
         pace.stop();
         assert!(compacting.join().unwrap().stopped);
-        assert!(start.elapsed() < Duration::from_secs(1));
+        assert!(start.elapsed() < testing::LONG);
     });
     assert_eq!(engine.manifest().len(), 8);
     check(&engine);
@@ -245,21 +253,22 @@ fn a_segment_that_stands_in_for_a_lost_one_stays() {
 #[test]
 fn a_tombstone_stays_for_peers_that_have_pulled_what_it_deletes() {
     let dir = test_folder();
-    let grace = Duration::from_secs(2);
-    let (engine, peer) = (open(&dir.path().join("a"), grace), open(&dir.path().join("b"), LONG));
+    let (grace, clock) = (Duration::from_secs(2), TestClock::new());
+    let engine = open_at(&dir.path().join("a"), grace, clock.wall());
+    let peer = open_at(&dir.path().join("b"), LONG, clock.wall());
     put_many(&engine, 0..2, 1);
     engine.flush().unwrap();
     pull(&peer, &engine);
     engine.delete(b"ns", &0_u32.to_be_bytes()).unwrap();
     put_many(&engine, 1..3, 2);
     engine.flush().unwrap();
-    std::thread::sleep(grace);
+    clock.advance(grace);
     let first = compact(&engine);
     assert_eq!((first.retired, first.forgotten, compact(&engine).forgotten), (1, 0, 0));
     pull(&peer, &engine);
     assert_eq!(dump(&peer), dump(&engine));
     check(&engine);
-    std::thread::sleep(grace);
+    clock.advance(grace);
     assert_eq!(compact(&engine).forgotten, 1);
 }
 
@@ -390,8 +399,8 @@ fn an_id_is_never_used_again() {
 fn nothing_is_forgotten_while_a_lost_segment_may_come_back() {
     let dir = test_folder();
     let (peer, path) = (open(&dir.path().join("peer"), LONG), dir.path().join("a"));
-    let grace = Duration::from_secs(2);
-    let engine = open(&path, grace);
+    let (grace, clock) = (Duration::from_secs(2), TestClock::new());
+    let engine = open_at(&path, grace, clock.wall());
     put_many(&engine, 0..3, 1);
     let lost = engine.flush().unwrap().unwrap().hash;
     pull(&peer, &engine);
@@ -399,8 +408,8 @@ fn nothing_is_forgotten_while_a_lost_segment_may_come_back() {
     engine.flush().unwrap();
     drop(engine);
     fs::remove_file(path.join(format!("segments/{lost}.dat"))).unwrap();
-    std::thread::sleep(grace);
-    let engine = open(&path, grace);
+    clock.advance(grace);
+    let engine = open_at(&path, grace, clock.wall());
     engine.verify(true, |_, _| {}).unwrap();
     engine.flush().unwrap();
     assert_eq!((compact(&engine).forgotten, compact(&engine).forgotten), (0, 0));

@@ -47,7 +47,7 @@ impl Engine {
                     continue;
                 };
                 let stored = Stored::decode(&value)?;
-                let owner = census.owner(&stored);
+                let owner = census.owner(entry.key, &stored);
                 if stored.version == entry.version && owner != id && owner != census.flush_id {
                     *tied.entry(owner).or_default() += 1;
                 }

@@ -14,12 +14,17 @@
 //! for none, and `lsn` is the writer's own sequence number. The writer closes a block once it holds
 //! 3900 bytes, and writes records in key order, each key once.
 
+mod bounds;
 mod reader;
 mod records;
 mod writer;
 
+pub(super) use bounds::{Bounds, MAX_INFLATED, record_weight};
+pub(crate) use bounds::{MAX_FILE, MIN_INFLATED};
 pub(super) use reader::{Invalid, Reader};
 pub(super) use records::{Entry, Records};
+pub(super) use writer::SegmentWriter;
+#[cfg(test)]
 pub(super) use writer::write;
 
 /// Of the file and of each block: `EDGS` as the published crate has it, a little-endian `u32`.

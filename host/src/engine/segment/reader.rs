@@ -2,12 +2,13 @@
 //!
 //! A valid hash says that the bytes are the ones that the peer named, not that they are sound. So
 //! nothing is taken for granted, and memory is bounded before it is used: a block inflates into a
-//! buffer of fixed size, and all blocks together stay below a limit.
+//! buffer of fixed size, and all blocks together stay within the [`Bounds`] that writers keep, too.
 
 use std::io::{self, BufReader, Read};
 
+use super::bounds::{Bounds, Budget, padded};
 use super::records::{Fixed, Records};
-use super::{ALIGN, HEADER, MAGIC, MAX_BLOCK};
+use super::{HEADER, MAGIC, MAX_BLOCK};
 use crate::engine::record::{MAX_KEY, deleted, split};
 
 /// Why there is no next block.
@@ -24,9 +25,6 @@ impl From<io::Error> for Invalid {
         Self::Io(error)
     }
 }
-
-/// What a record takes in memory besides its bytes, roughly.
-const RECORD_COST: u64 = 128;
 
 fn reject<T>(why: impl Into<String>) -> Result<T, Invalid> {
     Err(Invalid::Rejected(why.into()))
@@ -46,17 +44,19 @@ pub(in crate::engine) struct Reader<R> {
     input: BufReader<R>,
     /// Bytes of the file that are still to come.
     left: u64,
-    /// Bytes of memory that may still be taken.
-    budget: u64,
-    limit: u64,
+    budget: Budget,
     inflate: zstd::bulk::Decompressor<'static>,
     compressed: Vec<u8>,
     block: Vec<u8>,
 }
 
 impl<R: Read> Reader<R> {
-    /// Begins to read a file of `len` bytes. Its records may take `limit` bytes in all.
-    pub(in crate::engine) fn new(input: R, len: u64, limit: u64) -> Result<Self, Invalid> {
+    /// Begins to read a file of `len` bytes.
+    pub(in crate::engine) fn new(input: R, len: u64, bounds: Bounds) -> Result<Self, Invalid> {
+        if len > bounds.file {
+            let most = bounds.file;
+            return reject(format!("its file has {len} bytes, and this node takes {most} at most"));
+        }
         let mut input = BufReader::with_capacity(len.min(READ) as usize, input);
         let mut header = [0; HEADER.len()];
         if len < header.len() as u64 {
@@ -78,14 +78,20 @@ impl<R: Read> Reader<R> {
         }
         let (compressed, block) = (Vec::new(), Vec::new());
         let inflate = zstd::bulk::Decompressor::new()?;
-        Ok(Self { input, left, budget: limit, limit, inflate, compressed, block })
+        let budget = Budget::new(bounds.inflated);
+        Ok(Self { input, left, budget, inflate, compressed, block })
+    }
+
+    /// Bytes of memory that the records so far count for.
+    pub(in crate::engine) fn weight(&self) -> u64 {
+        self.budget.used()
     }
 
     /// All records, in the order of the file.
     pub(in crate::engine) fn read_all(mut self) -> Result<Records, Invalid> {
         // Grown step by step, many of them at once would leave holes in the heap. What is reserved
         // and not used costs nothing.
-        let expected = self.left.saturating_mul(2).min(self.limit).min(MAX_RESERVED);
+        let expected = self.left.saturating_mul(2).min(self.budget.limit()).min(MAX_RESERVED);
         let mut records = Records::with_capacity(expected as usize);
         while self.next_block(&mut records)? {}
         records.shrink();
@@ -110,13 +116,14 @@ impl<R: Read> Reader<R> {
                 return reject("a record is cut");
             };
             let len = before - rest.len();
-            let cost = RECORD_COST + len as u64;
-            self.budget = match self.budget.checked_sub(cost) {
-                Some(left) => left,
-                None => {
-                    return reject(format!("it takes more than {} bytes in memory", self.limit));
-                }
-            };
+            if !self.budget.fits(len) {
+                return reject(format!(
+                    "it takes more than {} bytes in memory: raise --max-segment-inflated, or let \
+                     the node that made it compact, which splits it",
+                    self.budget.limit()
+                ));
+            }
+            self.budget.add(len);
             // All lengths are below that of the block, and the key's was checked.
             records.push((at + 4) as u32, key as u16, value as u32, fixed);
             at += len;
@@ -138,7 +145,7 @@ impl<R: Read> Reader<R> {
         if len > zstd::zstd_safe::compress_bound(MAX_BLOCK) {
             return reject(format!("a block of {len} compressed bytes is larger than any"));
         }
-        let padded = (head.len() + len).next_multiple_of(ALIGN) - head.len();
+        let padded = padded(len) - head.len();
         self.left -= head.len() as u64;
         if self.left < padded as u64 {
             return reject("a block is cut");

@@ -24,8 +24,13 @@ fn encode(entries: &[Entry]) -> Vec<u8> {
     bytes
 }
 
+fn inflated(inflated: u64) -> Bounds {
+    Bounds { inflated, ..Bounds::NONE }
+}
+
 fn decode(bytes: &[u8]) -> Result<Vec<Entry>, String> {
-    let records = Reader::new(bytes, bytes.len() as u64, 1 << 30).and_then(Reader::read_all);
+    let records =
+        Reader::new(bytes, bytes.len() as u64, inflated(1 << 30)).and_then(Reader::read_all);
     records.map(|records| records.iter().map(Entry::to_owned).collect()).map_err(|invalid| {
         match invalid {
             Invalid::Rejected(why) => why,
@@ -92,7 +97,7 @@ fn blocks_together_may_not_inflate_beyond_the_limit() {
     let version = Version { timestamp: 1, deleted: false, value, ttl: 0 };
     let entry = Entry { key: store_key(b"ns", b"k").unwrap(), version, lsn: 1 };
     let bytes = encode(&vec![entry; 20]);
-    let mut reader = Reader::new(&bytes[..], bytes.len() as u64, 1_000_000).unwrap();
+    let mut reader = Reader::new(&bytes[..], bytes.len() as u64, inflated(1_000_000)).unwrap();
     let mut records = Records::default();
     let error = loop {
         match reader.next_block(&mut records) {

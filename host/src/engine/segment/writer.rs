@@ -5,36 +5,85 @@ use std::io::{self, Write};
 use zstd::stream::raw::{Encoder, InBuffer, Operation as _, OutBuffer};
 use zstd::zstd_safe::compress_bound;
 
+use super::bounds::{Bounds, Budget, padded, padded_bound};
 use super::{ALIGN, BLOCK_TARGET, Entry, HEADER, LEVEL, MAGIC};
 use crate::engine::extent::{Extent, Measure};
-use crate::engine::record::op;
+use crate::engine::record::{op, record_len};
 
-/// Writes a segment of these entries, which must be in key order. The returned count is theirs, and
-/// so is the extent.
-pub(in crate::engine) fn write<E>(
+/// Writes one segment, which stays within its bounds.
+pub(in crate::engine) struct SegmentWriter<W> {
+    out: W,
+    bounds: Bounds,
+    budget: Budget,
+    deflate: Deflate,
+    /// Records of the block that is not written yet.
+    block: Vec<u8>,
+    /// Bytes written.
+    written: u64,
+    count: u64,
+    measure: Measure<Vec<u8>>,
+}
+
+impl<W: Write> SegmentWriter<W> {
+    pub(in crate::engine) fn new(mut out: W, bounds: Bounds) -> io::Result<Self> {
+        out.write_all(HEADER)?;
+        let (budget, deflate) = (Budget::new(bounds.inflated), Deflate::new()?);
+        let (written, measure) = (HEADER.len() as u64, Measure::new());
+        Ok(Self { out, bounds, budget, deflate, block: Vec::new(), written, count: 0, measure })
+    }
+
+    /// Whether the segment stays within its bounds with another entry. The first one always fits:
+    /// there is no smaller segment for it.
+    pub(in crate::engine) fn fits(&self, entry: &Entry<&[u8]>) -> bool {
+        let len = encoded_len(entry);
+        // What is not written yet is taken to be incompressible.
+        let file = self.written.saturating_add(padded_bound(self.block.len() + len));
+        self.count == 0 || (self.budget.fits(len) && file <= self.bounds.file)
+    }
+
+    /// Adds an entry. Its key must be above that of the entry before.
+    pub(in crate::engine) fn push(&mut self, entry: Entry) -> io::Result<()> {
+        self.budget.add(encoded_len(&entry.as_ref()));
+        encode(&entry, &mut self.block);
+        self.measure.add(entry.key, entry.version.timestamp);
+        self.count += 1;
+        if self.block.len() >= BLOCK_TARGET { self.write_block() } else { Ok(()) }
+    }
+
+    fn write_block(&mut self) -> io::Result<()> {
+        let compressed = self.deflate.block(&self.block)?;
+        write_block(&mut self.out, compressed)?;
+        self.written += padded(compressed.len()) as u64;
+        self.block.clear();
+        Ok(())
+    }
+
+    /// Ends the segment. Returns what it was written to, the number of records, and their extent.
+    pub(in crate::engine) fn finish(mut self) -> io::Result<(W, u64, Extent)> {
+        if !self.block.is_empty() {
+            self.write_block()?;
+        }
+        Ok((self.out, self.count, self.measure.finish()))
+    }
+}
+
+/// Writes a segment of these entries, which must be in key order, however large it gets.
+#[cfg(test)]
+pub(in crate::engine) fn write<E: From<io::Error>>(
     out: &mut impl Write,
     entries: impl IntoIterator<Item = Result<Entry, E>>,
-) -> Result<(u64, Extent), E>
-where
-    E: From<io::Error>,
-{
-    out.write_all(HEADER)?;
-    let mut deflate = Deflate::new()?;
-    let (mut block, mut count, mut measure) = (Vec::new(), 0, Measure::new());
+) -> Result<(u64, Extent), E> {
+    let mut writer = SegmentWriter::new(out, Bounds::NONE)?;
     for entry in entries {
-        let entry = entry?;
-        encode(&entry, &mut block);
-        measure.add(entry.key, entry.version.timestamp);
-        count += 1;
-        if block.len() >= BLOCK_TARGET {
-            write_block(out, deflate.block(&block)?)?;
-            block.clear();
-        }
+        writer.push(entry?)?;
     }
-    if !block.is_empty() {
-        write_block(out, deflate.block(&block)?)?;
-    }
-    Ok((count, measure.finish()))
+    let (_, count, extent) = writer.finish()?;
+    Ok((count, extent))
+}
+
+/// Bytes of an entry in its block.
+fn encoded_len(entry: &Entry<&[u8]>) -> usize {
+    record_len(entry.key, entry.version.value)
 }
 
 fn encode(entry: &Entry, block: &mut Vec<u8>) {
@@ -55,7 +104,7 @@ fn write_block(out: &mut impl Write, compressed: &[u8]) -> io::Result<()> {
     out.write_all(&(compressed.len() as u32).to_le_bytes())?;
     out.write_all(compressed)?;
     let len = MAGIC.len() + 4 + compressed.len();
-    out.write_all(&[0; ALIGN][..len.next_multiple_of(ALIGN) - len])
+    out.write_all(&[0; ALIGN][..padded(compressed.len()) - len])
 }
 
 /// Compresses block after block, as `zstd::encode_all` does each: what that takes is made once, which

@@ -1,6 +1,7 @@
 //! The hybrid clock, and what it does not let in.
 
 use super::*;
+use crate::testing::TestClock;
 
 #[test]
 fn no_stamp_goes_back_whatever_the_clocks_of_peers_and_restarts_do() {
@@ -28,7 +29,8 @@ fn no_stamp_goes_back_whatever_the_clocks_of_peers_and_restarts_do() {
 fn a_record_from_too_far_in_the_future_waits() {
     let dir = tempfile::tempdir().unwrap();
     let bound = Duration::from_secs(2);
-    let options = EngineOptions { max_clock_ahead: bound, ..fast() };
+    let clock = TestClock::new();
+    let options = EngineOptions { clock: clock.wall(), max_clock_ahead: bound, ..fast() };
     let engine = Engine::open_with(dir.path(), options).unwrap();
     engine.put(b"ns", b"k", b"ours").unwrap();
     let mut staged = stage(&engine, &stamped(Duration::from_secs(8)));
@@ -37,7 +39,7 @@ fn a_record_from_too_far_in_the_future_waits() {
     assert!(error.to_string().contains("s ahead") && error.to_string().contains("NTP"), "{error}");
     assert_eq!(engine.get(b"ns", b"k").unwrap().unwrap(), b"ours");
     assert!(engine.manifest().is_empty());
-    std::thread::sleep(Duration::from_millis(6200));
+    clock.advance(Duration::from_millis(8000));
     assert_eq!(engine.apply(&mut staged).unwrap().written, 1);
     let far = apply(&engine, &stamped(Duration::from_secs(1 << 32))).unwrap_err();
     assert!(far.to_string().contains("years"), "{far}");

@@ -61,6 +61,7 @@ fn after_a_failed_commit_nothing_is_written_and_nothing_is_lost() {
             },
             own: false,
             tied: false,
+            bounded: false,
             drained: true,
         },
     );

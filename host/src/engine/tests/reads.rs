@@ -1,6 +1,7 @@
 //! Reads: ranges, snapshots, expiry.
 
 use super::*;
+use crate::testing::TestClock;
 
 #[test]
 fn ranges_and_prefixes_are_those_of_a_sorted_map() {
@@ -52,14 +53,18 @@ fn a_range_is_a_snapshot() {
 #[test]
 fn an_expired_record_is_absent_and_a_ttl_travels() {
     let dir = tempfile::tempdir().unwrap();
-    let (a, b) = (open(&dir.path().join("a")), open(&dir.path().join("b")));
+    let clock = TestClock::new();
+    let open = |name| {
+        Engine::open_with(dir.path().join(name), EngineOptions { clock: clock.wall(), ..fast() })
+    };
+    let (a, b) = (open("a").unwrap(), open("b").unwrap());
     a.put_with_ttl(b"ns", b"short", b"v", Duration::from_millis(3500)).unwrap();
     a.put_with_ttl(b"ns", b"long", b"v", Duration::from_secs(3600)).unwrap();
     assert_eq!(a.get_record(b"ns", b"short").unwrap().unwrap().ttl, 4, "begun seconds count");
     let hash = a.flush().unwrap().unwrap().hash;
     apply(&b, &fs::read(a.folder.segment(&hash)).unwrap()).unwrap();
     assert_eq!(dump(&a).len(), 2);
-    std::thread::sleep(Duration::from_millis(4100));
+    clock.advance(Duration::from_millis(4100));
     for engine in [&a, &b] {
         assert_eq!(engine.get(b"ns", b"short").unwrap(), None);
         assert_eq!(dump(engine).len(), 1);

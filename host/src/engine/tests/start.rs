@@ -84,6 +84,7 @@ fn files_and_registrations_agree_after_a_start() {
     assert_eq!(engine.manifest(), std::slice::from_ref(&kept));
     assert_eq!(engine.root(), Hash::root([kept.hash]));
     assert!(!orphan.exists());
+    assert!(dir.path().join("quarantine").join(orphan.file_name().unwrap()).exists());
     assert_eq!(fs::read_dir(dir.path().join("staging")).unwrap().count(), 0);
     assert_eq!(dump(&engine).len(), 3, "records don't depend on segment files");
     assert_eq!(engine.missing(&[lost.hash, kept.hash, cut.hash]), [lost.hash, cut.hash]);

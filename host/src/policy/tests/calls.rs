@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use wasmtime::component::Resource;
 
@@ -17,8 +17,9 @@ use super::super::*;
 use crate::Hash;
 use crate::engine::Engine;
 use crate::protocol::FetchError;
+use crate::testing::{LONG, wait_until};
 
-const LONG_MS: u64 = 20_000;
+const LONG_MS: u64 = LONG.as_millis() as u64;
 
 fn layout() -> CursorLayout {
     CursorLayout { policy: "test".into(), schema: 1 }
@@ -144,11 +145,7 @@ fn dropped_transfers_are_cancelled_and_so_are_those_of_a_tick_that_ends() {
     start.recv().unwrap();
     start.recv().unwrap();
     let until = |count| {
-        let start = Instant::now();
-        while cancelled.load(Ordering::Relaxed) < count {
-            assert!(start.elapsed() < Duration::from_millis(LONG_MS));
-            std::thread::yield_now();
-        }
+        wait_until("it is cancelled", || cancelled.load(Ordering::Relaxed) >= count);
         assert_eq!(cancelled.load(Ordering::Relaxed), count);
     };
     HostTransfer::drop(&mut state, a).unwrap();

@@ -1,7 +1,6 @@
 //! Policies that were built for another version of the contract than the newest.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use super::super::testing::{
     DESCRIBE, FakePeer, World, component_of, context, logged, module, policies,
@@ -11,6 +10,7 @@ use super::super::*;
 use crate::engine::Engine;
 use crate::protocol::PeerError;
 use crate::runtime::FolderArchive;
+use crate::testing::LONG;
 
 /// The default policy of the last host that spoke contract 0.1 alone: `guest-sync/sync.wasm` as it
 /// was committed before `wit/sync.wit` became 0.2.
@@ -20,7 +20,7 @@ const NEWEST_WIT: &str = include_str!("../../../../wit/sync.wit");
 const OLD_WIT: &str = include_str!("../../../wit/v0.1/sync.wit");
 
 fn engine() -> PolicyEngine {
-    policies(Duration::from_secs(20))
+    policies(LONG)
 }
 
 fn old_policy() -> Policy {

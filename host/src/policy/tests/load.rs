@@ -1,13 +1,13 @@
 //! Every way in which a file can be no policy, and what the user is told.
 
 use std::fs;
-use std::time::Duration;
 
 use super::super::testing::{component, component_of, module, policies, policy};
 use super::super::*;
+use crate::testing::LONG;
 
 fn engine() -> PolicyEngine {
-    policies(Duration::from_secs(5))
+    policies(LONG)
 }
 
 /// The error must be of this kind and hold these words.

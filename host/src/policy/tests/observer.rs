@@ -9,6 +9,7 @@ use super::super::*;
 use crate::Hash;
 use crate::engine::Engine;
 use crate::protocol::PeerError;
+use crate::testing::LONG;
 
 #[derive(Default)]
 struct Seen {
@@ -41,7 +42,7 @@ fn each_call_is_told_with_its_arguments_and_its_outcome() {
     let segment = engine.flush().unwrap().unwrap().hash.short();
     let (root, empty) = (engine.root().short(), Hash::ZERO.short());
     let world = World::new([FakePeer::offering(&engine)]);
-    let policy = policies(Duration::from_secs(20)).load_default().unwrap();
+    let policy = policies(LONG).load_default().unwrap();
     let (calls, result) = watched(&world, &policy);
     assert_eq!(result.unwrap().applied, 1);
     for call in [
@@ -66,7 +67,7 @@ fn each_call_is_told_with_its_arguments_and_its_outcome() {
 #[test]
 fn errors_are_told_by_the_names_of_the_contract() {
     let world = World::new([FakePeer::failing(PeerError::Status(503))]);
-    let policy = policies(Duration::from_secs(20)).load_default().unwrap();
+    let policy = policies(LONG).load_default().unwrap();
     let (calls, result) = watched(&world, &policy);
     assert!(result.is_err());
     assert!(calls.contains(&"peer.probe(a) = error status(503)".to_owned()), "{calls:#?}");
@@ -77,7 +78,7 @@ fn a_call_that_ends_the_tick_is_told_too() {
     // Leaks two peer handles a round.
     let import = r#"(import "edgestore:sync/peers@0.2.0" "all" (func $all (param i32)))"#;
     let leaks = policy(import, "(loop (call $all (i32.const 2048)) (br 0)) unreachable", "");
-    let leaks = policies(Duration::from_secs(20)).load(&leaks).unwrap();
+    let leaks = policies(LONG).load(&leaks).unwrap();
     let (calls, _) = watched(&World::new([FakePeer::default()]), &leaks);
     assert_eq!(calls[0], "peers.all() = 1 peers");
     let last = calls.last().unwrap();
@@ -92,7 +93,7 @@ fn a_forged_line_stays_one_line() {
     let import = r#"(import "edgestore:sync/log@0.2.0" "write" (func $log (param i32 i32 i32)))"#;
     let body = "(call $log (i32.const 1) (i32.const 100) (i32.const 4)) (i32.const 1024)";
     let forged = policy(import, body, r#"(data (i32.const 100) "a\nb\1b")"#);
-    let forged = policies(Duration::from_secs(20)).load(&forged).unwrap();
+    let forged = policies(LONG).load(&forged).unwrap();
     let (calls, _) = watched(&World::new([FakePeer::default()]), &forged);
     assert_eq!(calls, [r"log.write(warn, a\nb\u{1b}) = "]);
 }

@@ -40,7 +40,8 @@ impl Default for ClientLimits {
             max_header_bytes: 16 * 1024,
             max_root_bytes: 4 * KIB,
             max_manifest_bytes: 64 * MIB,
-            max_segment_bytes: 256 * MIB,
+            // As much as a node makes.
+            max_segment_bytes: crate::engine::MAX_FILE,
         }
     }
 }

@@ -11,6 +11,7 @@ use super::*;
 use crate::protocol::test_peer::{
     ok, peer, peer_hanging_after, peer_saying, recording_peer, wait_for_hang_up,
 };
+use crate::testing::LONG;
 
 static RUNNING: AtomicBool = AtomicBool::new(false);
 
@@ -20,8 +21,10 @@ const NOT_FOUND: &[u8] = b"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\nno
 /// Small sizes, and times that a busy machine keeps.
 fn limits() -> ClientLimits {
     ClientLimits {
-        connect_timeout: Duration::from_secs(5),
-        read_timeout: Duration::from_secs(5),
+        connect_timeout: LONG,
+        read_timeout: LONG,
+        control_timeout: LONG,
+        transfer_timeout: LONG,
         max_header_bytes: 2048,
         max_root_bytes: 128,
         max_manifest_bytes: 10_000,
@@ -146,8 +149,8 @@ fn a_segment_of_many_chunks_comes_whole() {
 
 #[test]
 fn a_peer_that_is_down_is_unreachable() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let error = root(&format!("http://127.0.0.1:{port}"));
+    // No test gets this port, as it may one that was free a moment ago.
+    let error = root("http://127.0.0.1:9");
     assert!(matches!(&error, PeerError::Unreachable(text) if text.contains("refused")), "{error}");
     // RFC 6761: never resolves.
     let error = root("http://peer.invalid");
@@ -179,11 +182,9 @@ fn a_peer_that_stays_silent_times_out() {
         ["", "HTTP/1.1 200 OK\r\nContent-Le", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"]
     {
         let url = peer_hanging_after(said);
-        let start = Instant::now();
         assert!(matches!(impatient_root(&url), PeerError::Timeout(_)), "after {said:?}");
         let fetched = impatient_fetch(&url);
         assert!(matches!(fetched, Err(FetchError::Peer(PeerError::Timeout(_)))), "{fetched:?}");
-        assert!(start.elapsed() < Duration::from_secs(10));
     }
 }
 

@@ -24,7 +24,7 @@ impl Setup {
     }
 
     fn open(&self) -> io::Result<CursorFiles> {
-        CursorFiles::open_on(&self.db, self.disk.shared())
+        CursorFiles::open_on(&self.db, self.disk.shared(), Arc::new(NoData))
     }
 
     /// The cursors of both peers after a power failure.

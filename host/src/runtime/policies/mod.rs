@@ -30,11 +30,9 @@ pub use self::journal::{PolicyEvent, PolicyEventKind, policy_history};
 pub(super) use self::start::Start;
 use self::start::fallback;
 use self::store::{Choice, PolicyStore, Saved};
-use super::{CursorFiles, HostBuilder};
+use super::{CursorFiles, HostBuilder, SettingsError};
 use crate::Hash;
-use crate::policy::{
-    LoadError, Policy, PolicyEngine, RehearsalError, TickError, TickReport, rehearse,
-};
+use crate::policy::{LoadError, Policy, PolicyEngine, RehearsalError, rehearse};
 
 /// In the folder of the database.
 pub(super) const FOLDER: &str = "policies";
@@ -114,7 +112,8 @@ pub struct Probation {
     pub passed: u32,
     /// How many it takes.
     pub needed: u32,
-    /// The most ticks in a row that have failed of one peer by the policy's fault, up to now.
+    /// The most ticks in a row that have failed of one peer by the policy's fault, up to now. Ticks
+    /// that say nothing of the policy do not count.
     pub failures: u32,
     /// How many of them it takes to roll it back.
     pub max_failures: u32,
@@ -129,6 +128,18 @@ pub(super) struct Turn {
     /// Another one has another number.
     pub(super) generation: u64,
     pub(super) probation: bool,
+}
+
+/// What a tick says of its policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It did what a policy is for: everything is here, segments came, or those that did not were
+    /// tried.
+    Good,
+    /// Nothing: the peer or the host failed, or the policy waits.
+    Neutral,
+    /// It failed, and nobody else can be the cause. In words.
+    Blamed(String),
 }
 
 /// The policies of one host.
@@ -234,6 +245,49 @@ impl Policies {
             }
         }
         self.refused(bytes, &error);
+    }
+
+    /// Lets `take` take over `new` settings in place of `old` ones, if the current policy does not
+    /// refuse them in a dry run. No other policy takes over meanwhile.
+    ///
+    /// # Errors
+    /// [`SettingsError`]; nothing is taken over.
+    pub(super) fn try_settings(
+        &self,
+        old: &[(String, String)],
+        new: &[(String, String)],
+        take: impl FnOnce(),
+    ) -> Result<(), SettingsError> {
+        let _one_at_a_time = self.swapping.lock().unwrap_or_else(PoisonError::into_inner);
+        let policy = self.turn().policy;
+        policy.limits().check_settings(new)?;
+        let dry_run = |settings: &[_]| rehearse(&policy, self.store.dir(), settings.to_vec(), None);
+        match dry_run(new) {
+            Ok(_) => {}
+            Err(error @ RehearsalError::Stage(_)) => return Err(SettingsError::Untried(error)),
+            Err(error) => {
+                let why = error.to_string();
+                let same = |old: RehearsalError| old.to_string() == why;
+                if !dry_run(old).is_err_and(same) {
+                    let why = format!("its new settings, those before stay: {why}");
+                    self.note_current(&mut self.current(), PolicyEventKind::Refused, why);
+                    let policy = title(&policy);
+                    return Err(SettingsError::Refused { policy, source: error });
+                }
+                // It fails in the same way without them, so they are not to blame.
+                tracing::warn!(why, "the policy fails in a dry run, with and without new settings");
+            }
+        }
+        take();
+        Ok(())
+    }
+
+    /// Whether the configuration names the policy that runs, as opposed to one that was swapped in
+    /// or rolled back to.
+    pub(super) fn is_named(&self) -> bool {
+        let current = self.current();
+        let named = current.saved.plugin.unwrap_or(Choice::Embedded);
+        current.saved.active == named
     }
 
     fn refused(&self, bytes: &[u8], error: &SwapError) {
@@ -348,30 +402,30 @@ impl Policies {
         change
     }
 
+    /// Ticks that a new policy must pass.
+    pub(super) fn probation(&self) -> u32 {
+        self.rules.probation
+    }
+
     /// To be called after each tick: with the position of the peer, and the number of the turn
     /// that it was.
-    pub(super) fn ticked(
-        &self,
-        peer: usize,
-        generation: u64,
-        result: &Result<TickReport, TickError>,
-    ) {
+    pub(super) fn ticked(&self, peer: usize, generation: u64, verdict: &Verdict) {
         let mut current = self.current();
         if current.generation != generation || self.fixed {
             return;
         }
-        match result {
-            Ok(_) => {
+        match verdict {
+            Verdict::Good => {
                 current.failures.remove(&peer);
                 self.passed(&mut current);
             }
-            Err(error) if error.blames_policy() => {
+            Verdict::Blamed(error) => {
                 let failures = current.failures.entry(peer).or_default();
                 *failures = failures.saturating_add(1);
                 let failures = *failures;
                 // Of a good policy that goes on failing, the first failure says it all.
                 if failures == 1 || current.trial.is_some() {
-                    self.note_current(&mut current, PolicyEventKind::Failed, error.to_string());
+                    self.note_current(&mut current, PolicyEventKind::Failed, error.clone());
                 }
                 if failures >= self.rules.max_failures
                     && let Some(Trial { fallback: (choice, policy), .. }) = current.trial.take()
@@ -382,8 +436,7 @@ impl Policies {
                     self.tell();
                 }
             }
-            // The peer's fault, or the host's: says nothing of the policy.
-            Err(_) => {}
+            Verdict::Neutral => {}
         }
     }
 

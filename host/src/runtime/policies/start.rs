@@ -44,7 +44,7 @@ impl Policies {
         let dir = start.db.join(FOLDER);
         let storage = |source| SwapError::Storage { path: dir.clone(), source };
         let store = PolicyStore::open(dir.clone(), Arc::clone(&start.disk)).map_err(storage)?;
-        let journal = Journal::new(store.dir());
+        let journal = Journal::new(&start.disk.real(store.dir()));
         let mut saved = store.saved().map_err(storage)?;
         let mut refused = None;
         let mut loaded = None;

@@ -117,6 +117,6 @@ fn run<'a>(side: Side<'_>, outcome: &'a Outcome) -> Run<'a> {
         violations: violations.collect(),
         log_hash: &outcome.log_hash,
         log: failed.then_some(outcome.log.as_slice()),
-        replay: failed.then(|| words::replay(side.file, outcome)),
+        replay: failed.then(|| words::replay(side, outcome)),
     }
 }

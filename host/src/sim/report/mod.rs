@@ -35,11 +35,24 @@ pub use self::stats::{Interval, Spread};
 pub use self::summary::Summary;
 use super::Outcome;
 
+/// What the user gave besides the policy and the seed, for commands that replay a run.
+#[derive(Debug, Clone, Default)]
+pub struct Replay {
+    /// Whether the policy is the embedded one, which has no file.
+    pub embedded: bool,
+    /// Options and their values, one word each.
+    pub options: Vec<String>,
+    /// Names of scenarios, each with the word that the user gave for it.
+    pub scenarios: Vec<(String, String)>,
+}
+
 /// The runs of one policy.
 #[derive(Debug, Clone, Copy)]
 pub struct Side<'a> {
     /// The component's file, as the user named it. Stands in commands that replay a run.
     pub file: &'a str,
+    /// `None` when the user gave nothing else.
+    pub replay: Option<&'a Replay>,
     /// Its runs: any scenarios and seeds. Reports keep the order in which scenarios first appear.
     pub outcomes: &'a [Outcome],
 }

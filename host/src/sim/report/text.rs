@@ -183,7 +183,7 @@ pub(super) fn failure(side: Side<'_>, run: &Outcome) -> String {
     if run.violations.len() > LINES {
         text += &format!("  and {} more\n", run.violations.len() - LINES);
     }
-    text += &format!("  replay: {}\n", words::clean(&words::replay(side.file, run)));
+    text += &format!("  replay: {}\n", words::clean(&words::replay(side, run)));
     let last = run.log.len().saturating_sub(LINES);
     if !run.log.is_empty() {
         text += "  last events:\n";

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::{Invariant, Outcome, Violation};
+use super::Side;
 use super::metric::Unit;
 use crate::text;
 
@@ -138,9 +139,27 @@ pub(super) fn many(count: u64, what: &str) -> String {
 }
 
 /// The command that repeats a run.
-pub(super) fn replay(file: &str, run: &Outcome) -> String {
-    let (file, scenario) = (quoted(file), quoted(&run.scenario));
-    format!("edgestore-host policy test {file} --scenario {scenario} --seed {}", run.seed)
+pub(super) fn replay(side: Side<'_>, run: &Outcome) -> String {
+    let mut command = "edgestore-host policy test".to_owned();
+    let mut push = |word: &str| {
+        command.push(' ');
+        command += &quoted(word);
+    };
+    if !side.replay.is_some_and(|replay| replay.embedded) {
+        push(side.file);
+    }
+    let scenarios = side.replay.map_or(&[][..], |replay| &replay.scenarios);
+    let given = scenarios.iter().find(|(name, _)| *name == run.scenario);
+    for word in ["--scenario", given.map_or(&*run.scenario, |(_, given)| given)] {
+        push(word);
+    }
+    for word in ["--seed", &run.seed.to_string()] {
+        push(word);
+    }
+    for word in side.replay.iter().flat_map(|replay| &replay.options) {
+        push(word);
+    }
+    command
 }
 
 /// A word of a POSIX shell.

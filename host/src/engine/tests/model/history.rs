@@ -7,7 +7,7 @@ use std::io::Read as _;
 use super::run::Kind;
 use super::world::{Node, World};
 use super::*;
-use crate::engine::segment::{Invalid, Reader};
+use crate::engine::segment::{Bounds, Invalid, Reader};
 
 #[derive(Debug, Clone)]
 struct History {
@@ -214,35 +214,37 @@ impl Run<'_> {
         self.world.ops.flushes += 1;
         let engine = self.world.nodes[node].engine();
         let held = &mut self.held[node];
-        let Some(segment) = engine.flush().unwrap() else {
-            prop_assert!(held.pending.is_empty());
-            return Ok(());
-        };
-        let (mut file, len) = engine.open_segment(&segment.hash).unwrap().unwrap();
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).unwrap();
-        prop_assert_eq!((len, Hash::of(&bytes)), (bytes.len() as u64, segment.hash));
-        let entries = Reader::new(&bytes[..], len, u64::MAX).and_then(Reader::read_all);
-        let entries =
-            entries.map_err(|error: Invalid| TestCaseError::fail(format!("{error:?}")))?;
-        let entries: Vec<Entry> = entries.iter().map(Entry::to_owned).collect();
-        prop_assert_eq!(entries.len() as u64, segment.records);
-        prop_assert!(entries.is_sorted_by(|a, b| a.key < b.key));
+        let segments = engine.flush_all().unwrap();
         let mut written = BTreeSet::new();
-        for entry in &entries {
-            let slot = slot_of(entry);
-            if let Some((after, latest)) = held.unsure.remove(&slot) {
-                let stamp = entry.version.timestamp;
-                prop_assert!(after < stamp && stamp <= latest, "{after} {stamp} {latest}");
-                held.model.0.get_mut(&slot).unwrap().timestamp = stamp;
+        for segment in &segments {
+            let (mut file, len) = engine.open_segment(&segment.hash).unwrap().unwrap();
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).unwrap();
+            prop_assert_eq!((len, Hash::of(&bytes)), (bytes.len() as u64, segment.hash));
+            let entries = Reader::new(&bytes[..], len, Bounds::NONE).and_then(Reader::read_all);
+            let entries =
+                entries.map_err(|error: Invalid| TestCaseError::fail(format!("{error:?}")))?;
+            let entries: Vec<Entry> = entries.iter().map(Entry::to_owned).collect();
+            prop_assert_eq!(entries.len() as u64, segment.records);
+            prop_assert!(entries.is_sorted_by(|a, b| a.key < b.key));
+            for entry in &entries {
+                let slot = slot_of(entry);
+                if let Some((after, latest)) = held.unsure.remove(&slot) {
+                    let stamp = entry.version.timestamp;
+                    prop_assert!(after < stamp && stamp <= latest, "{after} {stamp} {latest}");
+                    held.model.0.get_mut(&slot).unwrap().timestamp = stamp;
+                }
+                prop_assert_eq!(Some(&entry.version), held.model.0.get(&slot));
+                prop_assert!(written.insert(slot), "it is in two of them");
             }
-            prop_assert_eq!(Some(&entry.version), held.model.0.get(&slot));
-            written.insert(slot);
+            self.segments.push((bytes, entries));
         }
         prop_assert_eq!(&written, &held.pending);
+        if segments.is_empty() {
+            return Ok(());
+        }
         held.pending.clear();
         prop_assert_eq!(engine.watermark().confirmed_lsn, self.world.nodes[node].lsn);
-        self.segments.push((bytes, entries));
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::testing::LONG;
 
 pub(super) const ENDLESS_LOOP: Case = Case::new("(loop (br 0)) unreachable");
 
@@ -43,9 +44,9 @@ pub(super) const WAITS_TWICE_FOR_ONE: Case = Case::new(
 fn an_endless_loop_ends_at_the_timeout() {
     let timeout = Duration::from_millis(200);
     let start = Instant::now();
-    let result = tick_with(Limits { tick_timeout: timeout, ..limits() }, &ENDLESS_LOOP);
-    assert_eq!(result, Err(TickError::Timeout(timeout)));
-    assert!((timeout..timeout * 100).contains(&start.elapsed()), "{:?}", start.elapsed());
+    let limits = Limits { tick_timeout: timeout, fuel: u64::MAX, ..limits() };
+    assert_eq!(tick_with(limits, &ENDLESS_LOOP), Err(TickError::Timeout(timeout)));
+    assert!(start.elapsed() >= timeout, "{:?}", start.elapsed());
     assert!(TickError::Timeout(timeout).to_string().contains("limits.tick-timeout"));
 }
 
@@ -58,7 +59,7 @@ fn an_endless_loop_ends_when_its_instructions_are_spent() {
 
 #[test]
 fn an_endless_loop_ends_when_the_peer_is_closed() {
-    let limits = Limits { tick_timeout: Duration::from_secs(60), fuel: u64::MAX, ..limits() };
+    let limits = Limits { tick_timeout: 2 * LONG, fuel: u64::MAX, ..limits() };
     let (world, looping) = (world(), load_with(limits, &ENDLESS_LOOP));
     let start = Instant::now();
     thread::scope(|scope| {
@@ -68,7 +69,7 @@ fn an_endless_loop_ends_when_the_peer_is_closed() {
         });
         assert_eq!(world.tick(&looping), Err(TickError::Closed));
     });
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert!(start.elapsed() < LONG, "{:?}", start.elapsed());
     assert_eq!(world.tick(&looping), Err(TickError::Closed));
 }
 
@@ -96,7 +97,8 @@ fn a_policy_that_waits_for_ever_ends_at_the_timeout() {
         }
         Err(crate::protocol::FetchError::Cancelled)
     });
-    let timeout = Duration::from_millis(500);
+    // Longer than the way to the fetch takes.
+    let timeout = Duration::from_secs(5);
     let waiting = load_with(Limits { tick_timeout: timeout, ..limits() }, &WAITS_FOR_EVER);
     assert_eq!(World::new([peer]).tick(&waiting), Err(TickError::Timeout(timeout)));
     assert_eq!(fetches.load(Ordering::Relaxed), 1);
@@ -104,9 +106,8 @@ fn a_policy_that_waits_for_ever_ends_at_the_timeout() {
 
 #[test]
 fn waiting_for_nothing_takes_no_time() {
-    let start = Instant::now();
+    // It would take all the time of the tick, which would fail.
     passes(&WAITS_FOR_NOTHING);
-    assert!(start.elapsed() < Duration::from_secs(15));
 }
 
 #[test]

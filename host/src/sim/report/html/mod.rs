@@ -139,5 +139,5 @@ impl fmt::Display for Text<'_> {
 
 /// What replays `run`, as text.
 fn replay(side: Side<'_>, run: &Outcome) -> String {
-    Text(&words::replay(side.file, run)).to_string()
+    Text(&words::replay(side, run)).to_string()
 }

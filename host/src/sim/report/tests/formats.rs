@@ -80,6 +80,25 @@ fn json_keeps_its_names() {
     golden("report.json", &(serde_json::to_string_pretty(&value).unwrap() + "\n"));
 }
 
+#[test]
+fn a_replay_has_all_that_the_user_gave() {
+    let outcomes = [testing::failing("ring", 2, 2)];
+    let options = ["--set", "window=it's 4", "--limit", "fuel=7"].map(str::to_owned).to_vec();
+    let scenarios = vec![("ring".to_owned(), "my/ring.toml".to_owned())];
+    for (embedded, file) in [(true, ""), (false, " sync.wasm")] {
+        let replay = Replay { embedded, options: options.clone(), scenarios: scenarios.clone() };
+        let side = Side { file: "sync.wasm", replay: Some(&replay), outcomes: &outcomes };
+        let command = format!(
+            "edgestore-host policy test{file} --scenario my/ring.toml --seed 2 \
+             --set 'window=it'\\''s 4' --limit fuel=7"
+        );
+        let report = Report::of(side);
+        assert!(report.text().contains(&format!("replay: {command}\n")), "{}", report.text());
+        let value: serde_json::Value = serde_json::from_str(&json(&report)).unwrap();
+        assert_eq!(value["policies"][0]["runs"][0]["replay"], command);
+    }
+}
+
 /// A case as a reader of JUnit sees it: suite, name, and what failed.
 #[derive(Debug, PartialEq)]
 struct Case {

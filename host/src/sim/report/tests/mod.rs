@@ -7,7 +7,7 @@ mod html;
 use std::path::Path;
 
 use super::super::Outcome;
-use super::{Report, Side, testing};
+use super::{Replay, Report, Side, testing};
 
 /// Two scenarios, of which one has failures.
 fn mixed() -> Vec<Outcome> {
@@ -20,7 +20,7 @@ fn mixed() -> Vec<Outcome> {
 }
 
 fn side<'a>(file: &'a str, outcomes: &'a [Outcome]) -> Side<'a> {
-    Side { file, outcomes }
+    Side { file, replay: None, outcomes }
 }
 
 /// `text` has to be what the file `name` beside this one has.

@@ -1,0 +1,143 @@
+//! Segment files that are registered nowhere: a crash between the rename of a new file and the
+//! commit of its batch leaves one, and so does whoever puts a file into `segments/`, or an older
+//! `records/` beside it.
+//!
+//! None is removed. One whose bytes are what its name says is applied as if a peer had brought it,
+//! which finishes what the crash cut short, and changes nothing where its records are here already.
+//! Any other goes to `quarantine/`.
+
+use fjall::PersistMode;
+
+use super::extent::Measure;
+use super::index::Registration;
+use super::memtable::Run;
+use super::record::Stored;
+use super::segment::Invalid;
+use super::store::POSITION;
+use super::{Engine, EngineError, SegmentMeta};
+use crate::Hash;
+
+/// So many files a crash may leave: one of a flush or a segment that was being applied, and one of
+/// a compaction.
+pub(super) const LEFT_BY_A_CRASH: usize = 2;
+
+impl Engine {
+    /// Adopts files, or sets them aside. What the disk does not let it do is left for the next
+    /// start.
+    pub(super) fn adopt_all(&self, files: Vec<(Hash, u64)>) {
+        for (hash, bytes) in files {
+            match self.adopt(hash, bytes) {
+                Ok(Ok(records)) => tracing::warn!(
+                    %hash,
+                    records,
+                    "the file of a segment was registered nowhere; it was sound, and is registered \
+                     now"
+                ),
+                Ok(Err(why)) => match self.folder.set_aside(&hash) {
+                    Ok(to) => tracing::warn!(
+                        file = %to.display(),
+                        "a file in segments/ was registered nowhere and {why}; it is kept in \
+                         quarantine/"
+                    ),
+                    Err(error) => tracing::warn!(%hash, %error, "a file stays in segments/"),
+                },
+                Err(error) => tracing::warn!(
+                    %hash, %error, "the file of a segment is registered nowhere, and stays so"
+                ),
+            }
+        }
+    }
+
+    /// Merges the records of a file in `segments/` and registers it. Returns how many there are, or
+    /// why the file is no sound segment.
+    fn adopt(&self, hash: Hash, bytes: u64) -> Result<Result<u64, String>, EngineError> {
+        let meta = SegmentMeta { id: 0, hash, bytes, records: 0 };
+        let file = Registration { meta, own: false, tied: false, drained: false };
+        let reader = match self.open_checked(&file)? {
+            Ok(reader) => reader,
+            Err(why) => return Ok(Err(why)),
+        };
+        let mut records = match reader.read_all() {
+            Ok(records) => records,
+            Err(Invalid::Rejected(why)) => return Ok(Err(format!("is no segment: {why}"))),
+            Err(Invalid::Io(source)) => {
+                return Err(EngineError::io("read", &self.folder.segment(&hash))(source));
+            }
+        };
+        let count = records.len() as u64;
+        records.normalize();
+        let keys = records.len();
+        let mut measure = Measure::new();
+        records.iter().for_each(|entry| measure.add(entry.key, entry.version.timestamp));
+        let extent = measure.finish();
+
+        let mut writer = self.writer();
+        self.make_room(&mut writer)?;
+        // A flush that was cut short: its writes are here, and wait for one.
+        let mut flushed = Vec::new();
+        for entry in records.iter().filter(|entry| writer.pending.contains_key(entry.key)) {
+            let same = |there: Option<Stored<&[u8]>>| {
+                there.is_some_and(|there| there.version == entry.version)
+            };
+            if self.store.version(entry.key, same)? {
+                flushed.push((entry.key.to_vec(), entry.version.to_owned()));
+            }
+        }
+        let tied = self.keep_winners(&mut records)?;
+        let won = records.len();
+        let bound = i64::try_from(self.options.max_clock_ahead.as_nanos()).unwrap_or(i64::MAX);
+        if won > 0 && extent.newest > self.now().saturating_add(bound) {
+            return Ok(Err("has a record that is stamped too far in the future \
+                           (--max-clock-ahead)"
+                .to_owned()));
+        }
+
+        let mut position = writer.position;
+        position.stamp = position.stamp.max(extent.newest);
+        let id = position.take_id();
+        let mut batch = self.store.batch(PersistMode::SyncAll);
+        for (key, version) in &flushed {
+            let stored = Stored { owner: id, version: version.as_ref() };
+            batch.insert(&self.store.records, key.as_slice(), stored.encode());
+            batch.remove(&self.store.pending, key.as_slice());
+        }
+        let pending = |key: &&[u8]| writer.pending.contains_key(*key);
+        let overtaken = records.iter().map(|entry| entry.key).filter(pending);
+        let overtaken: Vec<_> = overtaken.map(<[u8]>::to_vec).collect();
+        overtaken.iter().for_each(|key| batch.remove(&self.store.pending, key.as_slice()));
+        if flushed.len() + overtaken.len() == writer.pending.len() && !flushed.is_empty() {
+            position.confirmed_lsn = position.lsn;
+        }
+        let waits = won > 0 || tied.beside_memtable;
+        let registration = Registration {
+            meta: SegmentMeta { id, hash, bytes, records: count },
+            own: !flushed.is_empty(),
+            // Of what was here already, only the flushed writes are certain to be its own.
+            tied: tied.any && won + flushed.len() < keys,
+            drained: !waits,
+        };
+        let (key, value) = registration.encode();
+        batch.insert(&self.store.segments, key, value);
+        batch.insert(&self.store.extents, key, extent.encode());
+        batch.insert(&self.store.state, POSITION, position.encode());
+        batch.remove(&self.store.lost, *hash.as_bytes());
+        self.folder.sync_segments()?;
+        self.store.commit(batch)?;
+
+        flushed.iter().map(|(key, _)| key).chain(&overtaken).for_each(|key| {
+            writer.forget_pending(key);
+        });
+        writer.position = position;
+        if waits {
+            if !writer.overwritten.is_empty() {
+                for entry in records.iter() {
+                    writer.overwritten.remove(entry.key);
+                }
+            }
+            self.set_memtable(self.memtable().with(id, Run::new(id, records)));
+        }
+        self.publish(&writer);
+        self.register(registration);
+        Ok(Ok(count))
+    }
+}

@@ -1,0 +1,331 @@
+//! How far the wall clock may be trusted to forget records by it, and to say which ones are from
+//! the future.
+//!
+//! What is forgotten by a clock that is ahead is gone too early, and peers bring back what was
+//! deleted. So the wall clock is compared with the time that this database has seen before, and,
+//! while it is open, with a clock that never jumps. When they disagree, the wall clock is trusted
+//! again once it agrees with what was seen before, or has gone on evenly for [`PROBATION`] while
+//! the database was open. That time is counted across restarts, so a node that was off for long
+//! waits for that once.
+
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fjall::OwnedWriteBatch;
+
+use super::options::EngineOptions;
+use super::store::Store;
+use super::{Engine, EngineError};
+
+/// Key of the [`Seen`] among the state.
+const CLOCK: &[u8] = b"clock";
+
+/// How long a clock that has jumped must go on evenly before it is trusted.
+pub(super) const PROBATION: Duration = Duration::from_secs(60 * 60);
+
+/// Clocks may always differ by this much.
+const TOLERANCE: Duration = Duration::from_secs(5 * 60);
+
+/// Most of a time between two opens of the database that counts as gone evenly.
+const PAUSE: Duration = Duration::from_secs(10 * 60);
+
+/// Peers apply no record that is stamped further ahead of their clocks than this, by default.
+pub(super) const MAX_AHEAD: Duration = Duration::from_secs(5 * 60);
+
+/// It is written again when it has changed by this much, in nanoseconds.
+const STEP: i64 = 1_000_000_000;
+
+/// What is on disk of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    /// The latest wall clock time that was trusted, in Unix nanoseconds.
+    trusted: i64,
+    /// What the wall clock was at last, while it was not trusted; 0 while it is.
+    doubted: i64,
+    /// How long that clock has gone on evenly, in nanoseconds.
+    proven: i64,
+}
+
+/// Two clocks at the same instant, in nanoseconds.
+#[derive(Debug, Clone, Copy)]
+struct Instant {
+    wall: i64,
+    monotonic: i64,
+}
+
+impl Instant {
+    /// What the wall clock should show when the other one shows `monotonic`.
+    fn wall_at(self, monotonic: i64) -> i64 {
+        self.wall.saturating_add(monotonic.saturating_sub(self.monotonic))
+    }
+}
+
+/// A wall clock that has jumped.
+#[derive(Debug, Clone, Copy)]
+struct Doubt {
+    since: Instant,
+    /// How long it had gone on evenly before, in nanoseconds.
+    before: i64,
+}
+
+/// What the engine knows of its clocks.
+#[derive(Debug)]
+pub(super) struct ClockTrust {
+    tolerance: i64,
+    /// The last instant at which the wall clock was found to be right.
+    trusted: Instant,
+    doubt: Option<Doubt>,
+    /// As it was written last.
+    written: Option<Seen>,
+}
+
+/// Why a compaction does not forget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Distrust {
+    /// How far the wall clock is ahead of what it should be, in nanoseconds; negative when it is
+    /// behind.
+    pub(super) ahead: i64,
+    /// How much longer it must go on evenly.
+    pub(super) left: Duration,
+}
+
+pub(super) fn nanos(time: Duration) -> i64 {
+    i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
+}
+
+impl ClockTrust {
+    /// For a database that is opened at `now`, and had `seen` this. `stamp` is the latest stamp of
+    /// a database that has not noted what it saw, 0 for a new one.
+    fn new(now: Instant, seen: Option<Seen>, stamp: i64, grace: Duration) -> Self {
+        let tolerance = nanos(TOLERANCE.max(grace / 10));
+        let unknown =
+            Seen { trusted: if stamp > 0 { stamp } else { now.wall }, doubted: 0, proven: 0 };
+        let was = seen.unwrap_or(unknown);
+        let trusted = Instant { wall: was.trusted, ..now };
+        let mut trust = Self { tolerance, trusted, doubt: None, written: seen };
+        if trust.is_even(trusted, now) {
+            // Off for a while.
+            trust.trusted = now;
+        } else {
+            let goes_on = was.doubted > 0 && now.wall >= was.doubted.saturating_sub(tolerance);
+            let pause = now.wall.saturating_sub(was.doubted).clamp(0, nanos(PAUSE));
+            let before = if goes_on { was.proven.saturating_add(pause) } else { 0 };
+            trust.doubt = Some(Doubt { since: now, before });
+        }
+        trust
+    }
+
+    fn is_even(&self, from: Instant, now: Instant) -> bool {
+        from.wall_at(now.monotonic).abs_diff(now.wall) <= self.tolerance.unsigned_abs()
+    }
+
+    /// Compares the clocks.
+    fn observe(&mut self, now: Instant) {
+        if self.is_even(self.trusted, now) {
+            self.doubt = None;
+        } else if self.doubt.is_none_or(|doubt| !self.is_even(doubt.since, now)) {
+            self.doubt = Some(Doubt { since: now, before: 0 });
+        }
+    }
+
+    fn proven(doubt: Doubt, now: Instant) -> i64 {
+        let here = now.monotonic.saturating_sub(doubt.since.monotonic);
+        doubt.before.saturating_add(here)
+    }
+
+    /// Whether records may be forgotten by the wall clock.
+    fn check(&mut self, now: Instant) -> Result<(), Distrust> {
+        self.observe(now);
+        let Some(doubt) = self.doubt else { return Ok(()) };
+        let left = nanos(PROBATION).saturating_sub(Self::proven(doubt, now));
+        if left <= 0 {
+            (self.trusted, self.doubt) = (now, None);
+            return Ok(());
+        }
+        let ahead = now.wall.saturating_sub(self.trusted.wall_at(now.monotonic));
+        Err(Distrust { ahead, left: Duration::from_nanos(left.unsigned_abs()) })
+    }
+
+    /// The time, as far as it is trusted: never ahead of what it should be.
+    fn sober(&self, now: Instant) -> i64 {
+        match self.doubt {
+            Some(_) => now.wall.min(self.trusted.wall_at(now.monotonic)),
+            None => now.wall,
+        }
+    }
+
+    fn seen(&self, now: Instant) -> Seen {
+        match self.doubt {
+            None => Seen { trusted: now.wall, doubted: 0, proven: 0 },
+            Some(doubt) => Seen {
+                trusted: self.trusted.wall_at(now.monotonic),
+                doubted: now.wall,
+                proven: Self::proven(doubt, now),
+            },
+        }
+    }
+}
+
+impl Seen {
+    /// All fields, little-endian, in their order.
+    fn encode(self) -> Vec<u8> {
+        [self.trusted, self.doubted, self.proven].map(i64::to_le_bytes).concat()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (&[trusted, doubted, proven], []) = bytes.as_chunks::<8>() else { return None };
+        let [trusted, doubted, proven] = [trusted, doubted, proven].map(i64::from_le_bytes);
+        Some(Self { trusted, doubted, proven })
+    }
+
+    fn is_near(self, other: Self) -> bool {
+        let near = |a: i64, b: i64| a.abs_diff(b) < STEP.unsigned_abs();
+        let (a, b) = (self, other);
+        near(a.trusted, b.trusted) && near(a.doubted, b.doubted) && near(a.proven, b.proven)
+    }
+}
+
+impl EngineOptions {
+    fn instant(&self) -> Instant {
+        Instant { wall: self.clock.now(), monotonic: nanos(self.monotonic.now()) }
+    }
+
+    /// Begins to compare the clocks.
+    pub(super) fn trust(&self, store: &Store, stamp: i64) -> Result<ClockTrust, EngineError> {
+        let seen = store.state.get(CLOCK)?;
+        // What can't be read is as if it had never been.
+        let seen = seen.and_then(|bytes| Seen::decode(&bytes));
+        Ok(ClockTrust::new(self.instant(), seen, stamp, self.tombstone_grace))
+    }
+}
+
+impl Engine {
+    fn trust(&self) -> MutexGuard<'_, ClockTrust> {
+        self.trust.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds to a batch what the clocks show, if it is news.
+    pub(super) fn note_clock(&self, batch: &mut OwnedWriteBatch) {
+        let mut trust = self.trust();
+        let now = self.options.instant();
+        trust.observe(now);
+        let seen = trust.seen(now);
+        if trust.written.is_none_or(|written| !written.is_near(seen)) {
+            trust.written = Some(seen);
+            batch.insert(&self.store.state, CLOCK, seen.encode());
+        }
+    }
+
+    /// Whether a compaction may forget by the wall clock.
+    pub(super) fn check_wall_clock(&self) -> Result<(), Distrust> {
+        self.trust().check(self.options.instant())
+    }
+
+    /// The time for notes that expire: never behind what it should be.
+    pub(super) fn note_time(&self) -> i64 {
+        let (trust, now) = (self.trust(), self.options.instant());
+        now.wall.max(trust.trusted.wall_at(now.monotonic))
+    }
+
+    /// How far ahead a record may be stamped for peers with default bounds to take it.
+    pub(super) fn ahead_bound(&self) -> Duration {
+        self.options.max_clock_ahead.min(MAX_AHEAD)
+    }
+
+    /// Records that are stamped later are from the future: peers do not take them yet.
+    pub(super) fn wall_horizon(&self) -> i64 {
+        self.now().saturating_add(nanos(self.ahead_bound()))
+    }
+
+    /// Records that are stamped later are from the future, or would be if a wall clock that has
+    /// jumped were wrong. They share no segment with others.
+    pub(super) fn horizon(&self) -> i64 {
+        let (mut trust, now) = (self.trust(), self.options.instant());
+        trust.observe(now);
+        trust.sober(now).saturating_add(nanos(self.ahead_bound()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEC: i64 = 1_000_000_000;
+    const HOUR: i64 = 3600 * SEC;
+    const DAY: i64 = 24 * HOUR;
+    const GRACE: Duration = Duration::from_secs(10 * 24 * 60 * 60);
+    const START: i64 = 20_000 * DAY;
+
+    fn at(wall: i64, monotonic: i64) -> Instant {
+        Instant { wall: START + wall, monotonic }
+    }
+
+    fn first() -> ClockTrust {
+        ClockTrust::new(at(0, 0), None, 0, GRACE)
+    }
+
+    fn reopened(trust: &ClockTrust, left: Instant, now: Instant) -> ClockTrust {
+        let seen = Seen::decode(&trust.seen(left).encode()).unwrap();
+        ClockTrust::new(now, Some(seen), 1, GRACE)
+    }
+
+    #[test]
+    fn a_clock_that_goes_on_evenly_is_trusted_across_restarts() {
+        let mut trust = first();
+        trust.check(at(0, 0)).unwrap();
+        trust.check(at(90 * DAY, 90 * DAY + SEC)).unwrap();
+        let mut again = reopened(&trust, at(90 * DAY, 90 * DAY), at(90 * DAY + 20 * HOUR, 5));
+        again.check(at(90 * DAY + 21 * HOUR, HOUR)).unwrap();
+    }
+
+    #[test]
+    fn a_clock_that_jumps_is_not_trusted_until_it_is_back() {
+        for jump in [400 * DAY, -400 * DAY] {
+            let mut trust = first();
+            let distrust = trust.check(at(jump + HOUR, HOUR)).unwrap_err();
+            assert_eq!((distrust.ahead, distrust.left), (jump, PROBATION));
+            assert_eq!(trust.sober(at(jump + HOUR, HOUR)), START + HOUR + jump.min(0));
+            trust.check(at(jump + HOUR + HOUR / 2, HOUR + HOUR / 2)).unwrap_err();
+            trust.check(at(2 * HOUR, 2 * HOUR)).unwrap();
+            // The same, with a restart between.
+            trust.check(at(jump + 3 * HOUR, 3 * HOUR)).unwrap_err();
+            let mut again = reopened(&trust, at(jump + 3 * HOUR, 3 * HOUR), at(4 * HOUR, 0));
+            again.check(at(4 * HOUR, 0)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_node_that_was_off_for_long_is_trusted_after_an_hour() {
+        let trust = first();
+        let mut again = reopened(&trust, at(0, 0), at(30 * DAY, 0));
+        again.check(at(30 * DAY, 0)).unwrap_err();
+        let distrust = again.check(at(30 * DAY + HOUR / 2, HOUR / 2)).unwrap_err();
+        assert_eq!(distrust.left, PROBATION / 2);
+        // It jumps once more: that begins anew.
+        again.check(at(60 * DAY, HOUR)).unwrap_err();
+        again.check(at(60 * DAY + HOUR / 2, HOUR + HOUR / 2)).unwrap_err();
+        again.check(at(60 * DAY + HOUR, 2 * HOUR)).unwrap();
+        again.check(at(61 * DAY, 25 * HOUR)).unwrap();
+    }
+
+    #[test]
+    fn a_node_that_never_runs_for_an_hour_is_trusted_in_the_end() {
+        let mut trust = first();
+        let (mut wall, mut trusted) = (0, 0);
+        for _ in 0..20 {
+            wall += 7 * DAY;
+            trust = reopened(&trust, at(wall - 7 * DAY, 5 * SEC), at(wall, 0));
+            trusted += i32::from(trust.check(at(wall, 5 * SEC)).is_ok());
+        }
+        assert!(trusted >= 2, "{trusted}");
+    }
+
+    #[test]
+    fn a_database_of_an_older_version_is_judged_by_its_latest_stamp() {
+        let now = at(0, 0);
+        for (stamp, ok) in [(-HOUR, true), (-30 * DAY, false), (400 * DAY, false)] {
+            let mut trust = ClockTrust::new(now, None, START + stamp, GRACE);
+            assert_eq!(trust.check(now).is_ok(), ok, "{stamp}");
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! A look at the files of a closed record store, for the damage that it would not notice itself.
+//!
+//! The store checks the blocks of its tables whenever it reads them. It does not check which tables
+//! there are (`keyspaces/*/current` and the version file that this names), and takes a damaged
+//! journal for one that ends earlier. Nothing here changes a file.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::EngineError;
+use super::clean_stop::Mark;
+use super::journal::{self, Tail};
+
+/// The content of `version`.
+const VERSION: &[u8] = b"FJL\x03";
+
+/// A sound record store, as it is on disk.
+#[derive(Debug, Default)]
+pub(super) struct Inspected {
+    /// Of the last stop, if it was a clean one.
+    pub(super) mark: Option<Mark>,
+    /// Nothing was written since the mark.
+    pub(super) exact: bool,
+    /// The last journal, how much of it to keep, and of how much, where its last write was cut
+    /// short.
+    pub(super) torn: Option<(PathBuf, u64, u64)>,
+}
+
+/// What is wrong with a record store.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub(super) mark: Option<Mark>,
+    /// Each a clause.
+    pub(super) what: Vec<String>,
+    /// These can be made sound by leaving out the batches that can't be read.
+    pub(super) journals: Vec<PathBuf>,
+    /// More than journals is damaged.
+    pub(super) store: bool,
+}
+
+/// The journals of a record store, oldest first.
+pub(super) fn journals(records: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(records)? {
+        let path = entry?.path();
+        if let Some(number) = number(&path) {
+            found.push((number, path));
+        }
+    }
+    found.sort_unstable();
+    Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+fn number(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.strip_suffix(".jnl")?.parse().ok()
+}
+
+/// Looks at everything that the store itself would not check. `synced` as of [`journal::scan`].
+pub(super) fn inspect(
+    records: &Path,
+    synced: bool,
+) -> Result<Result<Inspected, Findings>, EngineError> {
+    let look = || -> io::Result<Result<Inspected, Findings>> {
+        let mut findings = Findings::default();
+        let inspected = inspect_journals(records, synced, &mut findings)?;
+        inspect_versions(records, &mut findings)?;
+        Ok(if findings.what.is_empty() { Ok(inspected) } else { Err(findings) })
+    };
+    look().map_err(EngineError::io("read", records))
+}
+
+fn inspect_journals(
+    records: &Path,
+    synced: bool,
+    findings: &mut Findings,
+) -> io::Result<Inspected> {
+    let files = journals(records)?;
+    let mut mark = Mark::read(records)?;
+    findings.mark.clone_from(&mark);
+    let Some((last, _)) = files.split_last() else {
+        findings.what.push("its journal is missing".to_owned());
+        return Ok(Inspected::default());
+    };
+    let mut exact = mark.is_some();
+    for known in mark.as_ref().map(|mark| mark.journals.clone()).unwrap_or_default() {
+        if files.iter().any(|file| file.ends_with(&known.name)) {
+            continue;
+        }
+        let missing = number(Path::new(&known.name));
+        if number(last) > missing {
+            // A version of this program that knows of no marks has written since.
+            (mark, exact) = (None, false);
+            break;
+        }
+        findings.what.push(format!("its journal {} is missing", known.name));
+    }
+    let mut torn = None;
+    for file in &files {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let known = mark.iter().flat_map(|mark| &mark.journals);
+        if let Some(known) = known.clone().find(|known| known.name == name) {
+            if !known.holds(file)? {
+                let len = fs::metadata(file)?.len();
+                findings.what.push(match len < known.len {
+                    true => format!(
+                        "its journal {name} has {len} of the {} bytes that the last clean stop left",
+                        known.len
+                    ),
+                    false => format!("its journal {name} is not what the last clean stop left"),
+                });
+                findings.journals.push(file.clone());
+                continue;
+            }
+            if journal::end(file, known.len)? == known.len {
+                continue;
+            }
+        }
+        let scan = journal::scan(file, synced)?;
+        match scan.tail {
+            Tail::Nothing => exact &= known.clone().any(|known| known.len >= scan.valid),
+            // Debris behind the mark is no write.
+            Tail::Torn if file == last => torn = Some((file.clone(), scan.valid, scan.end)),
+            Tail::Torn | Tail::Damaged => {
+                findings.what.push(format!(
+                    "its journal {name} can't be read from byte {} of {} on, and there are whole \
+                     writes behind",
+                    scan.valid, scan.end
+                ));
+                findings.journals.push(file.clone());
+            }
+        }
+    }
+    Ok(Inspected { mark, exact, torn })
+}
+
+fn inspect_versions(records: &Path, findings: &mut Findings) -> io::Result<()> {
+    let before = findings.what.len();
+    if fs::read(records.join("version")).unwrap_or_default() != VERSION {
+        findings.what.push("its file version is damaged".to_owned());
+    }
+    match fs::read_dir(records.join("keyspaces")) {
+        Ok(dirs) => {
+            for dir in dirs {
+                let dir = dir?.path();
+                if dir.is_dir()
+                    && let Err(why) = current_version(&dir)
+                {
+                    findings.what.push(format!("in {}, {why}", dir.display()));
+                }
+            }
+        }
+        Err(error) => findings.what.push(format!("its folder keyspaces can't be read: {error}")),
+    }
+    findings.store |= findings.what.len() > before;
+    Ok(())
+}
+
+/// The path of the file that lists the tables of a keyspace, checked against its checksum; none for
+/// a keyspace whose making was cut short. The error says what is wrong.
+fn current_version(dir: &Path) -> Result<Option<PathBuf>, String> {
+    let current = match fs::read(dir.join("current")) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // The store removes such a keyspace.
+            let mut tables = fs::read_dir(dir.join("tables")).into_iter().flatten();
+            return if tables.next().is_none() {
+                Ok(None)
+            } else {
+                Err("the file current is missing, and there are tables".to_owned())
+            };
+        }
+        Err(error) => return Err(format!("the file current can't be read: {error}")),
+    };
+    // Number, XXH3 of 128 bits, and the kind of checksum, little-endian.
+    let parse = || {
+        let (number, rest) = current.split_first_chunk::<8>()?;
+        let (sum, rest) = rest.split_first_chunk::<16>()?;
+        (rest == [0]).then_some((u64::from_le_bytes(*number), u128::from_le_bytes(*sum)))
+    };
+    let (number, sum) = parse().ok_or("the file current is damaged")?;
+    let path = dir.join(format!("v{number}"));
+    let bytes = fs::read(&path).map_err(|error| {
+        format!("the file v{number}, which current names, can't be read: {error}")
+    })?;
+    if xxhash_rust::xxh3::xxh3_128(&bytes) != sum {
+        return Err(format!("the file v{number} is not what current says"));
+    }
+    Ok(Some(path))
+}
+
+/// The tables of a record store that are not what they were when they were written: path, and what
+/// is wrong. Reads all of them. A table that vanishes meanwhile was compacted.
+pub(super) fn damaged_tables(records: &Path) -> io::Result<Vec<(PathBuf, String)>> {
+    let mut damaged = Vec::new();
+    for dir in fs::read_dir(records.join("keyspaces"))? {
+        let dir = dir?.path();
+        let Ok(Some(version)) = current_version(&dir) else { continue };
+        for (id, sum) in tables(&version)? {
+            let path = dir.join("tables").join(id.to_string());
+            let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+            let mut read = || -> io::Result<u128> {
+                let mut file = fs::File::open(&path)?;
+                let mut buffer = vec![0; 256 << 10];
+                loop {
+                    match io::Read::read(&mut file, &mut buffer)? {
+                        0 => return Ok(hasher.digest128()),
+                        n => hasher.update(&buffer[..n]),
+                    }
+                }
+            };
+            match read() {
+                Ok(found) if found == sum => {}
+                Ok(_) => damaged.push((path, "its bytes have changed".to_owned())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => damaged.push((path, format!("it can't be read: {error}"))),
+            }
+        }
+    }
+    Ok(damaged)
+}
+
+/// The tables that a version file lists, with their checksums: levels of runs of `id: u64, kind of
+/// checksum: u8, checksum: u128, seqno: u64`, little-endian.
+fn tables(version: &Path) -> io::Result<Vec<(u64, u128)>> {
+    let broken = || io::Error::new(io::ErrorKind::InvalidData, "the list of tables is damaged");
+    let archive = sfa::Reader::new(version).map_err(|_| broken())?;
+    let section = archive.toc().section(b"tables").ok_or_else(broken)?;
+    let bytes = journal::read(version, section.pos()..section.pos() + section.len())?;
+    let mut rest = &bytes[..];
+    let mut tables = Vec::new();
+    let mut parse = || -> Option<()> {
+        let ([levels], mut at) = rest.split_first_chunk::<1>()?;
+        for _ in 0..*levels {
+            let ([runs], after) = at.split_first_chunk::<1>()?;
+            at = after;
+            for _ in 0..*runs {
+                let (count, after) = at.split_first_chunk::<4>()?;
+                at = after;
+                for _ in 0..u32::from_le_bytes(*count) {
+                    let (entry, after) = at.split_first_chunk::<33>()?;
+                    at = after;
+                    let id = u64::from_le_bytes(*entry.first_chunk()?);
+                    tables.push((id, u128::from_le_bytes(entry[9..25].try_into().ok()?)));
+                }
+            }
+        }
+        rest = at;
+        Some(())
+    };
+    parse().ok_or_else(broken)?;
+    Ok(tables)
+}

@@ -1,0 +1,286 @@
+//! What a start makes of a record store that has lost something, and of files nobody registered.
+
+use super::*;
+
+/// A database with two segments and two pending writes, the last journal of its record store, and
+/// all its records.
+fn database(path: &Path) -> (std::path::PathBuf, Dump) {
+    let engine = open(path);
+    for (n, key) in [b"a", b"b", b"c", b"d"].into_iter().enumerate() {
+        engine.put(b"ns", key, &[n as u8; 300]).unwrap();
+        if n < 2 {
+            engine.flush().unwrap();
+        }
+    }
+    let expected = dump(&engine);
+    drop(engine);
+    let journal = inspect::journals(&path.join("records")).unwrap().pop().unwrap();
+    (journal, expected)
+}
+
+fn copy(from: &Path, to: &Path) {
+    crate::disk::Image::read(from).unwrap().write(to).unwrap();
+}
+
+fn segment_files(path: &Path) -> usize {
+    fs::read_dir(path.join("segments")).unwrap().count()
+}
+
+#[test]
+fn journal_cut_short_after_a_clean_stop_is_refused_and_repaired() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = dir.path().join("whole");
+    let (journal, expected) = database(&whole);
+    let journal = journal.strip_prefix(&whole).unwrap();
+    let end = journal::end(&whole.join(journal), 0).unwrap();
+    for n in 0..12 {
+        // At the ends of batches as well as within them.
+        let cut = if n == 0 { 0 } else { end * n / 12 };
+        let db = dir.path().join(format!("cut-{n}"));
+        copy(&whole, &db);
+        File::options().write(true).open(db.join(journal)).unwrap().set_len(cut).unwrap();
+        for error in [
+            Engine::open_with(&db, fast()).unwrap_err(),
+            Engine::open_to_read(&db, fast()).unwrap_err(),
+        ] {
+            let text = error.to_string();
+            assert!(matches!(error, EngineError::Damaged { .. }), "{text}");
+            assert!(text.contains("verify --repair") && text.contains("clean stop"), "{text}");
+        }
+        assert_eq!(segment_files(&db), 2, "nothing is removed");
+        let (engine, done) = Engine::open_to_repair(&db, fast()).unwrap();
+        assert!(done.iter().any(|line| line.contains("kept in")), "{done:?}");
+        assert_eq!(segment_files(&db), 2);
+        let found = dump(&engine);
+        // What is in segments is there again.
+        assert!(
+            found.len() >= 2
+                && found.iter().all(|(key, record)| {
+                    expected.get(key).is_some_and(|known| known.value == record.value)
+                })
+        );
+        assert!(found.len() == 4 || done.iter().any(|line| line.contains("left")), "{done:?}");
+        engine.verify(true, |_, _| {}).unwrap();
+        assert_eq!(engine.verify(false, |_, _| {}).unwrap().count, 0);
+        drop(engine);
+        drop(open(&db));
+    }
+}
+
+#[test]
+fn journal_damaged_in_the_middle_after_a_kill_is_refused_and_the_rest_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let live = dir.path().join("live");
+    let engine = open(&live);
+    for n in 0..50_u8 {
+        engine.put(b"ns", &[n], &[n; 100]).unwrap();
+    }
+    let (killed, sound) = (dir.path().join("killed"), dir.path().join("sound"));
+    copy(&live, &killed);
+    copy(&live, &sound);
+    drop(engine);
+    assert_eq!(dump(&open(&sound)).len(), 50);
+
+    let journal = inspect::journals(&killed.join("records")).unwrap().pop().unwrap();
+    let end = journal::end(&journal, 0).unwrap() as usize;
+    let mut bytes = fs::read(&journal).unwrap();
+    bytes[end / 2] ^= 0x10;
+    fs::write(&journal, bytes).unwrap();
+    let error = Engine::open_with(&killed, fast()).unwrap_err();
+    assert!(matches!(error, EngineError::Damaged { .. }), "{error}");
+    let (engine, done) = Engine::open_to_repair(&killed, fast()).unwrap();
+    assert_eq!(dump(&engine).len(), 49, "one write is lost, and none after it: {done:?}");
+}
+
+#[test]
+fn segment_file_that_is_registered_nowhere_is_adopted_when_it_is_sound() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    let sound = stamped(Duration::ZERO);
+    let (hash, damaged) = (Hash::of(&sound), Hash::of(b"another"));
+    let file = |hash: &Hash| dir.path().join(format!("segments/{hash}.dat"));
+    fs::write(file(&hash), &sound).unwrap();
+    fs::write(file(&damaged), b"is not what its name says").unwrap();
+    {
+        let reader = Engine::open_to_read(dir.path(), fast()).unwrap();
+        assert_eq!(reader.get(b"ns", b"k").unwrap(), None);
+        assert_eq!(reader.verify(false, |_, _| {}).unwrap().count, 2);
+        assert!(matches!(reader.put(b"ns", b"x", b"y"), Err(EngineError::ReadOnly)));
+        assert!(file(&hash).exists() && file(&damaged).exists());
+    }
+    let engine = open(dir.path());
+    assert_eq!(engine.get(b"ns", b"k").unwrap().unwrap(), b"theirs");
+    assert_eq!(engine.manifest().len(), 1);
+    assert!(file(&hash).exists() && !file(&damaged).exists());
+    assert!(dir.path().join(format!("quarantine/{damaged}.dat")).exists());
+    assert_eq!(engine.verify(false, |_, _| {}).unwrap().count, 0);
+    drop(engine);
+    assert_eq!(open(dir.path()).manifest().len(), 1);
+}
+
+/// Between the rename of its file and its batch.
+#[test]
+fn flush_that_a_crash_cut_short_is_finished_by_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let (before, after) = (dir.path().join("before"), dir.path().join("after"));
+    let engine = open(&before);
+    engine.put(b"ns", b"a", b"1").unwrap();
+    engine.put(b"ns", b"b", b"2").unwrap();
+    copy(&before, &after);
+    let segment = engine.flush().unwrap().unwrap();
+    let name = format!("segments/{}.dat", segment.hash);
+    fs::copy(before.join(&name), after.join(&name)).unwrap();
+    let engine = open(&after);
+    assert_eq!(engine.manifest().iter().map(|one| one.hash).collect::<Vec<_>>(), [segment.hash]);
+    assert_eq!(engine.stats().pending_records, 0);
+    assert_eq!(engine.flush().unwrap(), None);
+    // It owns what is in it: a compaction does not retire it.
+    engine.compact(&Pace::unbounded()).unwrap();
+    assert_eq!(engine.manifest().len(), 1);
+    assert_eq!(engine.verify(false, |_, _| {}).unwrap().count, 0);
+}
+
+#[test]
+fn segment_files_of_a_store_that_forgot_them_are_proof_of_loss() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("db");
+    let live = dir.path().join("live");
+    let engine = open(&live);
+    copy(&live, &db);
+    for n in 0..5_u8 {
+        engine.put(b"ns", &[n], b"v").unwrap();
+        engine.flush().unwrap();
+    }
+    for entry in fs::read_dir(live.join("segments")).unwrap() {
+        let from = entry.unwrap().path();
+        fs::copy(&from, db.join("segments").join(from.file_name().unwrap())).unwrap();
+    }
+    let error = Engine::open_with(&db, fast()).unwrap_err().to_string();
+    assert!(error.contains("5 sound segment files"), "{error}");
+    assert_eq!(segment_files(&db), 5);
+    let (repaired, _) = Engine::open_to_repair(&db, fast()).unwrap();
+    assert_eq!(dump(&repaired).len(), 5);
+    assert_eq!(repaired.verify(false, |_, _| {}).unwrap().count, 0);
+}
+
+#[test]
+fn file_of_a_retired_segment_goes_and_that_of_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    for n in 0..2_u8 {
+        engine.put(b"ns", b"k", &[n]).unwrap();
+        engine.flush().unwrap();
+    }
+    engine.compact(&Pace::unbounded()).unwrap();
+    assert_eq!((engine.manifest().len(), segment_files(dir.path())), (1, 2));
+    drop(engine);
+    let engine = open(dir.path());
+    assert_eq!((engine.manifest().len(), segment_files(dir.path())), (1, 1));
+    assert!(!dir.path().join("quarantine").exists());
+}
+
+#[test]
+fn damaged_table_is_reported_and_a_new_store_is_made_of_the_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    for n in 0..100_u8 {
+        engine.put(b"ns", &[n], &[n; 50]).unwrap();
+    }
+    engine.flush().unwrap();
+    apply(&engine, &stamped(Duration::ZERO)).unwrap();
+    engine.drain(&mut engine.writer()).unwrap();
+    engine.put(b"ns", b"late", b"pending").unwrap();
+    let expected = dump(&engine);
+    drop(engine);
+    let keyspaces = fs::read_dir(dir.path().join("records/keyspaces")).unwrap();
+    let tables = keyspaces.flat_map(|dir| {
+        let dir = dir.unwrap().path();
+        let own = dir.file_name().unwrap() != "0";
+        fs::read_dir(dir.join("tables")).unwrap().filter(move |_| own)
+    });
+    let table = tables.map(|entry| entry.unwrap().path()).next().expect("a table");
+    let mut bytes = fs::read(&table).unwrap();
+    bytes[40] ^= 1;
+    fs::write(&table, bytes).unwrap();
+
+    let (engine, _) = Engine::open_to_repair(dir.path(), fast()).unwrap();
+    let found = engine.verify(true, |_, _| {}).unwrap();
+    assert!(found.unreadable && found.count == 1, "{found:?}");
+    let (engine, done) = engine.rebuild().unwrap();
+    assert_eq!(dump(&engine), expected, "{done:?}");
+    assert_eq!(engine.stats().pending_records, 1);
+    assert_eq!(engine.verify(false, |_, _| {}).unwrap().count, 0);
+    assert!(dir.path().join("quarantine/records/keyspaces").is_dir());
+}
+
+#[test]
+fn version_file_that_was_damaged_is_refused_and_a_new_store_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, expected) = database(dir.path());
+    let current = dir.path().join("records/keyspaces/1/current");
+    let mut bytes = fs::read(&current).unwrap();
+    bytes[0] ^= 1;
+    fs::write(&current, bytes).unwrap();
+    let error = Engine::open_with(dir.path(), fast()).unwrap_err().to_string();
+    assert!(error.contains("verify --repair"), "{error}");
+    let (engine, done) = Engine::open_to_repair(dir.path(), fast()).unwrap();
+    // The two writes that were in no segment can't be had any more.
+    assert_eq!((dump(&engine).len(), expected.len()), (2, 4));
+    assert!(done.iter().any(|line| line.contains("of 2 local writes")), "{done:?}");
+    assert_eq!(engine.verify(false, |_, _| {}).unwrap().count, 0);
+}
+
+/// As with a backup of `records/` and `segments/` put back: the mark comes with it.
+#[test]
+fn record_store_of_a_backup_opens_beside_newer_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, backup) = (dir.path().join("db"), dir.path().join("backup"));
+    database(&db);
+    copy(&db, &backup);
+    let engine = open(&db);
+    for n in 0..4_u8 {
+        engine.put(b"ns", &[n], b"newer").unwrap();
+        engine.flush().unwrap();
+    }
+    let expected = dump(&engine);
+    drop(engine);
+    fs::remove_dir_all(db.join("records")).unwrap();
+    copy(&backup.join("records"), &db.join("records"));
+    let engine = open(&db);
+    assert_eq!(dump(&engine), expected, "newer segments are adopted");
+}
+
+#[test]
+fn verify_says_repaired_only_of_what_reads_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (live, db) = (dir.path().join("live"), dir.path().join("db"));
+    let engine = open(&live);
+    let bytes = stamped(Duration::ZERO);
+    apply(&engine, &bytes).unwrap();
+    copy(&live, &db);
+    // Until a drain, the file is the only copy.
+    let file = db.join(format!("segments/{}.dat", Hash::of(&bytes)));
+    fs::remove_file(file).unwrap();
+    let engine = open(&db);
+    engine.verify(true, |_, _| {}).unwrap();
+    let left = engine.verify(false, |_, _| {}).unwrap();
+    assert_eq!(left.problems, [Problem::Lost(Hash::of(&bytes))]);
+    drop(engine);
+    let engine = open(&db);
+    assert_eq!(engine.verify(false, |_, _| {}).unwrap().count, 1, "it is remembered");
+    apply(&engine, &bytes).unwrap();
+    assert_eq!(engine.verify(false, |_, _| {}).unwrap().count, 0);
+}
+
+#[test]
+fn verify_repairs_a_segment_whose_file_vanishes_while_it_is_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    engine.put(b"ns", b"k", b"v").unwrap();
+    let segment = engine.flush().unwrap().unwrap();
+    fs::remove_file(engine.folder.segment(&segment.hash)).unwrap();
+    let found = engine.verify(true, |_, _| {}).unwrap();
+    assert_eq!(found.count, 2, "{found:?}");
+    assert_eq!(engine.verify(false, |_, _| {}).unwrap().count, 0);
+    assert_eq!(engine.flush().unwrap().unwrap().records, 1);
+}

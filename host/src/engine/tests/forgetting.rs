@@ -1,0 +1,59 @@
+//! What compactions forget, and by which clock.
+
+use super::*;
+
+/// A record that has expired by a clock that is a year ahead, and one that a tombstone hides.
+fn short_lived(engine: &Engine) {
+    engine.put_with_ttl(b"ns", b"short", b"value", Duration::from_secs(3600)).unwrap();
+    engine.put(b"ns", b"long", b"value").unwrap();
+    engine.flush().unwrap();
+}
+
+#[test]
+fn nothing_is_forgotten_by_a_clock_that_has_jumped_ahead() {
+    let (dir, clocks) = (tempfile::tempdir().unwrap(), Clocks::new());
+    for reopen in [false, true] {
+        let path = dir.path().join(reopen.to_string());
+        let mut engine = Engine::open_with(&path, clocks.options()).unwrap();
+        short_lived(&engine);
+        clocks.jump(Clocks::YEAR);
+        if reopen {
+            drop(engine);
+            engine = Engine::open_with(&path, clocks.options()).unwrap();
+        }
+        let done = compact(&engine);
+        assert_eq!((done.forgotten, done.waits), (0, true), "{done:?}");
+        // It was wrong, and is right again.
+        clocks.jump(-Clocks::YEAR);
+        let done = compact(&engine);
+        assert_eq!((done.forgotten, done.waits), (0, false), "{done:?}");
+        assert_eq!(engine.get(b"ns", b"short").unwrap().unwrap(), b"value");
+    }
+}
+
+#[test]
+fn a_node_that_was_off_for_long_forgets_after_an_hour() {
+    let (dir, clocks) = (tempfile::tempdir().unwrap(), Clocks::new());
+    let engine = Engine::open_with(dir.path(), clocks.options()).unwrap();
+    short_lived(&engine);
+    drop(engine);
+    clocks.jump(60 * Clocks::DAY);
+    let engine = Engine::open_with(dir.path(), clocks.options()).unwrap();
+    assert!(compact(&engine).waits);
+    clocks.pass(Clocks::HOUR / 2);
+    assert!(compact(&engine).waits);
+    clocks.pass(Clocks::HOUR / 2);
+    let done = compact(&engine);
+    assert_eq!((done.forgotten, done.waits), (1, false), "{done:?}");
+    assert_eq!(engine.get(b"ns", b"long").unwrap().unwrap(), b"value");
+}
+
+#[test]
+fn a_node_that_is_always_on_forgets_at_once() {
+    let (dir, clocks) = (tempfile::tempdir().unwrap(), Clocks::new());
+    let engine = Engine::open_with(dir.path(), clocks.options()).unwrap();
+    short_lived(&engine);
+    clocks.pass(60 * Clocks::DAY);
+    let done = compact(&engine);
+    assert_eq!((done.forgotten, done.waits), (1, false), "{done:?}");
+}

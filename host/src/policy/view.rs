@@ -1,0 +1,336 @@
+//! What the host knows of what a peer has, and how far this node has it.
+//!
+//! A policy says when it is done; whether that is true is a fact. A peer is in sync when every
+//! segment that it listed is here, or was retired here. The host knows both lists: it sees the
+//! peer's answers to all ticks, and it has the registrations. So it compares them itself.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::wait::lock;
+use super::{Downloads, Peer};
+use crate::Hash;
+use crate::engine::{Engine, Mark};
+use crate::protocol::{PeerError, SegmentRef};
+
+/// Failed segments that are remembered of a peer.
+const MAX_FAILURES: usize = 10_000;
+
+/// Segments that a comparison names one by one.
+const MAX_NAMED: usize = 100;
+
+/// How this node compares with a peer, as the host worked it out from the peer's list and its own
+/// registrations.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Every segment that the peer listed is here, or was retired here.
+    pub in_sync: bool,
+    /// The root that the peer showed last, 64 hex digits; `None` before its first answer.
+    pub peer_root: Option<String>,
+    /// Segments in the peer's list; `None` where the list of that root was not read.
+    pub listed: Option<u64>,
+    /// Segments of the list that are not here: the sum of the next five.
+    pub missing: u64,
+    /// Of these, being fetched now.
+    pub fetching: u64,
+    /// Of these, never tried since the host started.
+    pub untried: u64,
+    /// Of these, failed at the last try: the peer gave other bytes, or none.
+    pub failed: u64,
+    /// Of these, waiting for their time: a record is stamped too far ahead of this node's clock.
+    pub deferred: u64,
+    /// Of these, rejected for good: the bytes are no segment that this node takes.
+    pub rejected: u64,
+    /// The first 100 of those that failed, wait or were rejected, in the peer's order.
+    pub set_aside: Vec<SetAside>,
+    /// Why it is not known whether the peer is in sync; `None` where it is known.
+    pub unknown: Option<String>,
+}
+
+/// A segment that is missing, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAside {
+    /// BLAKE3 of the segment, 64 hex digits.
+    pub hash: String,
+    /// What kept it from being applied.
+    pub reason: SetAsideReason,
+    /// The same with its details, for people.
+    pub why: String,
+    /// Tries in a row that failed, since the host started.
+    pub tries: u32,
+}
+
+/// What keeps a segment from being applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SetAsideReason {
+    /// The peer did not give its bytes.
+    Failed,
+    /// A record is stamped too far ahead of this node's clock.
+    Deferred,
+    /// The bytes are no segment that this node takes.
+    Rejected,
+}
+
+impl SetAsideReason {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Deferred => "deferred",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+/// What the host knows of a peer.
+#[derive(Debug, Default)]
+pub(super) struct View {
+    /// The root that it showed last.
+    root: Option<Hash>,
+    /// Roots and lists that it has answered with.
+    answers: u64,
+    /// Requests and segments that have failed.
+    setbacks: u64,
+    /// Its last list, as long as something in it is missing here.
+    list: Option<List>,
+    /// A root of which everything was here, at this state of the database.
+    complete: Option<(Hash, Mark, u64)>,
+    failures: HashMap<Hash, Failure>,
+}
+
+#[derive(Debug)]
+struct List {
+    root: Hash,
+    hashes: Arc<[Hash]>,
+}
+
+#[derive(Debug)]
+struct Failure {
+    reason: SetAsideReason,
+    why: String,
+    tries: u32,
+}
+
+impl Peer {
+    /// The peer has shown this root.
+    pub(super) fn note_root(&self, root: Hash) {
+        let mut view = lock(&self.view);
+        view.root = Some(root);
+        view.answers += 1;
+    }
+
+    /// The peer has listed these segments, over which this is the root.
+    pub(super) fn note_list(&self, root: Hash, segments: &[SegmentRef]) {
+        let hashes = segments.iter().map(|segment| segment.hash).collect();
+        let mut view = lock(&self.view);
+        view.root = Some(root);
+        view.answers += 1;
+        view.list = Some(List { root, hashes });
+    }
+
+    /// A segment of the peer was not applied.
+    pub(super) fn note_failure(&self, hash: Hash, reason: SetAsideReason, why: String) {
+        let mut view = lock(&self.view);
+        view.setbacks += 1;
+        if let Some(failure) = view.failures.get_mut(&hash) {
+            *failure = Failure { reason, why, tries: failure.tries.saturating_add(1) };
+        } else if view.failures.len() < MAX_FAILURES {
+            view.failures.insert(hash, Failure { reason, why, tries: 1 });
+        }
+    }
+
+    /// A request for the root or the list has failed.
+    pub(super) fn note_error(&self) {
+        lock(&self.view).setbacks += 1;
+    }
+
+    /// How often the peer has answered with a root or a list, and how often something failed that
+    /// was asked of it.
+    pub fn counts(&self) -> (u64, u64) {
+        let view = lock(&self.view);
+        (view.answers, view.setbacks)
+    }
+
+    /// Asks the peer for its root, and for its list where that is of another root than the last
+    /// list: to find out whether a policy's report is true. Blocks as a policy's requests do.
+    ///
+    /// # Errors
+    /// When the peer gives no usable answer.
+    pub fn look(&self) -> Result<(), PeerError> {
+        let root = self.ask(|transport| transport.root())?;
+        self.note_root(root);
+        self.look_at_list()
+    }
+
+    /// Asks the peer for its list, unless the list of its last root is known.
+    ///
+    /// # Errors
+    /// When the peer gives no usable answer.
+    pub fn look_at_list(&self) -> Result<(), PeerError> {
+        let known = |view: &View| {
+            view.root.is_some() && view.list.as_ref().map(|list| list.root) == view.root
+        };
+        if known(&lock(&self.view)) {
+            return Ok(());
+        }
+        let segments = self.ask(|transport| transport.manifest())?;
+        let root = Hash::root(segments.iter().map(|segment| segment.hash));
+        self.note_list(root, &segments);
+        Ok(())
+    }
+
+    /// Compares what the peer showed last with what the engine has.
+    pub fn compare(&self, engine: &Engine, downloads: &Downloads) -> Comparison {
+        // Before the look at the registrations: what is lost after it ends the mark.
+        let mark = engine.mark().ok();
+        let mut view = lock(&self.view);
+        let Some(root) = view.root else {
+            let unknown = Some("the peer has not answered yet".to_owned());
+            return Comparison { unknown, ..Comparison::default() };
+        };
+        let peer_root = Some(root.to_string());
+        let complete = view.complete.filter(|(of, mark, _)| *of == root && engine.holds(mark));
+        if let Some((_, _, listed)) = complete {
+            view.failures.clear();
+            let listed = Some(listed);
+            return Comparison { in_sync: true, peer_root, listed, ..Comparison::default() };
+        }
+        let list = view.list.as_ref().filter(|list| list.root == root);
+        let Some(hashes) = list.map(|list| Arc::clone(&list.hashes)) else {
+            if engine.compare(&root) {
+                view.failures.clear();
+                return Comparison { in_sync: true, peer_root, ..Comparison::default() };
+            }
+            let unknown = Some("its list of segments was not read since it changed".to_owned());
+            return Comparison { peer_root, unknown, ..Comparison::default() };
+        };
+        let missing = engine.missing(&hashes);
+        let listed = hashes.len() as u64;
+        if missing.is_empty() {
+            view.complete = mark.map(|mark| (root, mark, listed));
+            (view.list, view.failures) = (None, HashMap::new());
+            let listed = Some(listed);
+            return Comparison { in_sync: true, peer_root, listed, ..Comparison::default() };
+        }
+        let still: HashSet<&Hash> = missing.iter().collect();
+        view.failures.retain(|hash, _| still.contains(hash));
+        let missing_count = missing.len() as u64;
+        let mut found = Comparison {
+            peer_root,
+            listed: Some(listed),
+            missing: missing_count,
+            ..Comparison::default()
+        };
+        for hash in &missing {
+            let Some(Failure { reason, why, tries }) = view.failures.get(hash) else {
+                let fetching = downloads.has(hash);
+                *(if fetching { &mut found.fetching } else { &mut found.untried }) += 1;
+                continue;
+            };
+            *match reason {
+                SetAsideReason::Failed => &mut found.failed,
+                SetAsideReason::Deferred => &mut found.deferred,
+                SetAsideReason::Rejected => &mut found.rejected,
+            } += 1;
+            if found.set_aside.len() < MAX_NAMED {
+                let (hash, why) = (hash.to_string(), why.clone());
+                found.set_aside.push(SetAside { hash, reason: *reason, why, tries: *tries });
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::super::testing::FakePeer;
+    use super::*;
+
+    fn hash(n: u8) -> Hash {
+        Hash::from_bytes([n; 32])
+    }
+
+    fn list(hashes: &[Hash]) -> (Hash, Vec<SegmentRef>) {
+        let segments = hashes.iter().map(|&hash| SegmentRef { hash, id: 1, info: None });
+        (Hash::root(hashes.iter().copied()), segments.collect())
+    }
+
+    fn setup() -> (tempfile::TempDir, Engine, Peer) {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(dir.path()).unwrap();
+        (dir, engine, Peer::new("a", Arc::new(FakePeer::default()), 1))
+    }
+
+    /// Takes the only segment of another engine.
+    fn pull(engine: &Engine, from: &Engine) {
+        let (mut file, _) = from.open_segment(&from.manifest()[0].hash).unwrap().unwrap();
+        let mut staging = engine.stage().unwrap();
+        std::io::copy(&mut file, &mut staging).unwrap();
+        staging.flush().unwrap();
+        engine.apply(&mut staging.verify(from.manifest()[0].hash).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn comparison_is_unknown_until_the_peer_has_answered_and_its_list_was_read() {
+        let (_dir, engine, peer) = setup();
+        let downloads = Downloads::default();
+        let unknown = peer.compare(&engine, &downloads);
+        assert!(!unknown.in_sync && unknown.unknown.is_some());
+        peer.note_root(hash(1));
+        let unread = peer.compare(&engine, &downloads);
+        assert!(!unread.in_sync && unread.unknown.unwrap().contains("not read"));
+        peer.note_root(engine.root());
+        assert!(peer.compare(&engine, &downloads).in_sync, "equal roots need no list");
+    }
+
+    #[test]
+    fn comparison_counts_what_is_missing_by_its_reason() {
+        let (_dir, engine, peer) = setup();
+        let downloads = Arc::new(Downloads::default());
+        let hashes: Vec<_> = (1..=6).map(hash).collect();
+        let (root, segments) = list(&hashes);
+        peer.note_list(root, &segments);
+        let _download = downloads.begin(hash(6));
+        peer.note_failure(hash(1), SetAsideReason::Failed, "HTTP 500".into());
+        peer.note_failure(hash(1), SetAsideReason::Failed, "HTTP 404".into());
+        peer.note_failure(hash(2), SetAsideReason::Deferred, "2 h ahead".into());
+        peer.note_failure(hash(3), SetAsideReason::Rejected, "no records".into());
+        peer.note_failure(hash(77), SetAsideReason::Rejected, "of another list".into());
+        let found = peer.compare(&engine, &downloads);
+        let Comparison { missing, fetching, untried, failed, deferred, rejected, .. } = found;
+        assert_eq!((missing, fetching, untried, failed, deferred, rejected), (6, 1, 2, 1, 1, 1));
+        assert!(!found.in_sync);
+        let first = &found.set_aside[0];
+        assert_eq!((first.tries, &*first.why, found.set_aside.len()), (2, "HTTP 404", 3));
+    }
+
+    #[test]
+    fn comparison_of_a_complete_list_holds_until_a_segment_is_lost() {
+        let (_dir, engine, peer) = setup();
+        let other = tempfile::tempdir().unwrap();
+        let other = Engine::open(other.path()).unwrap();
+        other.put(b"ns", b"key", b"value").unwrap();
+        other.flush().unwrap();
+        engine.put(b"ns", b"own", b"value").unwrap();
+        engine.flush().unwrap();
+        let downloads = Downloads::default();
+        let (root, segments) = list(&[other.manifest()[0].hash]);
+        peer.note_list(root, &segments);
+        assert_eq!(peer.compare(&engine, &downloads).untried, 1);
+        pull(&engine, &other);
+        assert!(peer.compare(&engine, &downloads).in_sync);
+        peer.note_root(root);
+        assert!(peer.compare(&engine, &downloads).in_sync, "the list need not be read again");
+
+        let file = engine.path().join(format!("segments/{}.dat", other.manifest()[0].hash));
+        std::fs::write(file, b"damaged").unwrap();
+        engine.verify(true, |_, _| {}).unwrap();
+        let lost = peer.compare(&engine, &downloads);
+        assert!(!lost.in_sync && lost.unknown.is_some(), "{lost:?}");
+    }
+}
