@@ -11,7 +11,8 @@ use crate::Hash;
 use crate::runtime::CursorFiles;
 use crate::engine::Problem;
 
-/// Violations that are told; a broken policy breaks the same thing again and again.
+/// Violations that are reported, besides the first of each invariant: a broken policy breaks the same
+/// thing again and again.
 const MOST: usize = 20;
 
 /// What was found.
@@ -32,7 +33,8 @@ impl Checks {
 
     pub(super) fn fails(&mut self, at: Duration, invariant: Invariant, what: String) {
         self.setup.log.note(at, format_args!("VIOLATION {invariant:?}: {what}"));
-        if self.violations.len() < MOST {
+        let first = !self.violations.iter().any(|violation| violation.invariant == invariant);
+        if first || self.violations.len() < MOST {
             self.violations.push(Violation { at, invariant, what });
         }
     }

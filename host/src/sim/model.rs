@@ -335,7 +335,7 @@ mod tests {
         assert!(matches!(older, Seen::Wrong(why) if why.contains("acknowledged")));
         model.acknowledged(1, b"k", &delete(6000));
         assert_eq!(model.see(1, b"k", 100, None), Seen::Newest);
-        assert_eq!(model.see(0, b"k", 100, None), Seen::Behind);
+        assert_eq!(model.see(2, b"k", 100, None), Seen::Behind);
     }
 
     #[test]
