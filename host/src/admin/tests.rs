@@ -14,7 +14,8 @@ use super::*;
 use crate::Hash;
 use crate::engine::{Compacted, EngineError, EngineStats, Record};
 use crate::runtime::{
-    Health, HostStatus, PeerStatus, PolicyChange, PolicyEvent, PolicyEventKind, PolicyState, SwapError,
+    Health, HostStatus, PeerStatus, PolicyChange, PolicyEvent, PolicyEventKind, PolicyState,
+    SwapError,
 };
 use crate::testing::{LONG, wait_until};
 

@@ -8,8 +8,8 @@ use super::node::{Node, Setup};
 use super::outcome::{Divergence, Invariant, Outcome, Violation};
 use super::scenario::{Fault, FaultKind, Scenario};
 use crate::Hash;
-use crate::runtime::CursorFiles;
 use crate::engine::Problem;
+use crate::runtime::CursorFiles;
 
 /// Violations that are reported, besides the first of each invariant: a broken policy breaks the same
 /// thing again and again.
