@@ -35,8 +35,6 @@ const SILENCE: Duration = Duration::from_secs(1);
 #[cfg(target_os = "linux")]
 const FULL: u64 = 16 << 20;
 
-/// Exit status when the file can't be read, or the database not be opened or written.
-
 #[derive(Debug, clap::Args)]
 pub(super) struct ImportArgs {
     /// The file, or `-` for standard input
