@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use edgestore::{EdgestoreConfig, Engine as StockEngine};
 use edgestore_host::Host;
-use edgestore_host::engine::{Engine, Pace};
+use edgestore_host::engine::{Engine, EngineOptions, Pace, WallClock};
 use edgestore_host_tests::{LONG, StockNode, dump, localhost, open, pull, wait_until};
 use edgestore_repl::AntiEntropyLoop;
 use program::{Folder, Running, edgestore, ran, run};
@@ -208,6 +208,36 @@ fn compact_is_a_command_with_a_host_and_without() {
     compact(&["--tombstone-grace", "1d"]).fails(&["a host runs", "leave it out"]);
     compact(&["--rate", "slow"]).fails(&["--rate", "or off"]);
     assert_eq!(host.stop("-TERM"), Some(0));
+}
+
+#[test]
+fn clock_shows_what_is_stamped_too_far_ahead_and_stamps_it_again() {
+    let dir = Folder::new();
+    let db = dir.path("db");
+    let year = Duration::from_secs(365 * 24 * 3600);
+    let clock = WallClock::new(move || SystemTime::now() + year);
+    let options = EngineOptions { clock, ..EngineOptions::default() };
+    let engine = Engine::open_with(&db, options).unwrap();
+    engine.put(b"ns", b"k", b"value").unwrap();
+    engine.flush().unwrap();
+    drop(engine);
+
+    let clock = |args: &[&str]| run(&[&["clock", "--db", &db], args].concat());
+    let said = clock(&[]).ok();
+    assert!(said.contains("1 record, 0 of them") && said.contains("--restamp"), "{said}");
+    let status = run(&["status", "--db", &db]).ok();
+    assert!(status.contains("peers wait with 1 segments of 1 record"), "{status}");
+    let mut host = Running::start(&db, &["--listen", "none"]);
+    wait_until("it warns", || host.log().contains("is ahead of the clock"));
+    clock(&["--restamp"]).fails(&["a host runs", "stop it first"]);
+    assert_eq!(host.stop("-TERM"), Some(0));
+
+    let said = clock(&["--restamp"]).ok();
+    assert!(said.starts_with("stamped 1 record again, and retired 1 segment;"), "{said}");
+    assert!(clock(&[]).ok().contains("nothing is stamped too far ahead"));
+    assert_eq!(run(&["get", "ns", "k", "--db", &db]).ok().trim(), "value");
+    assert!(run(&["verify", "--db", &db]).ok().contains("sound"));
+    assert!(!run(&["status", "--db", &db]).ok().contains("clock"));
 }
 
 #[test]

@@ -97,13 +97,14 @@ fn settings_that_the_policy_refuses_change_nothing() {
 
     // Values and keys that the policy does not know. The command line beats the file.
     for (line, key) in [("windw = 2", "windw"), ("max-tries = 0\nbackoff-ms = 0", "backoff-ms")] {
+        let named = format!("({key})");
         replace(&dir, "host.toml", &config(&primary.url, line));
         wait_until("it is refused", || {
             host.log()
                 .lines()
-                .any(|line| line.contains("settings are refused") && line.contains(key))
+                .any(|line| line.contains("settings are refused") && line.contains(&named))
         });
-        let at = format!("{file}:{} ({key})", 7 + line.matches('\n').count());
+        let at = format!("{file}:{} {named}", 8 + line.matches('\n').count());
         assert!(host.log().contains(&at), "{at}");
         let event = host.status()["policy_state"]["last_event"].clone();
         assert_eq!(event["event"], "refused");

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use edgestore::{EdgestoreConfig, Engine as StockEngine};
-use edgestore_host::engine::Engine;
+use edgestore_host::engine::{Engine, EngineOptions, Pace, WallClock};
 use edgestore_host::protocol::{ClientLimits, HttpPeer, PeerTransport as _};
 use edgestore_host::{Hash, Host};
 use edgestore_host_tests::{
@@ -107,6 +107,45 @@ fn a_stock_loop_pulls_from_a_host_and_reads_every_key() {
             _ => Some(format!("value {i}").into_bytes()),
         };
         assert_eq!(stock.get(b"ns", &i.to_be_bytes()).unwrap(), expected, "key {i}");
+    }
+}
+
+/// A flush that takes several segments, some of them from the future, and a merge that does.
+#[test]
+fn a_stock_loop_pulls_what_a_host_had_to_split() {
+    let dir = tempfile::tempdir().unwrap();
+    let ahead = Arc::new(Mutex::new(Duration::ZERO));
+    let shown = Arc::clone(&ahead);
+    let options = EngineOptions {
+        clock: WallClock::new(move || SystemTime::now() + *shown.lock().unwrap()),
+        max_segment_inflated_bytes: 4 << 20,
+        ..EngineOptions::default()
+    };
+    let engine = Arc::new(Engine::open_with(dir.path().join("ours"), options).unwrap());
+    let value = vec![b'x'; 100_000];
+    for i in 0..70_u8 {
+        engine.put(b"ns", &[i], &value).unwrap();
+    }
+    *ahead.lock().unwrap() = Duration::from_secs(400 * 24 * 3600);
+    for i in 70..80_u8 {
+        engine.put(b"ns", &[i], &value).unwrap();
+    }
+    assert!(engine.flush_all().unwrap().len() >= 3);
+    *ahead.lock().unwrap() = Duration::ZERO;
+    engine.compact(&Pace::unbounded()).unwrap();
+    let (_host, url) = serve(&engine);
+
+    let db = dir.path().join("stock");
+    let stock = StockEngine::open(EdgestoreConfig::new(&db)).unwrap();
+    let stock = Arc::new(Mutex::new(stock));
+    AntiEntropyLoop::new(Arc::clone(&stock), url, "ours".into(), db).with_interval(1).start();
+    wait_until("the stock loop has converged", || {
+        let root = *engine.root().as_bytes();
+        stock.lock().unwrap().compare_merkle(&root).unwrap()
+    });
+    let stock = stock.lock().unwrap();
+    for i in 0..80_u8 {
+        assert_eq!(stock.get(b"ns", &[i]).unwrap().as_ref(), Some(&value), "key {i}");
     }
 }
 

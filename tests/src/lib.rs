@@ -110,6 +110,16 @@ pub fn wait_showing<S: Debug>(
     }
 }
 
+/// The number in an environment variable by which a test does more or less; `or` where it is not set.
+///
+/// # Panics
+/// When it is no number.
+pub fn setting(name: &str, or: u32) -> u32 {
+    let value = std::env::var(name);
+    value
+        .map_or(or, |value| value.parse().unwrap_or_else(|error| panic!("{name}={value}: {error}")))
+}
+
 /// Runs the test of this name in a process of its own: what a whole process holds is disturbed by
 /// other tests. To be called by the test itself; true in that process, where it goes on.
 ///

@@ -117,9 +117,10 @@ fn inspect_journals(
             }
         }
         let scan = journal::scan(file, synced)?;
+        // Debris behind the mark is no write.
+        exact &= known.clone().any(|known| known.name == name && known.len >= scan.valid);
         match scan.tail {
-            Tail::Nothing => exact &= known.clone().any(|known| known.len >= scan.valid),
-            // Debris behind the mark is no write.
+            Tail::Nothing => {}
             Tail::Torn if file == last => torn = Some((file.clone(), scan.valid, scan.end)),
             Tail::Torn | Tail::Damaged => {
                 findings.what.push(format!(

@@ -243,7 +243,7 @@ impl Engine {
         let (folder, store, inspected) =
             Folder::open(path, disk, access, options.sync_writes, open)?;
         let mut writer = store.load_writer()?;
-        let Recovered { index, undrained, unknown } =
+        let Recovered { index, undrained, retired, unknown } =
             recover_segments(&folder, &store, &mut writer)?;
         if access != Access::Repair {
             let missing = missing_writes(&folder, &inspected, &index, &writer, &unknown)?;
@@ -251,7 +251,10 @@ impl Engine {
         }
         if !reads {
             folder.forget_clean_stop()?;
-            remove_retired(&folder, &index)?;
+            for hash in retired {
+                let path = folder.segment(&hash);
+                folder.disk().remove(&path).map_err(EngineError::io("remove", &path))?;
+            }
         }
         let lineage = store.load_lineage(options.seed)?;
         let trust = options.trust(&store, writer.position.stamp)?;
@@ -493,6 +496,8 @@ struct Recovered {
     index: Index,
     /// Registered, and not yet drained from the memtable.
     undrained: Vec<Registration>,
+    /// Files of segments that are known not to be needed any more.
+    retired: Vec<Hash>,
     /// Files that are registered nowhere, by hash, with their sizes.
     unknown: Vec<(Hash, u64)>,
 }
@@ -529,9 +534,12 @@ fn recover_segments(
             }
         }
     }
-    let mut unknown: Vec<_> = files.into_iter().filter(|(hash, _)| !index.knows(hash)).collect();
-    unknown.sort_unstable();
-    Ok(Recovered { index, undrained, unknown })
+    let mut files: Vec<_> = files.into_iter().collect();
+    files.sort_unstable();
+    let (retired, unknown): (Vec<_>, _) =
+        files.into_iter().partition(|(hash, _)| index.is_retired(hash));
+    let retired = retired.into_iter().map(|(hash, _)| hash).collect();
+    Ok(Recovered { index, undrained, retired, unknown })
 }
 
 /// What the record store should hold and does not, as a clause. A clean stop has said how far it
@@ -572,18 +580,6 @@ fn missing_writes(
             adopt::LEFT_BY_A_CRASH
         )
     }))
-}
-
-/// Files of segments that are known not to be needed any more.
-fn remove_retired(folder: &Folder, index: &Index) -> Result<(), EngineError> {
-    let retired = folder.segment_files()?.into_iter().map(|(hash, _)| hash);
-    let mut retired: Vec<_> = retired.filter(|hash| index.is_retired(hash)).collect();
-    retired.sort_unstable();
-    for hash in retired {
-        let path = folder.segment(&hash);
-        folder.disk().remove(&path).map_err(EngineError::io("remove", &path))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::Read as _;
-use std::path::Path;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use wasmtime::{Cache, CacheConfig, Config, Engine, EngineWeak};
 use super::contract::{self, Linked};
 use super::state::State;
 use super::wait::lock;
-use super::{Limits, LoadError, Outline, Policy, check};
+use super::{Limits, LoadError, Outline, Policy, cache_sums, check};
 use crate::Hash;
 
 /// Largest component. Interpreters with a script in them have 20 MB.
@@ -38,6 +38,8 @@ pub struct PolicyEngine {
     /// What was loaded and need not be compiled again; none where nothing is kept.
     known: Option<Arc<Mutex<HashMap<Hash, Policy>>>>,
     cache: Option<Cache>,
+    /// Where `cache` is.
+    cache_dir: Option<PathBuf>,
 }
 
 impl PolicyEngine {
@@ -77,7 +79,8 @@ impl PolicyEngine {
             .name("edgestore-epoch".into())
             .spawn(move || tick_epochs(&weak))
             .map_err(|error| LoadError::System(format!("can't start a thread: {error}")))?;
-        Ok(Self { engine, linker, limits, known: None, cache })
+        let cache_dir = cache.is_some().then_some(cache_dir).flatten().map(Path::to_owned);
+        Ok(Self { engine, linker, limits, known: None, cache, cache_dir })
     }
 
     /// Compiles and checks a component.
@@ -97,8 +100,10 @@ impl PolicyEngine {
         check::nesting(component)?;
         // Before it is compiled, which takes seconds where an interpreter is in it.
         let contract = Outline::of(component)?.contract()?;
+        self.with_sums(cache_sums::remove_damaged);
         let compiled = Component::from_binary(&self.engine, component)
             .map_err(|error| LoadError::Compile(format!("{error:#}")))?;
+        self.with_sums(cache_sums::note);
         check::resources(&compiled)?;
         let mismatch = |error: wasmtime::Error| LoadError::Mismatch(format!("{error:#}"));
         let linked = self.linker.instantiate_pre(&compiled).map_err(mismatch)?;
@@ -108,6 +113,14 @@ impl PolicyEngine {
             lock(known).insert(hash, policy.clone());
         }
         Ok(policy)
+    }
+
+    fn with_sums(&self, run: impl FnOnce(&Path) -> io::Result<()>) {
+        if let Some(dir) = &self.cache_dir
+            && let Err(error) = run(dir)
+        {
+            tracing::warn!(dir = %dir.display(), %error, "can't check the compiled policies");
+        }
     }
 
     /// Keeps all policies that it and its clones load from now on: no component is compiled twice.

@@ -10,6 +10,7 @@
 
 #[expect(missing_docs, reason = "the contract is documented in wit/sync.wit")]
 mod bindings;
+mod cache_sums;
 mod call;
 mod check;
 mod contract;

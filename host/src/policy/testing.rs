@@ -283,3 +283,15 @@ impl io::Write for Lines {
         Ok(())
     }
 }
+
+#[test]
+fn a_test_reads_its_log_though_another_thread_came_to_the_call_site_first() {
+    fn log() {
+        tracing::info!("a line");
+    }
+    let (lines, ()) = logged(|| {
+        std::thread::spawn(log).join().unwrap();
+        log();
+    });
+    assert_eq!(lines.matches("a line").count(), 1, "{lines}");
+}

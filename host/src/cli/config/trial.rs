@@ -47,9 +47,17 @@ impl Effective {
 
     /// An error of the policy, behind the places of those settings that it names.
     pub(super) fn at_their_lines(&self, error: &str) -> String {
+        let keys = || self.of(Section::Settings).map(|value| value.key.as_str());
+        // In quotes, or else as a word: what a policy says is its own affair.
+        let quoted =
+            |key: &&str| ["\"", "`", "'"].iter().any(|q| error.contains(&format!("{q}{key}{q}")));
         let word = |c: char| !(c.is_alphanumeric() || "_-.".contains(c));
         let named = |key: &&str| error.split(word).any(|word| word.trim_matches('.') == *key);
-        let keys = self.of(Section::Settings).map(|value| value.key.as_str()).filter(named);
+        let mut keys_named: Vec<_> = keys().filter(quoted).collect();
+        if keys_named.is_empty() {
+            keys_named = keys().filter(named).collect();
+        }
+        let keys = keys_named.into_iter();
         let places: Vec<_> = keys.map(|key| format!("{} ({key})", self.place(key))).collect();
         if places.is_empty() { error.to_owned() } else { format!("{}: {error}", places.join(", ")) }
     }

@@ -192,8 +192,9 @@ fn power_may_be_lost_while_records_are_stamped_again() {
         let clocks = Clocks::new();
         let root = dir.path().join(format!("root-{n}"));
         fs::create_dir(&root).unwrap();
-        let (disk, db) = (FaultyDisk::new(&root), root.join("db"));
+        let db = root.join("db");
         drop(mixed(&db, &clocks));
+        let disk = FaultyDisk::new(&root);
         let engine = Engine::open_on(&db, clocks.options(), disk.shared()).unwrap();
         put(&engine, b"more");
         engine.flush().unwrap();
