@@ -147,8 +147,11 @@ impl Checks {
             if !status.in_sync() {
                 continue;
             }
-            let Some(root) = self.setup.network.told(node.index, source) else { continue };
-            let Some(list) = self.setup.network.offered(&root) else { continue };
+            let root = status.comparison.peer_root.and_then(|root| root.parse::<Hash>().ok());
+            let Some(list) = root.and_then(|root| self.setup.network.offered(&root)) else {
+                // A peer that lies about its root has no list for it.
+                continue;
+            };
             let missing: Vec<_> = list.iter().filter(|hash| !engine.has(hash)).collect();
             if let Some(first) = missing.first() {
                 let (index, count, first) = (node.index, missing.len(), first.short());

@@ -313,6 +313,27 @@ impl Run {
     }
 }
 
+impl Run {
+    /// What was stamped by a clock that was far ahead is stamped again, as somebody does who looks
+    /// after the node. Whether there was such a clock.
+    pub(super) fn restamp(&mut self) -> bool {
+        let far = self.model.far_nodes();
+        for &node in &far {
+            let at = self.time();
+            self.setup.log.note(at, format_args!("n{node} stamps again"));
+            self.crash(node);
+            if let Err(why) = self.nodes[node].boot_after_restamp() {
+                self.checks.fails(at, Invariant::Convergence, format!("n{node}: {why}"));
+                continue;
+            }
+            self.checks.cursors(at, &self.nodes[node]);
+            let restarted = &self.nodes[node];
+            self.model.restamped(node, |key| restarted.stored(NAMESPACE, key));
+        }
+        !far.is_empty()
+    }
+}
+
 impl FaultKind {
     /// For as long as it lasts.
     fn takes_the_node_down(&self) -> bool {

@@ -81,6 +81,40 @@ impl Model {
         self.far.insert(node);
     }
 
+    /// Nodes whose clock was far ahead.
+    pub(super) fn far_nodes(&self) -> Vec<usize> {
+        self.far.iter().copied().collect()
+    }
+
+    /// A node has stamped what was from the far future again. What it has of a key now is what all
+    /// nodes have to show, unless another write is later; its versions from the future are gone.
+    pub(super) fn restamped(
+        &mut self,
+        node: usize,
+        mut stored: impl FnMut(&[u8]) -> Option<Write>,
+    ) {
+        self.far.remove(&node);
+        let horizon = self.horizon;
+        let far = |write: &Write| horizon.is_some_and(|horizon| write.stamp > horizon);
+        let keys: Vec<_> = self.keys.keys().cloned().collect();
+        for key in keys {
+            let Some(known) = self.keys.get_mut(&key) else { continue };
+            let own = known.by_node.get(&node).filter(|own| far(own)).cloned();
+            let Some(own) = own else { continue };
+            known.all.retain(|one| one.node != node || !far(&one.write));
+            // Anything else is not the same write, and what was acknowledged is lost.
+            let same = |write: &Write| (write.deleted, &write.value) == (own.deleted, &own.value);
+            match stored(&key).filter(same) {
+                Some(write) => {
+                    known.by_node.insert(node, write.clone());
+                    known.all.push(Known { write, node, lost: false });
+                }
+                None => known.all.push(Known { write: own, node, lost: false }),
+            }
+            self.choose(&key);
+        }
+    }
+
     fn is_far(&self, write: &Write) -> bool {
         self.horizon.is_some_and(|horizon| write.stamp > horizon)
     }
@@ -336,6 +370,22 @@ mod tests {
         model.acknowledged(1, b"k", &delete(6000));
         assert_eq!(model.see(1, b"k", 100, None), Seen::Newest);
         assert_eq!(model.see(2, b"k", 100, None), Seen::Behind);
+    }
+
+    #[test]
+    fn what_is_stamped_again_has_to_get_to_all() {
+        let mut model = Model::default().with_horizon(1000);
+        model.clock_far_ahead(1);
+        model.acknowledged(0, b"k", &put(1, "a"));
+        model.acknowledged(1, b"k", &put(5000, "far"));
+        model.acknowledged(1, b"x", &put(5001, "gone"));
+        model.restamped(1, |key| (key == b"k").then(|| put(7, "far")));
+        assert_eq!(model.see(0, b"k", 100, Some((1, b"a"))), Seen::Behind);
+        assert_eq!(model.see(0, b"k", 100, Some((7, b"far"))), Seen::Newest);
+        let older = model.see(1, b"k", 100, Some((1, b"a")));
+        assert!(matches!(older, Seen::Wrong(why) if why.contains("acknowledged")));
+        let gone = model.see(1, b"x", 100, None);
+        assert!(matches!(gone, Seen::Wrong(why) if why.contains("acknowledged")));
     }
 
     #[test]

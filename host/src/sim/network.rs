@@ -40,8 +40,6 @@ pub(super) struct Network {
     pulls: Mutex<Vec<Pulls>>,
     /// Lists that were sent, and those behind roots that were, by their roots.
     offered: Mutex<HashMap<Hash, Arc<[Hash]>>>,
-    /// The root that a node was last told, by puller and source.
-    told: Mutex<BTreeMap<(usize, usize), Hash>>,
     /// By node, what it had when it was last asked, by id, and the root of that.
     manifests: Vec<Mutex<(Hash, Vec<SegmentRef>)>>,
 }
@@ -101,7 +99,6 @@ impl Network {
             weather: Mutex::default(),
             pulls: Mutex::new(vec![Pulls::default(); nodes]),
             offered: Mutex::default(),
-            told: Mutex::default(),
             manifests: (0..nodes).map(|_| Mutex::new((Hash::ZERO, Vec::new()))).collect(),
         })
     }
@@ -133,11 +130,6 @@ impl Network {
     /// The list that has this root.
     pub(super) fn offered(&self, root: &Hash) -> Option<Arc<[Hash]>> {
         lock(&self.offered).get(root).cloned()
-    }
-
-    /// The root that the source has last told the puller, or that is behind its list.
-    pub(super) fn told(&self, puller: usize, source: usize) -> Option<Hash> {
-        lock(&self.told).get(&(puller, source)).copied()
     }
 
     /// What a node has. What is as it was is not read again.
@@ -275,10 +267,6 @@ impl SimPeer {
         Ok(answer)
     }
 
-    fn tells(&self, root: Hash) {
-        lock(&self.network.told).insert((self.puller, self.source), root);
-    }
-
     fn flips(&self) -> bool {
         self.network.weather().flipping.contains(&self.source)
             && self.network.schedule.chance() < 0.5
@@ -309,9 +297,7 @@ impl PeerTransport for SimPeer {
         if self.flips() {
             root = self.flip(root);
         }
-        let answer = self.back(PROBE_BYTES, root)?;
-        self.tells(root);
-        Ok(answer)
+        self.back(PROBE_BYTES, root)
     }
 
     fn watermark(&self) -> Result<Option<Watermark>, PeerError> {
@@ -334,12 +320,9 @@ impl PeerTransport for SimPeer {
             last.hash = self.flip(last.hash);
         }
         let hashes = || segments.iter().map(|segment| segment.hash);
-        let root = if lies || flips { Hash::root(hashes()) } else { root };
-        self.network.offer(root, hashes);
+        self.network.offer(if lies || flips { Hash::root(hashes()) } else { root }, hashes);
         let bytes = PROBE_BYTES + ENTRY_BYTES * segments.len() as u64;
-        let answer = self.back(bytes, segments)?;
-        self.tells(root);
-        Ok(answer)
+        self.back(bytes, segments)
     }
 
     fn fetch(

@@ -352,6 +352,13 @@ impl Node {
         self.run(engine).map(|()| found)
     }
 
+    /// Power is back, and `clock --restamp` comes before the host.
+    pub(super) fn boot_after_restamp(&mut self) -> Result<(), String> {
+        let engine = self.open()?;
+        engine.restamp(false).map_err(|error| format!("can't stamp again: {error}"))?;
+        self.run(engine)
+    }
+
     /// Power is back.
     pub(super) fn boot(&mut self) -> Result<(), String> {
         if self.running.is_some() {

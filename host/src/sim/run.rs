@@ -257,7 +257,11 @@ impl Run {
         }
         self.sleep_until(end);
         self.end_all();
-        let converged_after = self.converge();
+        let mut converged_after = self.converge();
+        if converged_after.is_some() && self.restamp() {
+            // What was held back has to arrive, too.
+            converged_after = self.converge();
+        }
         Ok(self.finish(converged_after))
     }
 
