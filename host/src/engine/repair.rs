@@ -80,10 +80,11 @@ impl Engine {
             }
         }
         // A table may be damaged, and the rest can be read.
-        let store = Store::open(&records, options.cache_bytes, false);
-        let salvaged = match store.and_then(|store| Ok((store.load_writer()?, store))) {
-            Ok((writer, store)) if journals_only => salvage(&store, &writer, &mut done),
-            _ => Salvaged::default(),
+        let salvaged = match journals_only {
+            true => Store::open(&records, options.cache_bytes, false)
+                .and_then(|store| Ok(salvage(&store, &store.load_writer()?, &mut done)))
+                .unwrap_or_default(),
+            false => Salvaged::default(),
         };
         let progress = mark.map(|mark| mark.progress);
         let engine = Self::make_anew(path, options, salvaged, progress, &mut done)?;
