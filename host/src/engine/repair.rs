@@ -80,7 +80,13 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         }
-        let salvaged = Salvaged::default();
+        // A table may be damaged, and the rest can be read.
+        let salvaged = match journals_only {
+            true => Store::open(&records, options.cache_bytes, false)
+                .and_then(|store| Ok(salvage(&store, &store.load_writer()?, &mut done)))
+                .unwrap_or_default(),
+            false => Salvaged::default(),
+        };
         let progress = mark.map(|mark| mark.progress);
         let engine = Self::make_anew(path, options, salvaged, progress, &mut done)?;
         Ok((engine, done))
@@ -96,7 +102,7 @@ impl Engine {
         let mut done = Vec::new();
         let (salvaged, progress) = {
             let writer = self.writer();
-            (self.salvage(&writer, &mut done), self.stop_progress(&writer))
+            (salvage(&self.store, &writer, &mut done), self.stop_progress(&writer))
         };
         self.poison();
         drop(self);
@@ -107,32 +113,6 @@ impl Engine {
     /// Nothing more is written, and no mark is left.
     fn poison(&self) {
         self.store.poisoned.store(true, std::sync::atomic::Ordering::Relaxed);
-    }
-
-    fn salvage(&self, writer: &Writer, done: &mut Vec<String>) -> Salvaged {
-        let mut salvaged = Salvaged {
-            position: Some(writer.position),
-            retired: self.store.load_retired().unwrap_or_default(),
-            ..Salvaged::default()
-        };
-        if let Ok(segments) = self.store.load_segments() {
-            let own = segments.iter().filter(|segment| segment.own);
-            salvaged.own = own.map(|segment| segment.meta.hash).collect();
-            salvaged.segments = Some(segments.iter().map(|segment| segment.meta.hash).collect());
-        }
-        let mut lost = 0;
-        for (key, &pending) in &writer.pending {
-            let version =
-                self.store.version(key, |there| there.map(|there| there.version.to_owned()));
-            match version {
-                Ok(Some(version)) => salvaged.pending.push((key.clone(), version, pending)),
-                _ => lost += 1,
-            }
-        }
-        if lost > 0 {
-            done.push(format!("{lost} local writes that were in no segment are lost"));
-        }
-        salvaged
     }
 
     fn make_anew(
@@ -260,6 +240,32 @@ impl Engine {
         changed.into_values().for_each(|segment| index.insert(segment));
         Ok(())
     }
+}
+
+/// What can be read of an open record store.
+fn salvage(store: &Store, writer: &Writer, done: &mut Vec<String>) -> Salvaged {
+    let mut salvaged = Salvaged {
+        position: Some(writer.position),
+        retired: store.load_retired().unwrap_or_default(),
+        ..Salvaged::default()
+    };
+    if let Ok(segments) = store.load_segments() {
+        let own = segments.iter().filter(|segment| segment.own);
+        salvaged.own = own.map(|segment| segment.meta.hash).collect();
+        salvaged.segments = Some(segments.iter().map(|segment| segment.meta.hash).collect());
+    }
+    let mut lost = 0;
+    for (key, &pending) in &writer.pending {
+        let version = store.version(key, |there| there.map(|there| there.version.to_owned()));
+        match version {
+            Ok(Some(version)) => salvaged.pending.push((key.clone(), version, pending)),
+            _ => lost += 1,
+        }
+    }
+    if lost > 0 {
+        done.push(format!("{lost} local writes that were in no segment are lost"));
+    }
+    salvaged
 }
 
 /// Unix nanoseconds.
