@@ -5,16 +5,15 @@
 mod program;
 
 use std::fs::{self, File};
-use std::io::{Write as _, pipe};
+use std::io::pipe;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use edgestore_host_tests::{wait_longer, wait_until};
+use edgestore_host_tests::wait_until;
 use program::{Folder, Ran, Running, edgestore, ran, run};
 
 /// For what takes a moment, on a machine that does other things as well.
-const LIMIT: Duration = Duration::from_secs(120);
 
 /// A host whose standard error goes somewhere else. Killed when dropped.
 struct Host {
@@ -27,7 +26,7 @@ impl Host {
         let mut command = edgestore(&["run", "--db", db]);
         let child = command.args(args).stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
         let socket = Path::new(db).join("admin.sock");
-        wait_longer(LIMIT, "the host runs", || socket.exists());
+        wait_until("the host runs", || socket.exists());
         Self { child, db: db.to_owned() }
     }
 
@@ -42,7 +41,7 @@ impl Host {
     /// The exit status; `None` where a signal ended it.
     fn ended(&mut self) -> Option<i32> {
         let mut status = None;
-        wait_longer(LIMIT, "the host ends", || {
+        wait_until("the host ends", || {
             status = self.child.try_wait().unwrap();
             status.is_some()
         });
@@ -91,14 +90,14 @@ fn syncs_and_stops(log: &[&str], stderr: impl Into<Stdio>, ticks: u64) {
     let db = dir.path("replica");
     let mut host = Host::start(&db, &[&args[..], log].concat(), stderr);
     let got = |key: &str| run(&["get", "ns", key, "--db", &db]).code == Some(0);
-    wait_longer(LIMIT, "it pulls what is there", || got("k00009"));
-    wait_longer(LIMIT, "it ticks on", || {
+    wait_until("it pulls what is there", || got("k00009"));
+    wait_until("it ticks on", || {
         host.status()["peers"][0]["ticks"].as_u64().unwrap() >= ticks
     });
     let from = dir.path("source");
     run(&["put", "ns", "later", "v", "--db", &from]).ok();
     run(&["flush", "--db", &from]).ok();
-    wait_longer(LIMIT, "it pulls what comes later", || got("later"));
+    wait_until("it pulls what comes later", || got("later"));
     host.signal("-TERM");
     assert_eq!(host.ended(), Some(0));
     assert!(!Path::new(&db).join("admin.sock").exists());
