@@ -243,7 +243,10 @@ fn in_sync_is_not_said_of_a_peer_with_a_segment_that_is_rejected_or_that_it_does
     assert!(!status.in_sync() && status.comparison.missing == 2, "{status:?}");
     let aside = &status.comparison.set_aside;
     assert_eq!(aside[0].hash, hashes[1].to_string());
-    assert_eq!((aside[0].reason, aside[1].reason), (SetAsideReason::Rejected, SetAsideReason::Failed));
+    assert_eq!(
+        (aside[0].reason, aside[1].reason),
+        (SetAsideReason::Rejected, SetAsideReason::Failed)
+    );
     assert!(aside[1].why.contains("does not have the segment"), "{aside:?}");
 
     // The policy has set it aside for an hour; whoever asks gets a try at once.

@@ -302,7 +302,8 @@ mod tests {
     }
 
     #[test]
-    fn quarantines_get_longer_from_a_minute_to_the_longest_and_each_is_followed_by_a_round_of_tries() {
+    fn quarantines_get_longer_from_a_minute_to_the_longest_and_each_is_followed_by_a_round_of_tries()
+     {
         let rules = Rules { max_tries: 2, ..Rules::default() };
         let mut segments = Segments::default();
         let mut now_ms = NOW_MS;
@@ -332,7 +333,8 @@ mod tests {
         }
         let older = Older::Quarantined { until_ms: 7 };
         let expected = State::Quarantined { until_ms: 7, tries: 0 };
-        for bytes in [rmp_serde::to_vec(&older).unwrap(), rmp_serde::to_vec_named(&older).unwrap()] {
+        for bytes in [rmp_serde::to_vec(&older).unwrap(), rmp_serde::to_vec_named(&older).unwrap()]
+        {
             assert_eq!(rmp_serde::from_slice::<State>(&bytes).unwrap(), expected);
         }
     }

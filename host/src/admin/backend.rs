@@ -27,8 +27,9 @@ pub trait Backend: Send + Sync + 'static {
     fn flush(&self) -> Result<Option<SegmentInfo>, EngineError>;
     /// Compacts now, at most at this pace, and returns when that is through or is stopped.
     fn compact(&self, bytes_per_sec: Option<u64>) -> Result<Compacted, EngineError>;
-    /// Ticks a peer now, or all. False when there is no such peer.
-    fn wake(&self, peer: Option<&str>) -> bool;
+    /// Ticks a peer now, or all; `retry` has them try what is set aside. False when there is no such
+    /// peer.
+    fn wake(&self, peer: Option<&str>, retry: bool) -> bool;
     /// Lets the policy in a file take over, and returns when it has.
     fn swap_policy(&self, path: &Path) -> Result<PolicyChange, SwapError>;
     /// Lets the last good policy take over.
@@ -71,8 +72,8 @@ impl Backend for Host {
         self.compact(bytes_per_sec)
     }
 
-    fn wake(&self, peer: Option<&str>) -> bool {
-        self.wake(peer)
+    fn wake(&self, peer: Option<&str>, retry: bool) -> bool {
+        if retry { self.retry(peer) } else { self.wake(peer) }
     }
 
     fn swap_policy(&self, path: &Path) -> Result<PolicyChange, SwapError> {

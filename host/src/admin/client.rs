@@ -208,8 +208,8 @@ impl AdminClient {
     ///
     /// # Errors
     /// [`AdminError`], as for every request.
-    pub fn wake(&mut self, peer: Option<&str>) -> Result<bool, AdminError> {
-        match self.ask(&Request::Wake(peer.map(str::to_owned)))? {
+    pub fn wake(&mut self, peer: Option<&str>, retry: bool) -> Result<bool, AdminError> {
+        match self.ask(&Request::Wake { peer: peer.map(str::to_owned), retry })? {
             Response::Woken(woken) => Ok(woken),
             _ => Err(AdminError::Unexpected),
         }

@@ -254,7 +254,7 @@ fn answer(backend: &dyn Backend, request: Request) -> Response {
             let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(PAGE_EVENTS);
             return told(backend.policy_history(limit).map(Response::PolicyHistory));
         }
-        Request::Wake(peer) => Ok(Response::Woken(backend.wake(peer.as_deref()))),
+        Request::Wake { peer, retry } => Ok(Response::Woken(backend.wake(peer.as_deref(), retry))),
     };
     told(result)
 }

@@ -14,7 +14,8 @@ use super::*;
 use crate::Hash;
 use crate::engine::{Compacted, EngineError, EngineStats, Record};
 use crate::runtime::{
-    Health, HostStatus, PeerStatus, PolicyChange, PolicyEvent, PolicyEventKind, PolicyState, SwapError,
+    Health, HostStatus, PeerStatus, PolicyChange, PolicyEvent, PolicyEventKind, PolicyState,
+    SwapError,
 };
 use crate::testing::{LONG, wait_until};
 
@@ -99,7 +100,7 @@ impl Backend for Fake {
         Ok(Compacted { retired: bytes_per_sec.unwrap_or(1), ..Compacted::default() })
     }
 
-    fn wake(&self, peer: Option<&str>) -> bool {
+    fn wake(&self, peer: Option<&str>, _retry: bool) -> bool {
         peer.is_none_or(|peer| peer == "a")
     }
 
@@ -147,8 +148,8 @@ fn every_request_is_answered() {
     assert_eq!(client.get(b"n", b"a").unwrap(), None);
     assert_eq!(client.flush().unwrap(), None);
     assert_eq!(client.compact(Some(9)).unwrap().retired, 9);
-    assert!(client.wake(None).unwrap() && client.wake(Some("a")).unwrap());
-    assert!(!client.wake(Some("b")).unwrap());
+    assert!(client.wake(None, false).unwrap() && client.wake(Some("a"), true).unwrap());
+    assert!(!client.wake(Some("b"), false).unwrap());
     let error = client.write(vec![put("full", "a", "")]).unwrap_err();
     assert_eq!(error.to_string(), "the database is damaged: the disk is full");
     assert!(client.flush().is_ok(), "a failed request does not end the connection");

@@ -11,7 +11,7 @@ use crate::engine::{Compacted, Record, SegmentMeta};
 use crate::runtime::{HostStatus, PolicyChange, PolicyEvent};
 
 /// Of the protocol. Both ends must have the same.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Bytes of the largest frame, without its length.
 pub const MAX_FRAME: usize = 16 << 20;
@@ -98,8 +98,11 @@ pub(super) enum Request {
     /// All of it becomes visible, and durable, together.
     Write(Vec<Op>),
     Flush,
-    /// One peer, or all.
-    Wake(Option<String>),
+    /// One peer, or all; with what is set aside.
+    Wake {
+        peer: Option<String>,
+        retry: bool,
+    },
     /// Answered when it is through.
     Compact {
         bytes_per_sec: Option<u64>,
@@ -243,8 +246,8 @@ mod tests {
                 op(None, None),
             ]),
             Request::Flush,
-            Request::Wake(None),
-            Request::Wake(Some("a".into())),
+            Request::Wake { peer: None, retry: false },
+            Request::Wake { peer: Some("a".into()), retry: true },
             Request::Compact { bytes_per_sec: None },
             Request::Compact { bytes_per_sec: Some(u64::MAX) },
         ];

@@ -167,8 +167,15 @@ fn health_rows(health: &Health) -> String {
 
 fn peer_rows(peers: &[PeerStatus], root: &str, now: u64) -> String {
     let columns = [
-        "peer", "in sync", ">missing", "last success", "next tick", ">ticks", ">segments",
-        ">records", "url",
+        "peer",
+        "in sync",
+        ">missing",
+        "last success",
+        "next tick",
+        ">ticks",
+        ">segments",
+        ">records",
+        "url",
     ];
     let mut table = output::table(&columns);
     for peer in peers {

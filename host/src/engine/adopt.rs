@@ -52,7 +52,7 @@ impl Engine {
     /// why the file is no sound segment.
     fn adopt(&self, hash: Hash, bytes: u64) -> Result<Result<u64, String>, EngineError> {
         let meta = SegmentMeta { id: 0, hash, bytes, records: 0 };
-        let file = Registration { meta, own: false, tied: false, drained: false };
+        let file = Registration { meta, own: false, tied: false, drained: false, bounded: true };
         let reader = match self.open_checked(&file)? {
             Ok(reader) => reader,
             Err(why) => return Ok(Err(why)),
@@ -115,7 +115,9 @@ impl Engine {
             // Of what was here already, only the flushed writes are certain to be its own.
             tied: tied.any && won + flushed.len() < keys,
             drained: !waits,
+            bounded: false,
         };
+        self.begin_epoch(&mut batch);
         let (key, value) = registration.encode();
         batch.insert(&self.store.segments, key, value);
         batch.insert(&self.store.extents, key, extent.encode());

@@ -160,15 +160,15 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let paths: Vec<_> =
             parts.iter().map(|(_, segment, _)| self.folder.segment(&segment.meta.hash)).collect();
-        for i in 0..parts.len() {
-            if let Err(error) = parts[i].0.move_to(&paths[i]) {
+        for (i, path) in paths.iter().enumerate() {
+            if let Err(error) = parts[i].0.move_to(path) {
                 // Nothing was to be on disk yet: those that have moved go, as far as they can.
-                for (path, (_, segment, _)) in paths[..i].iter().zip(&*parts) {
+                for (moved, (_, segment, _)) in paths[..i].iter().zip(&*parts) {
                     if self.index().get(&segment.meta.hash).is_none() {
-                        let _ = self.folder.disk().remove(path);
+                        let _ = self.folder.disk().remove(moved);
                     }
                 }
-                return Err(EngineError::io("write", &paths[i])(error));
+                return Err(EngineError::io("write", path)(error));
             }
         }
         self.note_clock(&mut batch);

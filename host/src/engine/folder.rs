@@ -102,7 +102,8 @@ impl Folder {
         } else {
             folder.make(&records, &open)?;
         }
-        let inspected = inspect(&held.real(&records), synced)?.map_err(|found| folder.damaged(&found.what))?;
+        let inspected =
+            inspect(&held.real(&records), synced)?.map_err(|found| folder.damaged(&found.what))?;
         if reads {
             let store = open(&folder.make_view(&inspected)?)?;
             return Ok((folder, store, inspected));

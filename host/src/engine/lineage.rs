@@ -113,6 +113,14 @@ impl Engine {
         self.lineage().holds(mark, next_id)
     }
 
+    /// Ends the lineage for good: nobody knows what the database has lost.
+    pub(super) fn forget_marks(&self) -> Result<(), EngineError> {
+        let _writer = self.writer();
+        let mut batch = self.store.batch(PersistMode::SyncAll);
+        self.end_epochs(&mut batch);
+        self.store.commit(batch)
+    }
+
     /// Adds to a batch that this session has an epoch, where it has none yet. To be called by the
     /// writer, before it registers a segment. When the batch fails, marks of the epoch hold in this
     /// session alone.

@@ -72,6 +72,7 @@ impl Engine {
             let disk = RealDisk::shared();
             match Self::open_for(path, options.clone(), disk, Access::Repair) {
                 Ok(engine) => {
+                    engine.forget_marks()?;
                     engine.say_what_is_lost(mark.map(|mark| mark.progress), &mut done);
                     return Ok((engine, done));
                 }

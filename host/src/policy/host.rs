@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use wasmtime::component::Resource;
 
+use super::SetAsideReason;
 use super::bindings::{peers, transfers, types};
 use super::limits::{HELD_BYTES, LISTED, MANIFESTS};
 use super::resources::{Content, Manifest, PeerHandle, Segment, Transfer, handle};
 use super::state::{State, Tick, lost};
 use super::wait::Slot;
-use super::SetAsideReason;
 use crate::Hash;
 use crate::engine::AllowanceSpent;
 use crate::protocol::{FetchError, PeerTransport, SegmentRef};

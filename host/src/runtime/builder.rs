@@ -389,13 +389,11 @@ impl HostBuilder {
         }
         let db = self.engine.path();
         let disk = self.engine.disk();
-        let cursors =
-            CursorFiles::open_on(db, Arc::clone(&disk), Arc::clone(&self.engine) as _).map_err(
-                |source| HostError::Io {
-                    context: format!("can't use {} for cursors: ", db.join("sync").display()),
-                    source,
-                },
-            )?;
+        let cursors = CursorFiles::open_on(db, Arc::clone(&disk), Arc::clone(&self.engine) as _)
+            .map_err(|source| HostError::Io {
+                context: format!("can't use {} for cursors: ", db.join("sync").display()),
+                source,
+            })?;
         let archive = match &self.archive {
             Some(dir) => {
                 let archive = FolderArchive::open(dir)

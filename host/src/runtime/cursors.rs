@@ -163,7 +163,9 @@ impl CursorFiles {
 
     /// Uses `{db}/sync` as it is, and changes nothing: for [`CursorFiles::damaged`] alone.
     pub(crate) fn look(db: &Path) -> Self {
-        Self { dir: db.join("sync"), disk: RealDisk::shared(), owners: Mutex::default() }
+        let (owners, forgotten) = (Mutex::default(), Mutex::default());
+        let (disk, data) = (RealDisk::shared(), Arc::new(NoData));
+        Self { dir: db.join("sync"), disk, data, owners, forgotten }
     }
 
     /// The files that are no cursors any more, with what is wrong.
@@ -526,9 +528,8 @@ mod tests {
     fn a_cursor_of_another_state_of_the_data_is_not_given_to_the_policy() {
         let db = tempfile::tempdir().unwrap();
         let data = Arc::new(Data::default());
-        let open = || {
-            CursorFiles::open_on(db.path(), RealDisk::shared(), Arc::clone(&data) as _).unwrap()
-        };
+        let open =
+            || CursorFiles::open_on(db.path(), RealDisk::shared(), Arc::clone(&data) as _).unwrap();
         let cursors = open();
         cursors.store("a", &stock(), b"pulled").unwrap();
         assert_eq!(open().load("a", &stock()).unwrap().as_deref(), Some(&b"pulled"[..]));

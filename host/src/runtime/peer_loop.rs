@@ -11,7 +11,8 @@ use super::settings::Settings;
 use super::{CursorFiles, PeerStatus};
 use crate::engine::Engine;
 use crate::policy::{
-    Archive, Comparison, Context, Downloads, Observer, Peer, Reason, Services, TickError, TickReport,
+    Archive, Comparison, Context, Downloads, Observer, Peer, Reason, Services, TickError,
+    TickReport,
 };
 use crate::world::{Signal, Task, World};
 
@@ -238,8 +239,10 @@ impl PeerLoop {
         let context =
             Context { reason, interval: shared.interval, settings: shared.settings.get() };
         tracing::debug!(peer = self.id(), ?reason, "tick begins");
-        let before =
-            Before { counts: self.peer().counts(), forgotten: shared.cursors.is_forgotten(self.id()) };
+        let before = Before {
+            counts: self.peer().counts(),
+            forgotten: shared.cursors.is_forgotten(self.id()),
+        };
         // A mistake in the host may cost a tick, and not the peer.
         let tick = AssertUnwindSafe(|| turn.policy.tick(services, context));
         let result =
@@ -288,7 +291,9 @@ impl PeerLoop {
     ) -> Tick {
         let report = match &result {
             Ok(report) => report,
-            Err(TickError::Closed) => return Tick { took, ..Tick::failed(TickError::Closed, self.last()) },
+            Err(TickError::Closed) => {
+                return Tick { took, ..Tick::failed(TickError::Closed, self.last()) };
+            }
             Err(error) => return Tick { took, ..Tick::failed(error.clone(), self.compare()) },
         };
         let (answers, setbacks) = self.peer().counts();

@@ -8,7 +8,7 @@ mod sink;
 mod source;
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write as _};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -34,9 +34,6 @@ const SILENCE: Duration = Duration::from_secs(1);
 /// A disk with fewer free bytes is full: the store writes some megabytes at a time.
 #[cfg(target_os = "linux")]
 const FULL: u64 = 16 << 20;
-
-/// Exit status when the file can't be read, or the database not be opened or written.
-const NO_ACCESS: u8 = 3;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ImportArgs {
@@ -156,7 +153,7 @@ pub(super) fn run(db: &Path, args: &ImportArgs) -> Result<ExitCode> {
         return Err(exit::no(format!("{name} has {rows} rows, and --skip {skip} leaves out more")));
     }
     let elapsed = start.elapsed().as_secs_f64();
-    let (records, bytes) = (output::records(records), output::size(bytes));
+    let (records, bytes) = (output::records(stored), output::size(bytes));
     output::note(&format!("imported {records}, {bytes} in {elapsed:.1} s"));
     reports.finish().context("all rows are stored, and not all were acknowledged")?;
     Ok(ExitCode::SUCCESS)
