@@ -8,12 +8,9 @@ use std::fs::{self, File};
 use std::io::pipe;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use edgestore_host_tests::wait_until;
 use program::{Folder, Ran, Running, edgestore, ran, run};
-
-/// For what takes a moment, on a machine that does other things as well.
 
 /// A host whose standard error goes somewhere else. Killed when dropped.
 struct Host {
@@ -91,9 +88,7 @@ fn syncs_and_stops(log: &[&str], stderr: impl Into<Stdio>, ticks: u64) {
     let mut host = Host::start(&db, &[&args[..], log].concat(), stderr);
     let got = |key: &str| run(&["get", "ns", key, "--db", &db]).code == Some(0);
     wait_until("it pulls what is there", || got("k00009"));
-    wait_until("it ticks on", || {
-        host.status()["peers"][0]["ticks"].as_u64().unwrap() >= ticks
-    });
+    wait_until("it ticks on", || host.status()["peers"][0]["ticks"].as_u64().unwrap() >= ticks);
     let from = dir.path("source");
     run(&["put", "ns", "later", "v", "--db", &from]).ok();
     run(&["flush", "--db", &from]).ok();
