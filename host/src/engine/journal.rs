@@ -271,7 +271,7 @@ mod tests {
     fn journal_that_ends_anywhere_is_torn_there() {
         let (bytes, ends) = journal();
         // Of the long batch, some.
-        let dense = |at: &usize| !(500..5000).contains(at) || at % 97 == 0;
+        let dense = |at: &usize| !(500..5000).contains(at) || at.is_multiple_of(97);
         for cut in (0..=bytes.len()).filter(dense) {
             for zeros in [0, 5000] {
                 let mut file = bytes[..cut].to_vec();
@@ -289,7 +289,7 @@ mod tests {
     fn journal_with_a_flipped_bit_is_damaged_wherever_that_is() {
         let (bytes, ends) = journal();
         // Of the long batch, some.
-        let dense = |at: &usize| !(500..5300).contains(at) || at % 97 == 0;
+        let dense = |at: &usize| !(500..5300).contains(at) || at.is_multiple_of(97);
         for at in (0..bytes.len()).filter(dense) {
             for bit in [0, 3, 7] {
                 let mut file = bytes.clone();
