@@ -37,7 +37,7 @@ fn fill(engine: &Engine, round: u32) {
 fn applied_total(replica: &Engine) -> u64 {
     type Stock = (Vec<u8>, Vec<Vec<u8>>, u64, u64, u64);
     let layout = CursorLayout { policy: "default".into(), schema: 1 };
-    let cursors = CursorFiles::open(replica.path()).unwrap();
+    let cursors = CursorFiles::look(replica.path());
     let cursor = cursors.load("source", &layout).unwrap().expect("the cursor is there");
     rmp_serde::from_slice::<Stock>(&cursor).unwrap().3
 }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use edgestore_host::admin::{AdminClient, Op};
 use edgestore_host::engine::{Engine, EngineOptions, Pace, WriteBatch};
 use edgestore_host::{Hash, Host};
-use edgestore_host_tests::{LONG, localhost, open, open_with, setting};
+use edgestore_host_tests::{LONG, localhost, open, open_with, setting, wait_until};
 use edgestore_repl::PeerCursor;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_edgestore-host-under-test");
@@ -190,7 +190,12 @@ fn kill_again_and_again(primary: &Primary, kills: u32, seed: u64) {
         let mut child = start(&db, primary);
         let mut client = connect(&db, &mut child);
         let life = Duration::from_micros(rng.u64(..250_000));
+        // On a busy machine, no life may be long enough for a whole pull: so some go on for one.
+        let pulls = (kill % 5 == 4).then(|| db.clone());
         let killer = std::thread::spawn(move || {
+            if let Some(db) = pulls {
+                wait_until("a whole pull is noted", || noted_root(&db).is_some());
+            }
             std::thread::sleep(life);
             child.kill().unwrap();
             child.wait().unwrap();
@@ -249,10 +254,15 @@ fn check_writes(engine: &Engine, acknowledged: &mut Writes, sent: &Writes, conte
     }
 }
 
-fn check_cursor(db: &Path, engine: &Engine, primary: &Primary, context: &str) {
-    let Ok(cursor) = std::fs::File::open(db.join("sync/primary.cursor")) else { return };
+/// The root of the last list of the primary that was pulled whole.
+fn noted_root(db: &Path) -> Option<Hash> {
+    let cursor = std::fs::File::open(db.join("sync/primary.cursor")).ok()?;
     let cursor: PeerCursor = rmp_serde::from_read(cursor).unwrap();
-    let Ok(root) = Hash::try_from(&cursor.last_known_merkle_root[..]) else { return };
+    Hash::try_from(&cursor.last_known_merkle_root[..]).ok()
+}
+
+fn check_cursor(db: &Path, engine: &Engine, primary: &Primary, context: &str) {
+    let Some(root) = noted_root(db) else { return };
     let noted = primary.history.lock().unwrap().get(&root).cloned();
     let Some(Noted { segments, n }) = noted else {
         primary.unknown.fetch_add(1, Ordering::Relaxed);

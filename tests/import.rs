@@ -13,7 +13,7 @@ use program::{Folder, Ran, edgestore, ran, run};
 
 fn import(dir: &Folder, file: &str, options: &[&str]) -> Ran {
     let db = dir.path("db");
-    run(&[&["import", file, "--ns", "n", "--db", &db], options].concat())
+    run(&[&["import", file, "--ns", "n", "--create", "--db", &db], options].concat())
 }
 
 /// Keys and values of the namespace `n`, by `scan`.
@@ -128,13 +128,14 @@ fn import_goes_on_where_it_was_refused() {
 fn import_goes_on_when_nobody_reads_the_acknowledgements() {
     let dir = Folder::new();
     let db = dir.path("db");
-    let mut child = edgestore(&["import", "-", "--ns", "n", "--format", "csv", "--db", &db])
-        .args(["--ack", "--batch", "20"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        edgestore(&["import", "-", "--ns", "n", "--format", "csv", "--create", "--db", &db])
+            .args(["--ack", "--batch", "20"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     writeln!(stdin, "key,value").unwrap();
     let mut rows = |from: u32, to: u32| {
@@ -160,7 +161,8 @@ fn import_says_that_it_could_not_acknowledge() {
     let dir = Folder::new();
     let file = dir.write("a.csv", b"key,value\na,1\nb,2\n");
     let full = File::options().write(true).open("/dev/full").unwrap();
-    let mut command = edgestore(&["import", &file, "--ns", "n", "--db", &dir.path("db"), "--ack"]);
+    let mut command =
+        edgestore(&["import", &file, "--ns", "n", "--create", "--db", &dir.path("db"), "--ack"]);
     let ran =
         ran(command.stdin(Stdio::null()).stdout(full).stderr(Stdio::piped()).output().unwrap());
     assert_eq!(ran.code, Some(3), "{ran:?}");
@@ -191,10 +193,10 @@ fn import_has_an_exit_status_for_each_outcome() {
     ] {
         let db = dir.path("db");
         let db = if options.contains(&"--db") { vec![] } else { vec!["--db", &db] };
-        let ran = run(&[&["import", file, "--ns", "n"], &db[..], options].concat());
+        let ran = run(&[&["import", file, "--ns", "n", "--create"], &db[..], options].concat());
         assert_eq!(ran.code, Some(code), "{file} {options:?}: {ran:?}");
     }
-    let ran = run(&["import", &good, "--ns", "", "--db", &dir.path("db")]);
+    let ran = run(&["import", &good, "--ns", "", "--create", "--db", &dir.path("db")]);
     assert_eq!(ran.code, Some(2), "{ran:?}");
 }
 

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,6 +75,11 @@ fn fill(engine: &Engine, numbers: std::ops::Range<u32>) {
         engine.put(b"ns", &n.to_be_bytes(), &[7; 100]).unwrap();
         engine.flush().unwrap();
     }
+}
+
+/// Errors are the peer's to ignore: the client may have hung up.
+fn not_found(stream: &mut TcpStream) {
+    let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -220,10 +227,7 @@ fn in_sync_is_not_said_of_a_peer_with_a_segment_that_is_rejected_or_that_it_does
         "/segments" => answer(stream, &segments_body(&hashes)),
         path if path.ends_with(&hashes[0].to_string()) => answer(stream, &good),
         path if path.ends_with(&hashes[1].to_string()) => answer(stream, &bad),
-        _ => {
-            use std::io::Write as _;
-            let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
-        }
+        _ => not_found(stream),
     });
     let dir = tempfile::tempdir().unwrap();
     let replica = open(dir.path());
@@ -263,7 +267,8 @@ fn in_sync_does_not_depend_on_the_memory_of_the_host() {
     let url = fake_peer(move |path, stream| match path {
         "/merkle" => answer(stream, &merkle_body(Hash::root(hashes).as_bytes())),
         "/segments" => answer(stream, &segments_body(&hashes)),
-        _ => answer(stream, &rejected),
+        path if path.ends_with(&hashes[0].to_string()) => answer(stream, &rejected),
+        _ => not_found(stream),
     });
     let dir = tempfile::tempdir().unwrap();
     let replica = open(dir.path());

@@ -384,7 +384,7 @@ fn a_file_that_is_not_there_or_is_a_folder_is_no_policy() {
     let dir = Folder::new();
     for path in [dir.path("no-such.wasm"), dir.path("")] {
         let check = kit(&["check", &path]);
-        assert_eq!(check.code, Some(1), "{check:?}");
+        assert_eq!(check.code, Some(3), "{check:?}");
         assert!(check.out.contains("✗ readable") && check.out.contains("check the path"));
         kit(&["describe", &path]).fails(&["can't read the policy", "check the path"]);
     }

@@ -261,7 +261,7 @@ fn a_hangup_reloads_the_configuration_and_ends_nothing() {
     wait_until("it has looked at the file", || host.log().contains("nothing new in the file"));
     dir.write("host.toml", b"[host]\nlisten = \"none\"\n[policy.settings]\nwindow = 3\n");
     host.signal("-HUP");
-    wait_until("it has the new settings", || host.log().contains("changed=window"));
+    wait_until("it has the new settings", || host.log().contains("changed=\"window\""));
     dir.write("host.toml", b"[host]\nlisten = 7 7\n");
     host.signal("-HUP");
     wait_until("it refuses the file", || host.log().contains("the file is refused"));

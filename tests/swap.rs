@@ -212,7 +212,7 @@ fn a_cursor_that_lies_goes_with_the_policy_that_wrote_it() {
     let file = nodes.file("liar.wasm", &component(&liar));
     let host = nodes.builder().plugin(&file).probation(1_000_000).start().unwrap();
     wait_until("it has written its lie", || ticks(&host) > 0);
-    let cursors = CursorFiles::open(nodes.replica.path()).unwrap();
+    let cursors = CursorFiles::look(nodes.replica.path());
     let layout = CursorLayout { policy: "default".into(), schema: 1 };
     assert_eq!(cursors.load("source", &layout).unwrap(), Some(lie));
     assert!(!nodes.has_all());
@@ -346,7 +346,7 @@ fn swaps_during_a_bootstrap_lose_no_segment_and_no_cursor() {
     wait_until("no transfer is left", || fs::read_dir(&staging).unwrap().count() == 0);
     wait_until("the host is in sync", || host.status().peers[0].in_sync());
     host.shutdown();
-    let cursors = CursorFiles::open(nodes.replica.path()).unwrap();
+    let cursors = CursorFiles::look(nodes.replica.path());
     assert!(cursors.damaged().unwrap().is_empty());
     let layout = CursorLayout { policy: "default".into(), schema: 1 };
     let cursor = cursors.load("source", &layout).unwrap().expect("the cursor is there");

@@ -251,7 +251,8 @@ mod tests {
             "-v --db d --peer=http://a:1",
             "--config c --db d --peer=http://a:1",
             "--log-format json -vv --db d --peer=http://a:1 -v",
-            "--timeout 5s --timeout=5s --db d --peer http://a:1",
+            "--timeout 5s --db d --peer http://a:1",
+            "--timeout=5s --db d --peer http://a:1",
         ] {
             let cli = command(line).unwrap();
             assert_eq!(cli.global.db.as_deref(), Some(Path::new("d")), "{line}");

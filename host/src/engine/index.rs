@@ -102,6 +102,12 @@ impl Index {
         untied.for_each(|segment| segment.tied = false);
     }
 
+    /// Notes that this node made these.
+    pub(super) fn own(&mut self, ids: &HashSet<u64>) {
+        let own = self.segments.iter_mut().filter(|segment| ids.contains(&segment.meta.id));
+        own.for_each(|segment| segment.own = true);
+    }
+
     /// Notes that these are within the bounds of readers.
     pub(super) fn bounded(&mut self, ids: &HashSet<u64>) {
         let bounded = self.segments.iter_mut().filter(|segment| ids.contains(&segment.meta.id));

@@ -116,16 +116,46 @@ pub(super) fn end(path: &Path, from: u64) -> io::Result<u64> {
     let mut file = File::open(path)?;
     file.seek(SeekFrom::Start(from))?;
     let (mut at, mut end) = (from, from);
-    let mut buffer = vec![0; 256 << 10];
+    let zeros = vec![0; 256 << 10];
+    let mut buffer = zeros.clone();
     loop {
+        // The store makes its journals long, and most of one is a hole.
+        match next_data(&file, at)? {
+            Some(data) if data > at => at = file.seek(SeekFrom::Start(data))?,
+            Some(_) => {}
+            None => return Ok(end),
+        }
         let n = file.read(&mut buffer)?;
         if n == 0 {
             return Ok(end);
         }
-        if let Some(last) = buffer[..n].iter().rposition(|&byte| byte != 0) {
+        if buffer[..n] != zeros[..n]
+            && let Some(last) = buffer[..n].iter().rposition(|&byte| byte != 0)
+        {
             end = at + last as u64 + 1;
         }
         at += n as u64;
+    }
+}
+
+/// Where the first byte is from `at` on that is in no hole of the file; none where there is none.
+/// Leaves the place from which is read where it is, unless that is in a hole.
+fn next_data(file: &File, at: u64) -> io::Result<Option<u64>> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::io::Errno;
+        match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at)) {
+            Ok(data) => Ok(Some(data)),
+            Err(Errno::NXIO) => Ok(None),
+            // A file system that knows of no holes.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(Some(at)),
+            Err(error) => Err(error.into()),
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = file;
+        Ok(Some(at))
     }
 }
 

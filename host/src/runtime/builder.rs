@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -306,9 +307,7 @@ impl HostBuilder {
         });
         // From here on an early return stops what runs already.
         let mut host = Host {
-            flusher: Some(
-                Flusher::start(&shared.world, &engine, flush_interval).map_err(no_thread)?,
-            ),
+            flusher: Some(Flusher::start(&shared, flush_interval).map_err(no_thread)?),
             shared: Arc::clone(&shared),
             maintenance: Maintenance::new(&shared.world, &engine, plan, on_compaction),
             engine,
@@ -325,7 +324,7 @@ impl HostBuilder {
             };
             host.watch = Some(FileWatch::start(&path, &bytes, changed).map_err(no_thread)?);
         }
-        host.threads.push(host.maintenance.spawn().map_err(no_thread)?);
+        host.threads.push(host.maintenance.spawn(&shared.dead).map_err(no_thread)?);
         for peer in &host.peers {
             host.threads.push(peer.spawn().map_err(no_thread)?);
         }
@@ -460,10 +459,13 @@ struct Stop {
 }
 
 impl Flusher {
-    fn start(world: &Arc<dyn World>, engine: &Arc<Engine>, interval: Duration) -> io::Result<Self> {
+    fn start(shared: &Shared, interval: Duration) -> io::Result<Self> {
+        const NAME: &str = "edgestore-flush";
+        let (world, engine, dead) = (&shared.world, &shared.engine, shared.dead.clone());
         let stop = Arc::new(Stop { wanted: AtomicBool::new(false), changed: world.signal() });
         let (stopped, engine, clock) = (Arc::clone(&stop), Arc::clone(engine), Arc::clone(world));
         let run = move || {
+            let _watched = dead.watch(NAME);
             loop {
                 let due = clock.monotonic().saturating_add(interval);
                 // At least once, however short the interval is.
@@ -477,10 +479,13 @@ impl Flusher {
                     }
                     stopped.changed.wait(seen, Some(due));
                 }
-                flush(&engine);
+                // What panics here may cost a flush, and not the thread.
+                if catch_unwind(AssertUnwindSafe(|| flush(&engine))).is_err() {
+                    tracing::error!("a flush panicked; please report this");
+                }
             }
         };
-        let task = world.spawn("edgestore-flush".to_owned(), Box::new(run))?;
+        let task = world.spawn(NAME.to_owned(), Box::new(run))?;
         Ok(Self { stop, task: Some(task) })
     }
 }

@@ -28,7 +28,7 @@
 
 mod checkpoint;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -66,8 +66,8 @@ pub struct CursorFiles {
     data: Arc<dyn DataState>,
     /// Whose the current file of a peer is, where that is known.
     owners: Mutex<HashMap<String, CursorLayout>>,
-    /// Peers whose policy starts from none, until it stores a cursor.
-    forgotten: Mutex<HashSet<String>>,
+    /// Peers whose policy starts from none, until it stores a cursor; and whether it has started.
+    forgotten: Mutex<HashMap<String, bool>>,
 }
 
 /// The data that a cursor speaks of.
@@ -143,15 +143,15 @@ impl CursorFiles {
     /// Has the policy start from none with this peer, until it stores a cursor: what it remembers
     /// is not true, or somebody wants it to try again what it has set aside.
     pub fn forget(&self, peer: &str) {
-        self.forgotten().insert(peer.to_owned());
+        self.forgotten().insert(peer.to_owned(), false);
     }
 
     /// Whether the policy starts from none because of [`CursorFiles::forget`].
     pub fn is_forgotten(&self, peer: &str) -> bool {
-        self.forgotten().contains(peer)
+        self.forgotten().contains_key(peer)
     }
 
-    fn forgotten(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+    fn forgotten(&self) -> std::sync::MutexGuard<'_, HashMap<String, bool>> {
         self.forgotten.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -161,8 +161,9 @@ impl CursorFiles {
         data.holds(mark.as_ref()).then(|| &bytes[..len])
     }
 
-    /// Uses `{db}/sync` as it is, and changes nothing: for [`CursorFiles::damaged`] alone.
-    pub(crate) fn look(db: &Path) -> Self {
+    /// Uses `{db}/sync` as it is, and changes nothing, as beside a running host. Damaged cursors are
+    /// set aside all the same by [`CursorStore::load`].
+    pub fn look(db: &Path) -> Self {
         let (owners, forgotten) = (Mutex::default(), Mutex::default());
         let (disk, data) = (RealDisk::shared(), Arc::new(NoData));
         Self { dir: db.join("sync"), disk, data, owners, forgotten }
@@ -276,10 +277,11 @@ impl CursorStore for CursorFiles {
     fn load(&self, peer: &str, layout: &CursorLayout) -> io::Result<Option<Vec<u8>>> {
         let found = self.take_over(&self.path(peer)?, layout)?;
         self.owners().insert(peer.to_owned(), layout.clone());
-        let Some((value, CursorFile { mark, .. })) = found else { return Ok(None) };
-        if self.is_forgotten(peer) {
+        if let Some(started) = self.forgotten().get_mut(peer) {
+            *started = true;
             return Ok(None);
         }
+        let Some((value, CursorFile { mark, .. })) = found else { return Ok(None) };
         if self.data.holds(mark.as_ref()) {
             return Ok(Some(value));
         }
@@ -288,7 +290,7 @@ impl CursorStore for CursorFiles {
             "the cursor speaks of another state of the database, of which segments may be missing \
              now; the policy starts from an empty cursor and compares the peer's manifest"
         );
-        self.forget(peer);
+        self.forgotten().insert(peer.to_owned(), true);
         Ok(None)
     }
 
@@ -300,7 +302,11 @@ impl CursorStore for CursorFiles {
         }
         let trailer = trailer(value, layout, &self.data.mark()?);
         replace(&self.disk, &path, TEMPORARY, &[value, &trailer])?;
-        self.forgotten().remove(peer);
+        // A tick that began before does not know that it should have started from none.
+        let mut forgotten = self.forgotten();
+        if forgotten.get(peer) == Some(&true) {
+            forgotten.remove(peer);
+        }
         Ok(())
     }
 }
@@ -541,10 +547,16 @@ mod tests {
         assert_eq!(cursors.load("a", &stock()).unwrap().as_deref(), Some(&b"again"[..]));
         // Of older hosts and the stock loop: nobody knows of which state they speak.
         let path = db.path().join("sync/a.cursor");
-        for bytes in [of_repl(), sealed(b"old", &stock(), b"", UNMARKED_MAGIC)] {
+        for bytes in [of_repl(), unmarked(b"old", &stock())] {
+            assert!(check(&bytes).is_ok());
             fs::write(&path, bytes).unwrap();
             assert_eq!(open().load("a", &stock()).unwrap(), None);
         }
+    }
+
+    /// The file of an older host.
+    fn unmarked(value: &[u8], owner: &CursorLayout) -> Vec<u8> {
+        [value, &sealed(value, owner, b"", UNMARKED_MAGIC)].concat()
     }
 
     #[test]
@@ -554,6 +566,8 @@ mod tests {
         cursors.store("a", &stock(), b"x").unwrap();
         cursors.store("b", &stock(), b"y").unwrap();
         cursors.forget("a");
+        // Of a tick that had begun before.
+        cursors.store("a", &stock(), b"x").unwrap();
         assert_eq!(cursors.load("a", &stock()).unwrap(), None);
         assert_eq!(cursors.load("b", &stock()).unwrap().as_deref(), Some(&b"y"[..]));
         cursors.store("a", &stock(), b"z").unwrap();
@@ -562,7 +576,7 @@ mod tests {
 
     #[test]
     fn cursors_without_a_mark_are_whole_files() {
-        let file = sealed(b"value", &layout("mine", 7), b"", UNMARKED_MAGIC);
+        let file = unmarked(b"value", &layout("mine", 7));
         let found = check(&file).unwrap();
         assert_eq!((found.len, found.owner, found.mark), (5, layout("mine", 7), None));
     }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::LastCompaction;
+use super::dead_threads::DeadThreads;
 use crate::engine::{Compacted, Engine, EngineError, Pace};
 use crate::world::{Signal, Task, World};
 
@@ -78,9 +79,11 @@ impl Maintenance {
     }
 
     /// Starts the thread, which ends after [`Maintenance::stop`].
-    pub(super) fn spawn(self: &Arc<Self>) -> io::Result<Task> {
-        let this = Arc::clone(self);
+    pub(super) fn spawn(self: &Arc<Self>, dead: &DeadThreads) -> io::Result<Task> {
+        const NAME: &str = "edgestore-compact";
+        let (this, dead) = (Arc::clone(self), dead.clone());
         let run = move || {
+            let _watched = dead.watch(NAME);
             let interval = this.plan.interval;
             let mut wait = interval.map(|interval| interval.min(FIRST));
             while let Some(woken) = this.until_next_look(wait) {
@@ -93,7 +96,7 @@ impl Maintenance {
                 wait = interval.map(|interval| interval.max(this.world.monotonic() - begin));
             }
         };
-        self.world.spawn("edgestore-compact".to_owned(), Box::new(run))
+        self.world.spawn(NAME.to_owned(), Box::new(run))
     }
 
     /// Whether somebody woke the thread, or none when it is to end.
@@ -245,7 +248,7 @@ mod tests {
         let engine = engine(dir.path(), 3);
         let plan = Plan { interval: Some(Duration::from_millis(10)), ..Plan::default() };
         let maintenance = Maintenance::new(&Machine::shared(), &engine, plan, None);
-        let thread = maintenance.spawn().unwrap();
+        let thread = maintenance.spawn(&DeadThreads::default()).unwrap();
         wait_until("one is left", || engine.manifest().len() == 1);
         wait_until("it says so", || maintenance.last().is_some_and(|last| last.done.retired == 2));
         let first = maintenance.last();
@@ -270,7 +273,7 @@ mod tests {
             Plan { interval: None, bytes_per_sec: None },
             None,
         );
-        let thread = maintenance.spawn().unwrap();
+        let thread = maintenance.spawn(&DeadThreads::default()).unwrap();
         thread::sleep(Duration::from_millis(50));
         assert_eq!((engine.manifest().len(), maintenance.last()), (5, None));
         maintenance.wake();
@@ -285,7 +288,7 @@ mod tests {
         let engine = engine(dir.path(), 5);
         let plan = Plan { interval: Some(Duration::from_millis(1)), bytes_per_sec: Some(1) };
         let maintenance = Maintenance::new(&Machine::shared(), &engine, plan, None);
-        let thread = maintenance.spawn().unwrap();
+        let thread = maintenance.spawn(&DeadThreads::default()).unwrap();
         wait_until("one runs", || maintenance.state().running.is_some());
         assert!(maintenance.compact(Some(1), false).unwrap().stopped, "one runs");
         let done = maintenance.compact(None, true).unwrap();

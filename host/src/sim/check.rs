@@ -253,7 +253,7 @@ impl Checks {
 /// Of a segment whose file was hurt, and which no peer has any more, nothing comes again: what it
 /// had is in others. That a repair would say so is no fault of the database.
 fn may_be(problem: &Problem, node: &Node, nodes: &[Node]) -> bool {
-    let Problem::Missing(hash) = problem else { return false };
+    let (Problem::Missing(hash) | Problem::Lost(hash)) = problem else { return false };
     node.hurt.iter().any(|hurt| hurt.hash == *hash) && !nodes.iter().any(|other| other.lists(hash))
 }
 

@@ -95,12 +95,12 @@ fn a_merge_that_keeps_the_local_value_on_ties_is_found() {
 
 #[test]
 fn a_segment_that_is_not_synced_is_found() {
-    find(Plant::SegmentNotSynced, Invariant::Cursor);
+    find(Plant::SegmentNotSynced, Invariant::Integrity);
 }
 
 #[test]
 fn a_folder_of_segments_that_is_not_synced_is_found() {
-    find(Plant::FolderNotSynced, Invariant::Cursor);
+    find(Plant::FolderNotSynced, Invariant::Integrity);
 }
 
 #[test]

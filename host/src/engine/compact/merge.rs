@@ -38,17 +38,18 @@ impl Engine {
 
         let mut writer = self.writer();
         let mut position = writer.position;
-        let mut kept = HashSet::new();
+        let (mut kept, mut adopted) = (HashSet::new(), Vec::new());
         for one in &mut made {
-            match self.index().get(&one.staged.hash()).map(|same| same.meta.id) {
-                None => one.id = position.take_id(),
-                // It is one of them: there was nothing to leave out, and nothing to add.
-                Some(same) if ids.contains(&same) => {
-                    kept.insert(same);
-                    one.id = same;
-                }
-                // A peer made the very same one. The next compaction finds that.
-                Some(_) => return Ok(()),
+            let Some(same) = self.index().get(&one.staged.hash()).cloned() else {
+                one.id = position.take_id();
+                continue;
+            };
+            // It is one of them, and there was nothing to leave out and nothing to add; or it was
+            // adopted after a crash that cut short this very merge.
+            kept.insert(same.meta.id);
+            one.id = same.meta.id;
+            if !ids.contains(&same.meta.id) {
+                adopted.push(Registration { own: true, ..same });
             }
         }
         let retired: Vec<_> =
@@ -62,6 +63,10 @@ impl Engine {
             }
         }
         made.retain(|one| !kept.contains(&one.id));
+        for segment in &adopted {
+            let (key, value) = segment.encode();
+            batch.insert(&self.store.segments, key, value);
+        }
         for one in &made {
             batch.remove(&self.store.retired, *one.staged.hash().as_bytes());
         }
@@ -70,6 +75,7 @@ impl Engine {
         }
         let registered = self.commit_made(batch, &mut made)?;
         writer.position = position;
+        self.index_mut().own(&adopted.iter().map(|segment| segment.meta.id).collect());
         done.made += registered.len() as u64;
         done.made_bytes += registered.iter().map(|segment| segment.meta.bytes).sum::<u64>();
         self.leave(&retired, registered);

@@ -90,7 +90,7 @@ fn a_replay_has_all_that_the_user_gave() {
         let side = Side { file: "sync.wasm", replay: Some(&replay), outcomes: &outcomes };
         let command = format!(
             "edgestore-host policy test{file} --scenario my/ring.toml --seed 2 \
-             --set 'window=it'\\''s 4' --limit fuel=7"
+             --set 'window=it'\\''s 4' --limit 'fuel=7'"
         );
         let report = Report::of(side);
         assert!(report.text().contains(&format!("replay: {command}\n")), "{}", report.text());
