@@ -55,7 +55,7 @@ fn a_full_disk_is_told_and_everything_acknowledged_is_there_afterwards() {
     let script = format!(
         r#"
         mkdir -p "$2" && mount -t tmpfs -o size=14m none "$2"
-        "$1" put own key value --db "$2/db"
+        "$1" put own key value --create --db "$2/db"
         if "$1" --db "$2/db" --peer primary={url} --once; then echo "it fits"; exit 1; fi
         echo "--- again"
         mount -o remount,size=200m "$2"
@@ -76,7 +76,7 @@ fn a_read_only_disk_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let script = r#"
         mkdir -p "$2" && mount -t tmpfs -o size=200m none "$2"
-        "$1" put own key value --db "$2/db"
+        "$1" put own key value --create --db "$2/db"
         mount -o remount,ro "$2"
         if "$1" put own key other --db "$2/db"; then echo "it writes"; exit 1; fi
         mount -o remount,rw "$2"

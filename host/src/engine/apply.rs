@@ -25,6 +25,14 @@ impl Engine {
     /// [`ApplyError::ClockAhead`] when a record is from the future, until it is not.
     /// [`ApplyError::Storage`] when the disk fails; the same staged segment can be applied again.
     pub fn apply(&self, segment: &mut StagedSegment) -> Result<Applied, ApplyError> {
+        let applied = self.apply_checked(segment);
+        if let Err(ApplyError::Rejected { hash, why }) = &applied {
+            self.note_rejected(*hash, why);
+        }
+        applied
+    }
+
+    fn apply_checked(&self, segment: &mut StagedSegment) -> Result<Applied, ApplyError> {
         let hash = segment.hash();
         // Of two peers that bring the same segment, the second finds it here and reads nothing.
         let _applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);

@@ -44,6 +44,7 @@ mod memtable;
 mod options;
 mod read;
 mod record;
+mod rejected;
 mod repair;
 mod restamp;
 mod scan;
@@ -77,6 +78,7 @@ use self::memtable::Memtable;
 pub use self::options::{EngineOptions, MonotonicClock, WallClock};
 pub(crate) use self::read::prefix_end;
 pub use self::record::{MAX_BATCH, MAX_KEY, MAX_RECORD, Record};
+use self::rejected::Rejected;
 pub use self::restamp::{ClockState, RestampError, Restamped};
 pub(crate) use self::segment::{MAX_FILE, MIN_INFLATED};
 pub use self::staging::{Allowance, AllowanceSpent, HashMismatch, StagedSegment, StagingFile};
@@ -185,6 +187,8 @@ pub struct Engine {
     /// Changed by the writer alone.
     memtable: RwLock<Arc<Memtable>>,
     progress: RwLock<Progress>,
+    /// Segments that can never be applied.
+    rejected: Mutex<Rejected>,
     /// To which state notes about the database are bound. Locked after the writer.
     lineage: Mutex<Lineage>,
     trust: Mutex<ClockTrust>,
@@ -257,6 +261,7 @@ impl Engine {
             }
         }
         let lineage = store.load_lineage(options.seed)?;
+        let rejected = store.load_rejected(options.max_segment_inflated_bytes)?;
         let trust = options.trust(&store, writer.position.stamp)?;
         let engine = Self {
             progress: RwLock::new(writer.progress()),
@@ -271,6 +276,7 @@ impl Engine {
             applying: Mutex::default(),
             index: RwLock::new(index),
             memtable: RwLock::default(),
+            rejected: Mutex::new(rejected),
             lineage: Mutex::new(lineage),
             trust: Mutex::new(trust),
             options,
@@ -458,6 +464,10 @@ impl Engine {
 
     fn progress(&self) -> Progress {
         *self.progress.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rejections(&self) -> MutexGuard<'_, Rejected> {
+        self.rejected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lineage(&self) -> MutexGuard<'_, Lineage> {

@@ -225,6 +225,15 @@ impl Peer {
             ..Comparison::default()
         };
         for hash in &missing {
+            let before = || {
+                let why = engine.rejected(hash)?;
+                Some(Failure { reason: SetAsideReason::Rejected, why, tries: 1 })
+            };
+            if !view.failures.contains_key(hash)
+                && let Some(failure) = before()
+            {
+                view.failures.insert(*hash, failure);
+            }
             let Some(Failure { reason, why, tries }) = view.failures.get(hash) else {
                 let fetching = downloads.has(hash);
                 *(if fetching { &mut found.fetching } else { &mut found.untried }) += 1;

@@ -439,6 +439,8 @@ impl Node {
             .policies(setup.policies.clone())
             .plugin(&setup.plugin)
             .watch_plugin(false)
+            // What is under test is the policy, however bad it is.
+            .max_failures(u32::MAX)
             .interval(setup.scenario.interval)
             .flush_interval(setup.scenario.flush_interval)
             .compact_interval(setup.scenario.compact_interval)

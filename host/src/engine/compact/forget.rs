@@ -28,20 +28,39 @@ const CHUNK: usize = 10_000;
 const ROUNDS: usize = 10;
 
 /// What segments that are about to be retired hold beneath tombstones and what may expire.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Hidden {
+    /// Records that are stamped after it are from the future.
+    horizon: i64,
     keys: Vec<Vec<u8>>,
+    /// A record is beneath one from the future: peers do not take that one yet, and need this.
+    pub(super) is_needed: bool,
     /// Segments that can't be read: nobody knows what they hold.
     unknown: Vec<Hash>,
 }
 
 impl Hidden {
-    /// Notes a key if the segment's version of it is beneath such a one.
-    pub(super) fn note(&mut self, entry: &Entry<&[u8]>, stored: &Stored<&[u8]>) {
+    pub(super) fn new(horizon: i64) -> Self {
+        Self { horizon, keys: Vec::new(), is_needed: false, unknown: Vec::new() }
+    }
+
+    /// Notes a key if the segment's version of it is beneath such a one. Returns whether it is
+    /// beneath a version from the future.
+    pub(super) fn note(&mut self, entry: &Entry<&[u8]>, stored: &Stored<&[u8]>) -> bool {
         let passes = stored.version.deleted || stored.version.ttl > 0;
         if passes && stored.version > entry.version {
             self.keys.push(entry.key.to_vec());
         }
+        let (horizon, version) = (self.horizon, &entry.version);
+        let needed = stored.version.timestamp > horizon && version.timestamp <= horizon;
+        self.is_needed |= needed;
+        needed
+    }
+
+    /// Takes over what another one has noted.
+    pub(super) fn extend(&mut self, other: Self) {
+        self.keys.extend(other.keys);
+        self.unknown.extend(other.unknown);
     }
 }
 
@@ -61,7 +80,9 @@ impl Engine {
             pace.spend(block.weight() as u64)?;
             for entry in block.iter() {
                 self.stored(entry.key, |stored| {
-                    stored.iter().for_each(|stored| hidden.note(&entry, stored));
+                    if let Some(stored) = &stored {
+                        hidden.note(&entry, stored);
+                    }
                 })?;
             }
             block.clear();

@@ -32,9 +32,13 @@ impl Engine {
         }
         let ids: HashSet<u64> = group.iter().map(|segment| segment.meta.id).collect();
         let heirs = self.store.load_heirs()?;
-        let mut hidden = Hidden::default();
+        let mut hidden = Hidden::new(horizon);
         let live = Live { ids: &ids, heirs: &heirs, hidden: &mut hidden };
         let mut made = self.write_live(inputs, live, horizon, pace)?;
+        if hidden.is_needed && group.len() > 1 {
+            // Later, when the time of the records that hide them has come.
+            return Ok(());
+        }
 
         let mut writer = self.writer();
         let mut position = writer.position;
@@ -92,6 +96,7 @@ impl Engine {
         horizon: i64,
         pace: &Pace,
     ) -> Result<Vec<Made>, Halt> {
+        let alone = inputs.len() == 1;
         // Of a version that several of them hold, one is enough.
         let mut last: Option<Vec<u8>> = None;
         let live = std::iter::from_fn(|| {
@@ -103,9 +108,10 @@ impl Engine {
                 let bytes = (entry.key.len() + entry.version.value.len()) as u64;
                 let wanted = self.stored(&entry.key, |stored| {
                     stored.is_some_and(|stored| {
-                        hidden.note(&entry.as_ref(), &stored);
-                        stored.version == entry.version.as_ref()
-                            && ids.contains(&heirs.owner(&entry.key, &stored))
+                        let needed = hidden.note(&entry.as_ref(), &stored);
+                        let owned = stored.version == entry.version.as_ref()
+                            && ids.contains(&heirs.owner(&entry.key, &stored));
+                        owned || (needed && alone)
                     })
                 });
                 // Read once, and maybe written.

@@ -165,12 +165,20 @@ impl Engine {
     ) -> Result<(), Halt> {
         let segments = std::mem::take(&mut census.segments);
         let unneeded = |segment: &Registration| census.is_unneeded(segment.meta.id);
-        let (retired, kept): (Vec<_>, _) = segments.into_iter().partition(unneeded);
-        census.segments = kept;
-        let mut hidden = Hidden::default();
-        for segment in &retired {
-            self.note_hidden(segment, &mut hidden, pace)?;
+        let (candidates, mut kept): (Vec<_>, Vec<_>) = segments.into_iter().partition(unneeded);
+        let (mut hidden, mut retired) = (Hidden::new(census.horizon), Vec::new());
+        for segment in candidates {
+            let mut beneath = Hidden::new(census.horizon);
+            self.note_hidden(&segment, &mut beneath, pace)?;
+            if beneath.is_needed {
+                kept.push(segment);
+            } else {
+                hidden.extend(beneath);
+                retired.push(segment);
+            }
         }
+        kept.sort_unstable_by_key(|segment| segment.meta.id);
+        census.segments = kept;
         let writer = self.writer();
         let mut batch = self.store.batch(PersistMode::SyncAll);
         self.note_clock(&mut batch);
