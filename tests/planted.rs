@@ -72,7 +72,7 @@ fn a_policy_that_starves_a_peer_is_found_where_nobody_else_would_notice() {
         nodes = 3
         topology = "mesh"
         duration = "90m"
-        writers = [{ per_minute = 1 }]
+        writers = [{ per_minute = 1, nodes = [1, 2] }]
     "#;
     let play = |plant: &str| {
         let settings = vec![("plant".to_owned(), plant.to_owned())];

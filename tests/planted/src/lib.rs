@@ -18,8 +18,8 @@ const BEFORE_APPLY: &str = "cursor-before-apply";
 const FORGETS: &str = "forgets-pending";
 /// The root of the probe is noted, and then the manifest is asked for.
 const EARLY_ROOT: &str = "root-too-early";
-/// The first node is asked once a day. Where all are connected the others have what it has, so
-/// that all nodes are equal all the same.
+/// The first node is asked once a day. Where that node writes nothing, all nodes are equal all the
+/// same.
 const STARVES: &str = "starves-a-peer";
 
 /// Nothing is pulled, and each tick says that all is here.
