@@ -100,7 +100,7 @@ impl Folder {
                 return Err(folder.damaged(&["the folder records is missing".to_owned()]));
             }
         } else {
-            folder.make(&records, &open)?;
+            folder.make(&records, open)?;
         }
         let inspected =
             inspect(&held.real(&records), synced)?.map_err(|found| folder.damaged(&found.what))?;

@@ -7,6 +7,9 @@ use super::record::{Record, Stored, Version, split, store_key};
 use super::scan::Scan;
 use super::{Engine, EngineError};
 
+/// Stamp, whether it was deleted, value, and time to live in seconds.
+pub(crate) type StoredVersion = (i64, bool, Vec<u8>, u32);
+
 impl Engine {
     /// The value under a key; none when there is none, or when it was deleted or has expired.
     ///
@@ -25,13 +28,12 @@ impl Engine {
         self.version(&store_key, |version| live(key, version?, self.now()))
     }
 
-    /// What is stored under a key, deleted and expired versions included: stamp, whether it was
-    /// deleted, value, and time to live in seconds.
+    /// What is stored under a key, deleted and expired versions included.
     pub(crate) fn stored_version(
         &self,
         ns: &[u8],
         key: &[u8],
-    ) -> Result<Option<(i64, bool, Vec<u8>, u32)>, EngineError> {
+    ) -> Result<Option<StoredVersion>, EngineError> {
         let store_key = store_key(ns, key)?;
         self.version(&store_key, |version| {
             let Version { timestamp, deleted, value, ttl } = version?;

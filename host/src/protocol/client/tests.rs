@@ -29,7 +29,6 @@ fn limits() -> ClientLimits {
         max_root_bytes: 128,
         max_manifest_bytes: 10_000,
         max_segment_bytes: 200_000,
-        ..ClientLimits::default()
     }
 }
 
