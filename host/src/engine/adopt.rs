@@ -9,17 +9,52 @@
 use fjall::PersistMode;
 
 use super::extent::Measure;
+use super::folder::Folder;
 use super::index::Registration;
 use super::memtable::Run;
 use super::record::Stored;
-use super::segment::Invalid;
-use super::store::POSITION;
+use super::segment::{Bounds, Invalid, Reader, Records};
+use super::store::{POSITION, Store};
 use super::{Engine, EngineError, SegmentMeta};
 use crate::Hash;
 
 /// So many files a crash may leave: one of a flush or a segment that was being applied, and one of
 /// a compaction.
 pub(super) const LEFT_BY_A_CRASH: usize = 2;
+
+/// Whether a file has a record that is later than what the store has, deletes aside: those may have
+/// been forgotten.
+pub(super) fn has_news(
+    folder: &Folder,
+    store: &Store,
+    hash: &Hash,
+    len: u64,
+) -> Result<bool, EngineError> {
+    let path = folder.segment(hash);
+    let file = folder.disk().open(&path).map_err(EngineError::io("open", &path))?;
+    let read = || -> Result<bool, Invalid> {
+        let mut reader = Reader::new(file, len, Bounds::NONE)?;
+        let mut block = Records::default();
+        while reader.next_block(&mut block)? {
+            for entry in block.iter().filter(|entry| !entry.version.deleted) {
+                let later = |there: Option<Stored<&[u8]>>| {
+                    there.is_none_or(|there| there.version < entry.version)
+                };
+                // What can't be read of the store is lost.
+                if store.version(entry.key, later).unwrap_or(true) {
+                    return Ok(true);
+                }
+            }
+            block.clear();
+        }
+        Ok(false)
+    };
+    match read() {
+        Ok(news) => Ok(news),
+        Err(Invalid::Rejected(_)) => Ok(false),
+        Err(Invalid::Io(error)) => Err(EngineError::io("read", &path)(error)),
+    }
+}
 
 impl Engine {
     /// Adopts files, or sets them aside. What the disk does not let it do is left for the next

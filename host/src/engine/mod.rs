@@ -250,7 +250,7 @@ impl Engine {
         let Recovered { index, undrained, retired, unknown } =
             recover_segments(&folder, &store, &mut writer)?;
         if access != Access::Repair {
-            let missing = missing_writes(&folder, &inspected, &index, &writer, &unknown)?;
+            let missing = missing_writes(&folder, &store, &inspected, &index, &writer, &unknown)?;
             missing.map_or(Ok(()), |what| Err(folder.damaged(&[what])))?;
         }
         if !reads {
@@ -553,9 +553,12 @@ fn recover_segments(
 }
 
 /// What the record store should hold and does not, as a clause. A clean stop has said how far it
-/// was. After a crash, more segments that nobody registered than a crash leaves are proof.
+/// was. After a crash, more segments that nobody registered and that hold something new than a crash
+/// leaves are proof. What a flush or a compaction was about to register holds nothing new, however
+/// many files it is.
 fn missing_writes(
     folder: &Folder,
+    store: &Store,
     inspected: &Inspected,
     index: &Index,
     writer: &Writer,
@@ -580,8 +583,9 @@ fn missing_writes(
         return Ok(None);
     }
     let mut sound = 0;
-    for (hash, _) in unknown {
-        sound += usize::from(folder.is_intact(hash)?);
+    for (hash, len) in unknown {
+        let news = folder.is_intact(hash)? && adopt::has_news(folder, store, hash, *len)?;
+        sound += usize::from(news);
     }
     Ok((sound > adopt::LEFT_BY_A_CRASH).then(|| {
         format!(
