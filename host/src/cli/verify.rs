@@ -7,10 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::args;
 use super::database::Database;
-use super::output;
-use crate::engine::{Engine, EngineOptions, Verified};
+use super::{args, exit, output};
+use crate::engine::{Engine, EngineError, EngineOptions, Verified};
 use crate::runtime::CursorFiles;
 
 #[derive(Debug, clap::Args)]
@@ -31,7 +30,12 @@ pub(super) fn run(db: &Path, args: &VerifyArgs) -> Result<ExitCode> {
 
 /// Changes nothing.
 fn look(db: &Path, options: &EngineOptions) -> Result<ExitCode> {
-    let Database::Direct(engine) = Database::read_with(db, options)? else { return running(db) };
+    let database = Database::read_with(db, options).map_err(|error| {
+        let damaged = error.downcast_ref().is_some_and(EngineError::is_damage);
+        // That is what it was to find out.
+        if damaged { exit::no(format!("{error:#}")) } else { error }
+    })?;
+    let Database::Direct(engine) = database else { return running(db) };
     let found = verify(&engine, false)?;
     let cursors = cursors(db)?;
     print_problems(&found)?;
