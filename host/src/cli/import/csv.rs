@@ -342,9 +342,16 @@ fn layout(header: Vec<String>, columns: &Columns) -> Result<Layout, String> {
     let Some(key) = key else {
         return Err(format!("no column is left for the key; there are: {}", names()));
     };
-    for (name, missing) in
-        [("value", value.is_none()), ("ns", ns.is_none()), ("ttl", ttl.is_none())]
-    {
+    // The first column is the key where none is called so, whatever else it is called.
+    let guessed = columns.key.is_none() && header[key] != "key";
+    let guessed = guessed && !header[key].trim().eq_ignore_ascii_case("key");
+    let missing = [
+        ("key", guessed),
+        ("value", value.is_none()),
+        ("ns", ns.is_none()),
+        ("ttl", ttl.is_none()),
+    ];
+    for (name, missing) in missing {
         let near = |column: &&String| column.trim().eq_ignore_ascii_case(name);
         if let Some(near) = header.iter().find(near).filter(|_| missing) {
             return Err(format!(
@@ -522,6 +529,7 @@ mod tests {
             (b"ns,ttl\n", "1:1", "left for the key"),
             (b"key, value\na, 1\n", "1:1", "column \" value\" is none that is known"),
             (b"key,Value\na,1\n", "1:1", "call it \"value\""),
+            (b"celsius,Key\n21,a\n", "1:1", "call it \"key\""),
             (b"key,value,TTL\na,1,60\n", "1:1", "call it \"ttl\""),
             (b"name,temp;unit\na,1\n", "1:1", "has ',' and ';': give --delimiter"),
             (b"key value\na 1\n", "1:1", "one column, \"key value\": give --delimiter"),
