@@ -8,10 +8,9 @@
 
 use fjall::PersistMode;
 
-use super::extent::Measure;
+use super::apply::extent_of;
 use super::folder::Folder;
 use super::index::Registration;
-use super::memtable::Run;
 use super::record::Stored;
 use super::segment::{Bounds, Invalid, Reader, Records};
 use super::store::{POSITION, Store};
@@ -102,9 +101,7 @@ impl Engine {
         let count = records.len() as u64;
         records.normalize();
         let keys = records.len();
-        let mut measure = Measure::new();
-        records.iter().for_each(|entry| measure.add(entry.key, entry.version.timestamp));
-        let extent = measure.finish();
+        let extent = extent_of(&records);
 
         let mut writer = self.writer();
         self.make_room(&mut writer)?;
@@ -120,8 +117,7 @@ impl Engine {
         }
         let tied = self.keep_winners(&mut records)?;
         let won = records.len();
-        let bound = i64::try_from(self.options.max_clock_ahead.as_nanos()).unwrap_or(i64::MAX);
-        if won > 0 && extent.newest > self.now().saturating_add(bound) {
+        if won > 0 && self.check_clock(hash, extent.newest).is_err() {
             return Ok(Err("has a record that is stamped too far in the future \
                            (--max-clock-ahead)"
                 .to_owned()));
@@ -136,10 +132,7 @@ impl Engine {
             batch.insert(&self.store.records, key.as_slice(), stored.encode());
             batch.remove(&self.store.pending, key.as_slice());
         }
-        let pending = |key: &&[u8]| writer.pending.contains_key(*key);
-        let overtaken = records.iter().map(|entry| entry.key).filter(pending);
-        let overtaken: Vec<_> = overtaken.map(<[u8]>::to_vec).collect();
-        overtaken.iter().for_each(|key| batch.remove(&self.store.pending, key.as_slice()));
+        let overtaken = self.overtake(&writer, &records, &mut batch);
         if flushed.len() + overtaken.len() == writer.pending.len() && !flushed.is_empty() {
             position.confirmed_lsn = position.lsn;
         }
@@ -166,12 +159,7 @@ impl Engine {
         });
         writer.position = position;
         if waits {
-            if !writer.overwritten.is_empty() {
-                for entry in records.iter() {
-                    writer.overwritten.remove(entry.key);
-                }
-            }
-            self.set_memtable(self.memtable().with(id, Run::new(id, records)));
+            self.hold(&mut writer, id, records);
         }
         self.publish(&writer);
         self.register(registration);

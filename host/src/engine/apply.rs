@@ -5,14 +5,14 @@ use std::sync::atomic::{self, AtomicU64};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use fjall::PersistMode;
+use fjall::{OwnedWriteBatch, PersistMode};
 
 use super::extent::{Extent, Measure};
 use super::index::Registration;
 use super::memtable::{Cursors, Run};
 use super::record::Stored;
 use super::segment::{Bounds, Entry, Invalid, Reader, Records};
-use super::store::POSITION;
+use super::store::{POSITION, Writer};
 use super::{Applied, ApplyError, Engine, EngineError, SegmentMeta, StagedSegment};
 use crate::Hash;
 
@@ -58,11 +58,7 @@ impl Engine {
         let written = records.len() as u64;
 
         let mut batch = self.store.batch(PersistMode::SyncAll);
-        let overtaken = |key: &&[u8]| writer.pending.contains_key(*key);
-        let overtaken = records.iter().map(|entry| entry.key).filter(overtaken);
-        let overtaken: Vec<_> = overtaken.map(<[u8]>::to_vec).collect();
-        // They do not wait for a flush any more.
-        overtaken.iter().for_each(|key| batch.remove(&self.store.pending, key.as_slice()));
+        let overtaken = self.overtake(&writer, &records, &mut batch);
         let mut position = writer.position;
         position.stamp = position.stamp.max(extent.newest);
         let id = position.take_id();
@@ -86,22 +82,42 @@ impl Engine {
         writer.position = position;
         writer.absent.remove(&hash);
         if waits {
-            // What was written locally meanwhile is not the latest any more.
-            if !writer.overwritten.is_empty() {
-                for entry in records.iter() {
-                    writer.overwritten.remove(entry.key);
-                }
-            }
-            self.set_memtable(self.memtable().with(id, Run::new(id, records)));
+            self.hold(&mut writer, id, records);
         }
         self.publish(&writer);
         self.register(registration);
         Ok(Applied { written, skipped: count - written, duplicate: false })
     }
 
+    /// Adds to a batch that local writes which lose against these records do not wait for a flush any
+    /// more. Returns their keys.
+    pub(super) fn overtake(
+        &self,
+        writer: &Writer,
+        records: &Records,
+        batch: &mut OwnedWriteBatch,
+    ) -> Vec<Vec<u8>> {
+        let pending = |key: &&[u8]| writer.pending.contains_key(*key);
+        let overtaken = records.iter().map(|entry| entry.key).filter(pending);
+        let overtaken: Vec<_> = overtaken.map(<[u8]>::to_vec).collect();
+        overtaken.iter().for_each(|key| batch.remove(&self.store.pending, key.as_slice()));
+        overtaken
+    }
+
+    /// Takes what won of a registered segment into the memtable.
+    pub(super) fn hold(&self, writer: &mut Writer, id: u64, records: Records) {
+        // What was written locally meanwhile is not the latest any more.
+        if !writer.overwritten.is_empty() {
+            for entry in records.iter() {
+                writer.overwritten.remove(entry.key);
+            }
+        }
+        self.set_memtable(self.memtable().with(id, Run::new(id, records)));
+    }
+
     /// What is stamped too far ahead would win over all that nodes with a right clock write, and
     /// drag their clocks along.
-    fn check_clock(&self, hash: Hash, latest: i64) -> Result<(), ApplyError> {
+    pub(super) fn check_clock(&self, hash: Hash, latest: i64) -> Result<(), ApplyError> {
         let ahead = u64::try_from(i128::from(latest) - i128::from(self.now())).unwrap_or(0);
         let (ahead, bound) = (Duration::from_nanos(ahead), self.options.max_clock_ahead);
         if ahead <= bound {
@@ -145,9 +161,7 @@ impl Engine {
         })?;
         let count = records.len() as u64;
         records.normalize();
-        let mut measure = Measure::new();
-        records.iter().for_each(|entry| measure.add(entry.key, entry.version.timestamp));
-        let extent = measure.finish();
+        let extent = extent_of(&records);
         Ok(Prepared { records, count, extent, _room: room })
     }
 
@@ -194,6 +208,13 @@ impl Engine {
         }
         Ok(tied)
     }
+}
+
+/// The extent of records in key order.
+pub(super) fn extent_of(records: &Records) -> Extent {
+    let mut measure = Measure::new();
+    records.iter().for_each(|entry| measure.add(entry.key, entry.version.timestamp));
+    measure.finish()
 }
 
 /// Whether records are here already.

@@ -12,7 +12,6 @@ use super::scan::merge;
 use super::segment::{Bounds, Invalid, Reader, Records};
 use super::store::Writer;
 use super::{Engine, EngineError};
-use crate::Hash;
 use crate::disk::DiskFile;
 
 /// More segments than this are not read again at a start.
@@ -133,18 +132,16 @@ impl Engine {
         let meta = &segment.meta;
         let path = self.folder.segment(&meta.hash);
         let disk = self.folder.disk();
-        let open = || disk.open(&path).map_err(EngineError::io("open", &path));
         if disk.len(&path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             return Ok(Err("its file is gone".to_owned()));
         }
-        let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(open()?).map_err(EngineError::io("read", &path))?;
-        let actual = Hash::from(hasher.finalize());
+        let actual = self.folder.hash_of(&meta.hash)?;
         if actual != meta.hash {
             return Ok(Err(format!("its file has the bytes of {}", actual.short())));
         }
         // Bounded by what it was when it was applied.
-        match Reader::new(open()?, meta.bytes, Bounds::NONE) {
+        let file = disk.open(&path).map_err(EngineError::io("open", &path))?;
+        match Reader::new(file, meta.bytes, Bounds::NONE) {
             Ok(reader) => Ok(Ok(reader)),
             Err(Invalid::Rejected(why)) => Ok(Err(why)),
             Err(Invalid::Io(source)) => Err(EngineError::io("read", &path)(source)),

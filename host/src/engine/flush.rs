@@ -183,7 +183,7 @@ impl Engine {
             match committed {
                 Ok(()) => staged.release(),
                 // What became of the batch is known at the next start. If it is on disk after all,
-                // the file must be there; if not, the file is registered nowhere and goes.
+                // the file must be there; if not, the next start adopts it.
                 Err(_) => staged.link_back(path),
             }
         }

@@ -321,13 +321,18 @@ impl Folder {
 
     /// Whether the file of a segment is what its name says.
     pub(super) fn is_intact(&self, hash: &Hash) -> Result<bool, EngineError> {
+        Ok(self.hash_of(hash)? == *hash)
+    }
+
+    /// The hash of what is in the file of a segment.
+    pub(super) fn hash_of(&self, hash: &Hash) -> Result<Hash, EngineError> {
         let path = self.segment(hash);
         let read = || -> io::Result<Hash> {
             let mut hasher = blake3::Hasher::new();
             hasher.update_reader(self.disk.open(&path)?)?;
             Ok(Hash::from(hasher.finalize()))
         };
-        Ok(read().map_err(EngineError::io("read", &path))? == *hash)
+        read().map_err(EngineError::io("read", &path))
     }
 
     /// What the folder takes on disk. Files that vanish meanwhile count for nothing.

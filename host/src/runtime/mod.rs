@@ -90,15 +90,18 @@ impl Host {
 
     /// Ticks the peer of this id now, or all of them. False when there is no such peer.
     pub fn wake(&self, id: Option<&str>) -> bool {
-        let chosen = self.peers.iter().filter(|peer| id.is_none_or(|id| peer.id() == id));
-        chosen.map(|peer| peer.wake()).count() > 0
+        self.chosen(id).map(|peer| peer.wake()).count() > 0
     }
 
     /// As [`Host::wake`], and the policy starts from an empty cursor: what it has set aside is tried
     /// now, whatever policy it is.
     pub fn retry(&self, id: Option<&str>) -> bool {
-        let chosen = self.peers.iter().filter(|peer| id.is_none_or(|id| peer.id() == id));
-        chosen.map(|peer| peer.retry()).count() > 0
+        self.chosen(id).map(|peer| peer.retry()).count() > 0
+    }
+
+    /// The peer of this id, or all of them.
+    fn chosen(&self, id: Option<&str>) -> impl Iterator<Item = &Arc<PeerLoop>> {
+        self.peers.iter().filter(move |peer| id.is_none_or(|id| peer.id() == id))
     }
 
     /// Compacts now, and returns what was done. Takes the place of a compaction that runs, which

@@ -33,7 +33,7 @@ impl<W: FnMut(Vec<Op>) -> Result<()>> Sink<W> {
     }
 
     /// Writes all rows up to the first wrong one; where there is none for now, those so far.
-    /// `written` is told how many rows of the file are on disk, after each batch.
+    /// `written` gets how many rows of the file are on disk, after each batch.
     ///
     /// # Errors
     /// The first [`Problem`]. All rows before it are on disk, and counted; where the database
