@@ -8,7 +8,9 @@ use anyhow::{Context, Result, bail};
 
 use super::args;
 use crate::admin::{AdminClient, AdminError, Op, SegmentInfo, batch};
-use crate::engine::{Compacted, Engine, EngineError, EngineOptions, EngineStats, Pace, Record};
+use crate::engine::{
+    Compacted, Engine, EngineError, EngineOptions, EngineStats, Pace, Record, StoreRepair,
+};
 use crate::runtime::{Health, HostStatus};
 
 /// How long to wait for a program that has the database and is no host (yet): one that writes a
@@ -57,15 +59,15 @@ impl Database {
     pub(super) fn repair(
         dir: &Path,
         options: &EngineOptions,
-    ) -> Result<Option<(Engine, Vec<String>)>> {
-        let mut done = Vec::new();
+    ) -> Result<Option<(Engine, StoreRepair)>> {
+        let mut report = StoreRepair::default();
         let open = || -> Result<Engine, EngineError> {
             let (engine, said) = Engine::open_to_repair(dir, options.clone())?;
-            done = said;
+            report = said;
             Ok(engine)
         };
         Ok(match Self::reach(dir, Missing::Fail, open)? {
-            Self::Direct(engine) => Some((*engine, done)),
+            Self::Direct(engine) => Some((*engine, report)),
             Self::Remote(_) => None,
         })
     }

@@ -16,12 +16,12 @@ use signal_hook::iterator::Signals;
 use super::args::{self, DEFAULT_PORT, Listen, OrOff, PeerSpec};
 use super::config::{Effective, LimitValue, limits_help};
 use super::database::Database;
-use super::status::yes_no;
+use super::status::{health_rows, yes_no};
 use super::{exit, output, stderr};
 use crate::admin::AdminServer;
 use crate::engine::{Engine, EngineOptions, EngineStats};
 use crate::policy::Limits;
-use crate::runtime::{Host, HostBuilder, HostError, PeerStatus};
+use crate::runtime::{Health, Host, HostBuilder, HostError, PeerStatus};
 use crate::watch::FileWatch;
 
 /// How often to look whether the database folder is still in its place.
@@ -105,7 +105,7 @@ pub(super) fn run(config: Effective) -> Result<ExitCode> {
             ));
         }
         let engine = Arc::new(Database::own(db, &args.engine())?);
-        return once(args.builder(engine));
+        return once(args.builder(Arc::clone(&engine)), &engine);
     }
     // From here on a signal ends the program in order, even while it starts.
     let signals = signals()?;
@@ -333,8 +333,8 @@ fn default_port_taken(args: &RunArgs, error: HostError) -> anyhow::Error {
     error
 }
 
-/// Pulls once, and prints how it went.
-pub(super) fn once(builder: HostBuilder) -> Result<ExitCode> {
+/// Pulls once, and prints how it went, and what is wrong with the node's own data.
+pub(super) fn once(builder: HostBuilder, engine: &Engine) -> Result<ExitCode> {
     let peers = builder.run_once()?;
     let columns = ["peer", ">segments", ">records", "in sync", "error"];
     let mut table = output::table(&columns);
@@ -347,7 +347,8 @@ pub(super) fn once(builder: HostBuilder) -> Result<ExitCode> {
             peer.last_error.clone().unwrap_or_default(),
         ]);
     }
-    output::print(&output::lines(&table))?;
-    let all = peers.iter().all(PeerStatus::in_sync);
-    Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let health = Health::of(engine);
+    output::print(&(output::lines(&table) + &health_rows(&health)))?;
+    let good = peers.iter().all(PeerStatus::in_sync) && health.is_good();
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

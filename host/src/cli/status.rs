@@ -16,6 +16,9 @@ pub(super) struct StatusArgs {
     /// Prints a JSON object
     #[arg(long)]
     json: bool,
+    /// Exits with 1 unless a host runs, has peers, and is in sync with all of them
+    #[arg(long)]
+    in_sync: bool,
 }
 
 pub(super) fn run(db: &Path, args: &StatusArgs) -> anyhow::Result<ExitCode> {
@@ -23,8 +26,11 @@ pub(super) fn run(db: &Path, args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let text = if args.json { json(&status)? } else { text(&status, now()) };
     output::print(&text)?;
     let good = match &status {
-        Status::Running(host) => host.health.is_good() && host.dead_threads.is_empty(),
-        Status::Idle { health, .. } => health.is_good(),
+        Status::Running(host) => {
+            let in_sync = !host.peers.is_empty() && host.peers.iter().all(PeerStatus::in_sync);
+            host.health.is_good() && host.dead_threads.is_empty() && (in_sync || !args.in_sync)
+        }
+        Status::Idle { health, .. } => health.is_good() && !args.in_sync,
     };
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -142,7 +148,7 @@ fn compaction_row(last: Option<&LastCompaction>, now: u64) -> String {
 }
 
 /// What is wrong with the node's own data; nothing where all is well.
-fn health_rows(health: &Health) -> String {
+pub(super) fn health_rows(health: &Health) -> String {
     let mut rows = String::new();
     if let Some(why) = &health.poisoned {
         let _ = writeln!(

@@ -17,6 +17,10 @@ pub(super) struct VerifyArgs {
     /// Fixes what can be fixed, and accepts the loss of what can't; see docs/storage.md
     #[arg(long)]
     repair: bool,
+    /// Forgets segments that are lost, so that they are reported no more: for those that no peer
+    /// and no backup has
+    #[arg(long, requires = "repair")]
+    accept_loss: bool,
     /// As of `run`: what had to be kept for this long may not be missing
     #[arg(long, value_name = "DURATION", default_value = "10d", value_parser = args::duration)]
     tombstone_grace: Duration,
@@ -25,7 +29,7 @@ pub(super) struct VerifyArgs {
 pub(super) fn run(db: &Path, args: &VerifyArgs) -> Result<ExitCode> {
     let options =
         EngineOptions { tombstone_grace: args.tombstone_grace, ..EngineOptions::default() };
-    if args.repair { repair(db, &options) } else { look(db, &options) }
+    if args.repair { repair(db, &options, args.accept_loss) } else { look(db, &options) }
 }
 
 /// Changes nothing.
@@ -52,19 +56,20 @@ fn look(db: &Path, options: &EngineOptions) -> Result<ExitCode> {
 }
 
 /// Says "repaired" only of what a second look finds sound.
-fn repair(db: &Path, options: &EngineOptions) -> Result<ExitCode> {
-    let Some((mut engine, mut done)) = Database::repair(db, options)? else { return running(db) };
-    let mut count = u64::from(!done.is_empty());
+fn repair(db: &Path, options: &EngineOptions, accept_loss: bool) -> Result<ExitCode> {
+    let Some((mut engine, mut store)) = Database::repair(db, options)? else { return running(db) };
+    let mut count = u64::from(!store.done.is_empty());
     let mut found = verify(&engine, true)?;
     if found.unreadable {
         print_problems(&found)?;
         let (anew, more) = engine.rebuild()?;
         engine = anew;
-        done.extend(more);
+        store.done.extend(more.done);
+        store.lost.extend(more.lost);
         count += found.count;
         found = verify(&engine, true)?;
     }
-    for line in &done {
+    for line in store.done.iter().chain(&store.lost) {
         output::print(&format!("{line}\n"))?;
     }
     print_problems(&found)?;
@@ -73,8 +78,13 @@ fn repair(db: &Path, options: &EngineOptions) -> Result<ExitCode> {
         let file = file.display();
         output::print(&format!("cursor {file}: it {why}; the next tick keeps it aside\n"))?;
     }
-    let left = verify(&engine, false)?;
     count += found.count;
+    if accept_loss {
+        let accepted = engine.accept_loss()?;
+        count = count.saturating_sub(accepted as u64);
+        output::print(&format!("{accepted} lost segments are forgotten\n"))?;
+    }
+    let left = verify(&engine, false)?;
     if left.count > 0 {
         output::print(&format!(
             "repaired {} of {count} problems; what is left:\n",
@@ -86,10 +96,14 @@ fn repair(db: &Path, options: &EngineOptions) -> Result<ExitCode> {
     if count > 0 {
         output::print(&format!("repaired {count} of {count} problems\n"))?;
     }
+    let Verified { segments, records, .. } = left;
+    if !store.lost.is_empty() {
+        output::print(&format!("what is left is sound: {segments} segments, {records} records\n"))?;
+        return Ok(ExitCode::FAILURE);
+    }
     if !cursors.is_empty() {
         return Ok(ExitCode::FAILURE);
     }
-    let Verified { segments, records, .. } = left;
     output::print(&format!("sound: {segments} segments, {records} records\n"))?;
     Ok(ExitCode::SUCCESS)
 }

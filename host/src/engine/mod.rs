@@ -79,6 +79,7 @@ pub use self::options::{EngineOptions, MonotonicClock, WallClock};
 pub(crate) use self::read::prefix_end;
 pub use self::record::{MAX_BATCH, MAX_KEY, MAX_RECORD, Record};
 use self::rejected::Rejected;
+pub use self::repair::StoreRepair;
 pub use self::restamp::{ClockState, RestampError, Restamped};
 pub(crate) use self::segment::{MAX_FILE, MIN_INFLATED};
 pub use self::staging::{Allowance, AllowanceSpent, HashMismatch, StagedSegment, StagingFile};

@@ -20,6 +20,15 @@ use super::{Engine, EngineError, EngineOptions, journal};
 use crate::Hash;
 use crate::disk::RealDisk;
 
+/// What became of a damaged record store, a sentence each. Empty for a sound one.
+#[derive(Debug, Clone, Default)]
+pub struct StoreRepair {
+    /// What was found, and done.
+    pub done: Vec<String>,
+    /// What is gone, or may be, and no peer is known to have.
+    pub lost: Vec<String>,
+}
+
 /// What a damaged record store can still say.
 #[derive(Debug, Default)]
 struct Salvaged {
@@ -31,23 +40,32 @@ struct Salvaged {
     own: HashSet<Hash>,
     /// Segments that were registered.
     segments: Option<HashSet<Hash>>,
+    /// Segments that a repair gave up, as the store has them.
+    lost: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Salvaged {
+    /// Registered segments without an intact file.
+    fn gone(&self, folder: &Folder) -> Vec<Hash> {
+        let known = self.segments.iter().flatten();
+        known.filter(|hash| !folder.is_intact(hash).unwrap_or(false)).copied().collect()
+    }
 }
 
 impl Engine {
     /// Opens a database that may have lost some of what was acknowledged, and accepts the loss: see
-    /// [`EngineError::Damaged`]. Also returns what was done, a sentence each; nothing for a sound
-    /// one.
+    /// [`EngineError::Damaged`]. Also returns what was done.
     ///
     /// # Errors
     /// As [`Engine::open_with`], but for damage.
     pub fn open_to_repair(
         path: impl AsRef<Path>,
         options: EngineOptions,
-    ) -> Result<(Self, Vec<String>), EngineError> {
+    ) -> Result<(Self, StoreRepair), EngineError> {
         let path = path.as_ref();
-        let mut done = Vec::new();
+        let mut report = StoreRepair::default();
         let damage = match Self::open_with(path, options.clone()) {
-            Ok(engine) => return Ok((engine, done)),
+            Ok(engine) => return Ok((engine, report)),
             Err(error) if error.is_damage() => error,
             Err(error) => return Err(error),
         };
@@ -57,7 +75,7 @@ impl Engine {
             true => inspect(&records, options.sync_writes)?.err(),
             false => Some(Findings { store: true, ..Findings::default() }),
         };
-        done.push(match &damage {
+        report.done.push(match &damage {
             EngineError::Damaged { what, .. } => format!("the database was damaged: {what}"),
             other => format!("the database was damaged: {other}"),
         });
@@ -65,7 +83,7 @@ impl Engine {
         let journals_only = found.as_ref().is_none_or(|found| !found.store);
         if journals_only {
             let journals = found.map(|found| found.journals).unwrap_or_default();
-            keep_journals(&folder, &journals, &mut done)?;
+            keep_journals(&folder, &journals, &mut report.done)?;
         }
         drop(folder);
         if journals_only {
@@ -73,8 +91,8 @@ impl Engine {
             match Self::open_for(path, options.clone(), disk, Access::Repair) {
                 Ok(engine) => {
                     engine.forget_marks()?;
-                    engine.say_what_is_lost(mark.map(|mark| mark.progress), &mut done);
-                    return Ok((engine, done));
+                    engine.say_what_is_lost(mark.map(|mark| mark.progress), &mut report);
+                    return Ok((engine, report));
                 }
                 Err(error) if error.is_damage() => {}
                 Err(error) => return Err(error),
@@ -83,31 +101,47 @@ impl Engine {
         // A table may be damaged, and the rest can be read.
         let salvaged = match journals_only {
             true => Store::open(&records, options.cache_bytes, false)
-                .and_then(|store| Ok(salvage(&store, &store.load_writer()?, &mut done)))
+                .and_then(|store| Ok(salvage(&store, &store.load_writer()?, &mut report)))
                 .unwrap_or_default(),
             false => Salvaged::default(),
         };
         let progress = mark.map(|mark| mark.progress);
-        let engine = Self::make_anew(path, options, salvaged, progress, &mut done)?;
-        Ok((engine, done))
+        let engine = Self::make_anew(path, options, salvaged, progress, &mut report)?;
+        Ok((engine, report))
     }
 
     /// Makes a new record store of the segments, and of what this one can still say: for one whose
-    /// tables can't be read. Also returns what was done, a sentence each.
+    /// tables can't be read. Also returns what was done.
     ///
     /// # Errors
     /// When the disk fails.
-    pub fn rebuild(self) -> Result<(Self, Vec<String>), EngineError> {
+    pub fn rebuild(self) -> Result<(Self, StoreRepair), EngineError> {
         let (path, options) = (self.path().to_owned(), self.options.clone());
-        let mut done = Vec::new();
+        let mut report = StoreRepair::default();
         let (salvaged, progress) = {
             let writer = self.writer();
-            (salvage(&self.store, &writer, &mut done), self.stop_progress(&writer))
+            (salvage(&self.store, &writer, &mut report), self.stop_progress(&writer))
         };
         self.poison();
         drop(self);
-        let engine = Self::make_anew(&path, options, salvaged, Some(progress), &mut done)?;
-        Ok((engine, done))
+        let engine = Self::make_anew(&path, options, salvaged, Some(progress), &mut report)?;
+        Ok((engine, report))
+    }
+
+    /// Forgets the segments that repairs gave up: nobody is to bring them back any more. Returns how
+    /// many of them had the only copy of their records.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn accept_loss(&self) -> Result<usize, EngineError> {
+        let accepted = self.store.lost_records()?.len();
+        let _writer = self.writer();
+        let mut batch = self.store.batch(PersistMode::SyncAll);
+        for (hash, _) in self.store.load_lost()? {
+            batch.remove(&self.store.lost, hash.as_slice());
+        }
+        self.store.commit(batch)?;
+        Ok(accepted)
     }
 
     /// Nothing more is written, and no mark is left.
@@ -120,9 +154,12 @@ impl Engine {
         options: EngineOptions,
         salvaged: Salvaged,
         progress: Option<Progress>,
-        done: &mut Vec<String>,
+        report: &mut StoreRepair,
     ) -> Result<Self, EngineError> {
         let folder = Folder::open_damaged(path, RealDisk::shared())?;
+        let gone = salvaged.gone(&folder);
+        // What a retired segment held is in others, as long as all of these are here.
+        let retired_are_covered = gone.is_empty() && salvaged.lost.is_empty();
         let records = folder.records();
         let half = path.join("records.new");
         if half.exists() {
@@ -143,8 +180,15 @@ impl Engine {
                 batch.insert(&store.records, key.as_slice(), stored.encode());
                 batch.insert(&store.pending, key.as_slice(), pending.encode());
             }
-            for hash in &salvaged.retired {
+            for hash in salvaged.retired.iter().filter(|_| retired_are_covered) {
                 batch.insert(&store.retired, *hash.as_bytes(), now().to_le_bytes());
+            }
+            for (hash, value) in &salvaged.lost {
+                batch.insert(&store.lost, hash.as_slice(), value.as_slice());
+            }
+            for hash in &gone {
+                let value = [&now().to_le_bytes()[..], &[LOST_RECORDS]].concat();
+                batch.insert(&store.lost, *hash.as_bytes(), value);
             }
             batch.insert(&store.state, POSITION, position.encode());
             store.commit(batch)?;
@@ -154,7 +198,7 @@ impl Engine {
             fs::rename(&records, &kept).map_err(EngineError::io("move to quarantine", &records))?;
             let dir = folder.quarantine();
             folder.disk().sync_dir(&dir).map_err(EngineError::io("sync", &dir))?;
-            done.push(format!("the old record store is kept in {}", kept.display()));
+            report.done.push(format!("the old record store is kept in {}", kept.display()));
         }
         fs::rename(&half, &records).map_err(EngineError::io("rename", &half))?;
         folder.disk().sync_dir(path).map_err(EngineError::io("sync", path))?;
@@ -163,56 +207,46 @@ impl Engine {
         let engine = Self::open_for(path, options, RealDisk::shared(), Access::Repair)?;
         engine.set_own(&salvaged.own)?;
         let segments = engine.index().all().len();
-        done.push(format!(
+        report.done.push(format!(
             "a new record store was made of {segments} segments and {} local writes that were in \
              none",
             salvaged.pending.len()
         ));
-        let known = salvaged.segments.unwrap_or_default();
-        let gone = known.iter().filter(|hash| engine.index().get(hash).is_none());
-        let gone: Vec<&Hash> = gone.collect();
         if !gone.is_empty() {
-            let mut batch = engine.store.batch(PersistMode::SyncAll);
-            for hash in &gone {
-                let value = [&now().to_le_bytes()[..], &[LOST_RECORDS]].concat();
-                batch.insert(&engine.store.lost, *hash.as_bytes(), value);
-            }
-            engine.store.commit(batch)?;
-            done.push(format!(
-                "{} segments are lost; they are pulled again from peers that have them",
+            report.done.push(format!(
+                "{} segments are lost; they are pulled again from peers that have them, and so is \
+                 what was merged into them",
                 gone.len()
             ));
         }
         if salvaged.position.is_none() {
-            engine.say_what_is_lost(progress, done);
+            engine.say_what_is_lost(progress, report);
         }
         Ok(engine)
     }
 
-    fn say_what_is_lost(&self, before: Option<Progress>, done: &mut Vec<String>) {
+    fn say_what_is_lost(&self, before: Option<Progress>, report: &mut StoreRepair) {
         let now = self.stop_progress(&self.writer());
         let Some(before) = before else {
-            done.push(
-                "local writes that were in no segment may be lost: how many is not known"
-                    .to_owned(),
-            );
+            let what = "local writes that were in no segment may be lost: how many is not known";
+            report.lost.push(what.to_owned());
             return;
         };
         if now.lsn < before.lsn {
-            done.push(format!(
+            report.lost.push(format!(
                 "local writes with the numbers {} to {} are lost, but for those in segments",
                 now.lsn + 1,
                 before.lsn
             ));
         }
         if now.pending < before.pending {
-            done.push(format!(
+            report.lost.push(format!(
                 "of {} local writes that were in no segment, {} are left",
                 before.pending, now.pending
             ));
         }
         if now.segments < before.segments {
-            done.push(format!(
+            report.done.push(format!(
                 "of {} segments, {} are left; what peers have of the others is pulled again",
                 before.segments, now.segments
             ));
@@ -243,10 +277,11 @@ impl Engine {
 }
 
 /// What can be read of an open record store.
-fn salvage(store: &Store, writer: &Writer, done: &mut Vec<String>) -> Salvaged {
+fn salvage(store: &Store, writer: &Writer, report: &mut StoreRepair) -> Salvaged {
     let mut salvaged = Salvaged {
         position: Some(writer.position),
         retired: store.load_retired().unwrap_or_default(),
+        lost: store.load_lost().unwrap_or_default(),
         ..Salvaged::default()
     };
     if let Ok(segments) = store.load_segments() {
@@ -263,7 +298,7 @@ fn salvage(store: &Store, writer: &Writer, done: &mut Vec<String>) -> Salvaged {
         }
     }
     if lost > 0 {
-        done.push(format!("{lost} local writes that were in no segment are lost"));
+        report.lost.push(format!("{lost} local writes that were in no segment are lost"));
     }
     salvaged
 }

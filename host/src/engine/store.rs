@@ -349,17 +349,24 @@ impl Store {
         self.heirs.iter().map(load).collect()
     }
 
+    /// Segments that a repair gave up: each hash, and its value.
+    pub(super) fn load_lost(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, EngineError> {
+        let load = |guard: fjall::Guard| {
+            let (hash, value) = guard.into_inner()?;
+            Ok((hash.to_vec(), value.to_vec()))
+        };
+        self.lost.iter().map(load).collect()
+    }
+
     /// Segments that a repair gave up with the only copy of their records.
     pub(super) fn lost_records(&self) -> Result<Vec<Hash>, EngineError> {
-        let mut lost = Vec::new();
-        for guard in self.lost.iter() {
-            let (hash, value) = guard.into_inner()?;
-            if value.get(8) == Some(&LOST_RECORDS) {
-                let hash = <[u8; 32]>::try_from(&*hash);
-                lost.push(hash.map(Hash::from_bytes).or_else(|_| corrupt("a lost segment"))?);
-            }
-        }
-        Ok(lost)
+        let lost = self.load_lost()?;
+        let lost = lost.iter().filter(|(_, value)| value.get(8) == Some(&LOST_RECORDS));
+        let hash = |(hash, _): &(Vec<u8>, Vec<u8>)| {
+            let hash = <[u8; 32]>::try_from(hash.as_slice());
+            hash.map(Hash::from_bytes).or_else(|_| corrupt("a lost segment"))
+        };
+        lost.map(hash).collect()
     }
 
     pub(super) fn load_retired(&self) -> Result<HashSet<Hash>, EngineError> {

@@ -46,8 +46,8 @@ pub(super) fn run(db: Option<&Path>, args: &RunArgs) -> Result<ExitCode> {
             temporary.path()
         }
     };
-    let engine = Database::own(db, &EngineOptions::default())?;
-    let mut builder = Host::builder(Arc::new(engine)).plugin(&args.file);
+    let engine = Arc::new(Database::own(db, &EngineOptions::default())?);
+    let mut builder = Host::builder(Arc::clone(&engine)).plugin(&args.file);
     if let Some(dir) = cache_dir() {
         builder = builder.policy_cache(dir);
     }
@@ -60,5 +60,5 @@ pub(super) fn run(db: Option<&Path>, args: &RunArgs) -> Result<ExitCode> {
     if args.explain {
         builder = builder.observer(Arc::new(Explain));
     }
-    once(builder)
+    once(builder, &engine)
 }

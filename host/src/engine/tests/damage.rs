@@ -48,8 +48,8 @@ fn journal_cut_short_after_a_clean_stop_is_refused_and_repaired() {
             assert!(text.contains("verify --repair") && text.contains("clean stop"), "{text}");
         }
         assert_eq!(segment_files(&db), 2, "nothing is removed");
-        let (engine, done) = Engine::open_to_repair(&db, fast()).unwrap();
-        assert!(done.iter().any(|line| line.contains("kept in")), "{done:?}");
+        let (engine, report) = Engine::open_to_repair(&db, fast()).unwrap();
+        assert!(report.done.iter().any(|line| line.contains("kept in")), "{report:?}");
         assert_eq!(segment_files(&db), 2);
         let found = dump(&engine);
         // What is in segments is there again.
@@ -59,7 +59,11 @@ fn journal_cut_short_after_a_clean_stop_is_refused_and_repaired() {
                     expected.get(key).is_some_and(|known| known.value == record.value)
                 })
         );
-        assert!(found.len() == 4 || done.iter().any(|line| line.contains("left")), "{done:?}");
+        assert!(
+            found.len() == 4
+                || report.done.iter().chain(&report.lost).any(|line| line.contains("left")),
+            "{report:?}"
+        );
         engine.verify(true, |_, _| {}).unwrap();
         assert_eq!(engine.verify(false, |_, _| {}).unwrap().count, 0);
         drop(engine);
@@ -88,8 +92,8 @@ fn journal_damaged_in_the_middle_after_a_kill_is_refused_and_the_rest_is_kept() 
     fs::write(&journal, bytes).unwrap();
     let error = Engine::open_with(&killed, fast()).unwrap_err();
     assert!(matches!(error, EngineError::Damaged { .. }), "{error}");
-    let (engine, done) = Engine::open_to_repair(&killed, fast()).unwrap();
-    assert_eq!(dump(&engine).len(), 49, "one write is lost, and none after it: {done:?}");
+    let (engine, report) = Engine::open_to_repair(&killed, fast()).unwrap();
+    assert_eq!(dump(&engine).len(), 49, "one write is lost, and none after it: {report:?}");
 }
 
 #[test]
@@ -179,6 +183,32 @@ fn file_of_a_retired_segment_goes_and_that_of_no_other() {
     assert!(!dir.path().join("quarantine").exists());
 }
 
+/// Changes a bit of a table of records.
+fn flip_a_table(path: &Path) {
+    let keyspaces = fs::read_dir(path.join("records/keyspaces")).unwrap();
+    let tables = keyspaces.flat_map(|dir| {
+        let dir = dir.unwrap().path();
+        let own = dir.file_name().unwrap() != "0";
+        fs::read_dir(dir.join("tables")).unwrap().filter(move |_| own)
+    });
+    let table = tables.map(|entry| entry.unwrap().path()).next().expect("a table");
+    let mut bytes = fs::read(&table).unwrap();
+    bytes[40] ^= 1;
+    fs::write(&table, bytes).unwrap();
+}
+
+/// As `verify --repair` does, where a table is damaged.
+fn repair_store(path: &Path) -> (Engine, StoreRepair) {
+    let (mut engine, mut report) = Engine::open_to_repair(path, fast()).unwrap();
+    if report.done.is_empty() {
+        // The start did not read that block.
+        let found = engine.verify(true, |_, _| {}).unwrap();
+        assert!(found.unreadable && found.count == 1, "{found:?}");
+        (engine, report) = engine.rebuild().unwrap();
+    }
+    (engine, report)
+}
+
 #[test]
 fn damaged_table_is_reported_and_a_new_store_is_made_of_the_segments() {
     let dir = tempfile::tempdir().unwrap();
@@ -192,25 +222,9 @@ fn damaged_table_is_reported_and_a_new_store_is_made_of_the_segments() {
     engine.put(b"ns", b"late", b"pending").unwrap();
     let expected = dump(&engine);
     drop(engine);
-    let keyspaces = fs::read_dir(dir.path().join("records/keyspaces")).unwrap();
-    let tables = keyspaces.flat_map(|dir| {
-        let dir = dir.unwrap().path();
-        let own = dir.file_name().unwrap() != "0";
-        fs::read_dir(dir.join("tables")).unwrap().filter(move |_| own)
-    });
-    let table = tables.map(|entry| entry.unwrap().path()).next().expect("a table");
-    let mut bytes = fs::read(&table).unwrap();
-    bytes[40] ^= 1;
-    fs::write(&table, bytes).unwrap();
-
-    let (mut engine, mut done) = Engine::open_to_repair(dir.path(), fast()).unwrap();
-    if done.is_empty() {
-        // The start did not read that block.
-        let found = engine.verify(true, |_, _| {}).unwrap();
-        assert!(found.unreadable && found.count == 1, "{found:?}");
-        (engine, done) = engine.rebuild().unwrap();
-    }
-    assert_eq!(dump(&engine), expected, "{done:?}");
+    flip_a_table(dir.path());
+    let (engine, report) = repair_store(dir.path());
+    assert_eq!(dump(&engine), expected, "{report:?}");
     assert_eq!(engine.stats().pending_records, 1);
     assert_eq!(engine.verify(false, |_, _| {}).unwrap().count, 0);
     assert!(dir.path().join("quarantine/records/keyspaces").is_dir());
@@ -226,11 +240,58 @@ fn version_file_that_was_damaged_is_refused_and_a_new_store_made() {
     fs::write(&current, bytes).unwrap();
     let error = Engine::open_with(dir.path(), fast()).unwrap_err().to_string();
     assert!(error.contains("verify --repair"), "{error}");
-    let (engine, done) = Engine::open_to_repair(dir.path(), fast()).unwrap();
+    let (engine, report) = Engine::open_to_repair(dir.path(), fast()).unwrap();
     // The two writes that were in no segment can't be had any more.
     assert_eq!((dump(&engine).len(), expected.len()), (2, 4));
-    assert!(done.iter().any(|line| line.contains("of 2 local writes")), "{done:?}");
+    assert!(report.lost.iter().any(|line| line.contains("of 2 local writes")), "{report:?}");
     assert_eq!(engine.verify(false, |_, _| {}).unwrap().count, 0);
+}
+
+/// What they held was in the merged one, and is not in the new store.
+#[test]
+fn retired_segments_are_wanted_again_where_the_one_that_took_over_is_lost_with_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = dir.path().join("whole");
+    let engine = open(&whole);
+    for n in 0..100_u8 {
+        engine.put(b"ns", &[n], &[n; 50]).unwrap();
+        if n % 10 == 9 {
+            engine.flush().unwrap();
+        }
+    }
+    let hashes: Vec<_> = engine.manifest().iter().map(|one| one.hash).collect();
+    // What is pulled makes a table.
+    apply(&engine, &stamped(Duration::ZERO)).unwrap();
+    engine.drain(&mut engine.writer()).unwrap();
+    let all = dump(&engine).len();
+    engine.compact(&Pace::unbounded()).unwrap();
+    let merged = engine.manifest()[1].hash;
+    assert!(engine.manifest().len() == 2 && hashes.iter().all(|hash| engine.has(hash)));
+    drop(engine);
+    // The files of those that are retired go at the next start.
+    drop(open(&whole));
+    assert_eq!(segment_files(&whole), 2);
+    for lose in [false, true] {
+        let db = dir.path().join(format!("lost-{lose}"));
+        copy(&whole, &db);
+        if lose {
+            fs::remove_file(db.join(format!("segments/{merged}.dat"))).unwrap();
+        }
+        flip_a_table(&db);
+        let (engine, report) = repair_store(&db);
+        let missing = engine.missing(&hashes);
+        assert_eq!(missing, if lose { hashes.clone() } else { vec![] }, "{report:?}");
+        let found = engine.verify(false, |_, _| {}).unwrap();
+        assert_eq!(
+            (dump(&engine).len(), found.count),
+            if lose { (all - 100, 1) } else { (all, 0) }
+        );
+        // It is remembered, however often the store is made anew.
+        let (engine, report) = engine.rebuild().unwrap();
+        let found = engine.verify(false, |_, _| {}).unwrap();
+        assert_eq!(found.problems, if lose { vec![Problem::Lost(merged)] } else { vec![] });
+        assert!(report.lost.is_empty(), "{report:?}");
+    }
 }
 
 /// As with a backup of `records/` and `segments/` put back: the mark comes with it.
