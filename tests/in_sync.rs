@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edgestore_host::engine::Engine;
-use edgestore_host::policy::SetAsideReason;
+use edgestore_host::policy::{Comparison, SetAsideReason};
 use edgestore_host::runtime::{PeerStatus, PolicyEventKind, policy_history};
 use edgestore_host::{Hash, Host, HostBuilder};
 use edgestore_host_tests::component::policy;
 use edgestore_host_tests::{
-    answer, fake_peer, merkle_body, open, put, segment, segments_body, serve, wait_until,
+    answer, fake_peer, merkle_body, open, put, segment, segments_body, wait_until,
 };
 
 const POLICIES: [&str; 2] = ["../guest-sync/sync.wasm", "fixtures/policy-0.1.wasm"];
@@ -37,7 +37,10 @@ impl Nodes {
         let dir = tempfile::tempdir().unwrap();
         let source = open(&dir.path().join("source"));
         fill(&source, 0..10);
-        let (server, url) = serve(&source);
+        // What it lists stays as it is.
+        let server = Host::builder(Arc::clone(&source)).listen(([127, 0, 0, 1], 0).into());
+        let server = server.compact_interval(None).start().unwrap();
+        let url = format!("http://{}", server.local_addr().unwrap());
         Self { dir, source, _server: server, url }
     }
 
@@ -281,4 +284,62 @@ fn in_sync_does_not_depend_on_the_memory_of_the_host() {
         assert!(!once[0].in_sync(), "{once:?}");
         assert_eq!((once[0].comparison.missing, once[0].comparison.rejected), (1, 1), "{once:?}");
     }
+}
+
+#[test]
+fn in_sync_is_not_said_of_a_peer_whose_list_is_not_that_of_its_root() {
+    let segment = segment(&[put("good", "value", 1)]);
+    let hash = Hash::of(&segment);
+    // As with a cache between the two: the root is of now, and the list of some other time.
+    for listed in [vec![], vec![hash]] {
+        let list = segments_body(&listed);
+        let segment = segment.clone();
+        let url = fake_peer(move |path, stream| match path {
+            "/merkle" => answer(stream, &merkle_body(&[7; 32])),
+            "/segments" => answer(stream, &list),
+            path if path.ends_with(&hash.to_string()) => answer(stream, &segment),
+            _ => not_found(stream),
+        });
+        for policy in POLICIES {
+            let dir = tempfile::tempdir().unwrap();
+            let replica = open(dir.path());
+            let host = Host::builder(Arc::clone(&replica)).peer("cached", &url);
+            let once = host.plugin(shipped(policy)).run_once().unwrap().remove(0);
+            let Comparison { unknown, peer_root, .. } = &once.comparison;
+            assert!(!once.in_sync() && unknown.is_some(), "{policy}: {once:?}");
+            assert_eq!(*peer_root, Some("07".repeat(32)), "{policy}");
+            assert_eq!(replica.manifest().len(), listed.len(), "what it gives is taken");
+        }
+    }
+}
+
+#[test]
+fn in_sync_is_not_said_while_the_file_of_a_segment_is_gone_from_under_a_host() {
+    let nodes = Nodes::new();
+    let replica = nodes.replica("replica");
+    let host = nodes.builder(&replica).listen(([127, 0, 0, 1], 0).into()).start().unwrap();
+    wait_until("all is pulled", || host.status().peers[0].in_sync());
+    let hashes: Vec<_> = nodes.source.manifest().iter().map(|meta| meta.hash).collect();
+    let file = |hash: &Hash| nodes.db("replica").join(format!("segments/{hash}.dat"));
+    fs::remove_file(file(&hashes[2])).unwrap();
+    wait_until("it is pulled again", || file(&hashes[2]).exists());
+    fs::write(file(&hashes[3]), b"cut").unwrap();
+    wait_until("it is pulled again", || {
+        fs::read(file(&hashes[3])).is_ok_and(|bytes| Hash::of(&bytes) == hashes[3])
+    });
+    // As long as before: whoever pulls it finds out, and takes nothing.
+    let mut bytes = fs::read(file(&hashes[4])).unwrap();
+    bytes[60] ^= 1;
+    fs::write(file(&hashes[4]), bytes).unwrap();
+    let url = format!("http://{}", host.local_addr().unwrap());
+    let other = open(&nodes.db("other"));
+    let once = Host::builder(Arc::clone(&other)).peer("replica", &url).run_once().unwrap();
+    assert!(!once[0].in_sync() && !other.has(&hashes[4]), "{once:?}");
+    wait_until("it is pulled again", || {
+        fs::read(file(&hashes[4])).is_ok_and(|bytes| Hash::of(&bytes) == hashes[4])
+    });
+    wait_until("all is well", || host.status().peers[0].in_sync());
+    assert!(host.status().health.is_good());
+    assert_eq!(nodes.records(&replica), 10);
+    assert!(nodes.db("replica/quarantine").join(format!("{}.dat", hashes[4])).exists());
 }

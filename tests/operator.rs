@@ -28,7 +28,7 @@ impl Host {
     }
 
     fn status(&self) -> serde_json::Value {
-        serde_json::from_str(&run(&["status", "--json", "--db", &self.db]).ok()).unwrap()
+        serde_json::from_str(&run(&["status", "--json", "--db", &self.db]).answers()).unwrap()
     }
 
     fn signal(&self, signal: &str) {

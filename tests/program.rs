@@ -30,6 +30,14 @@ impl Ran {
         self.out
     }
 
+    /// The answer, whether it is yes or no.
+    #[track_caller]
+    #[allow(dead_code)]
+    pub fn answers(self) -> String {
+        assert!(matches!(self.code, Some(0 | 1)), "{self:?}");
+        self.out
+    }
+
     /// Failed with a message that has all these words.
     #[track_caller]
     pub fn fails(self, words: &[&str]) {
@@ -87,7 +95,7 @@ impl Running {
 
     /// Its status, as JSON.
     pub fn status(&self) -> serde_json::Value {
-        serde_json::from_str(&run(&["status", "--json", "--db", &self.db]).ok()).unwrap()
+        serde_json::from_str(&run(&["status", "--json", "--db", &self.db]).answers()).unwrap()
     }
 
     /// Sends a signal.

@@ -8,6 +8,7 @@ use anyhow::Result;
 
 use super::args::{self, OrOff};
 use super::database::{Database, Missing};
+use super::status::health_rows;
 use super::{exit, output};
 use crate::engine::{Compacted, EngineOptions};
 
@@ -35,6 +36,7 @@ pub(super) fn run(db: &Path, args: &CompactArgs) -> Result<ExitCode> {
         )));
     }
     let done = database.compact(args.rate.0)?;
+    let health = database.health()?;
     if args.json {
         output::print(&format!("{:#}\n", serde_json::to_value(done)?))?;
     } else if is_nothing(&done) && !done.stopped && !done.waits {
@@ -46,6 +48,9 @@ pub(super) fn run(db: &Path, args: &CompactArgs) -> Result<ExitCode> {
         return Err(exit::no(
             "it was stopped before it was through: the host stops, or was asked once more",
         ));
+    }
+    if !health.is_good() {
+        return Err(exit::no(format!("not all could be compacted:\n{}", health_rows(&health))));
     }
     Ok(ExitCode::SUCCESS)
 }

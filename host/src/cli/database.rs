@@ -169,6 +169,28 @@ impl Database {
         })
     }
 
+    /// What is wrong with the database, as far as it is known.
+    pub(super) fn health(&mut self) -> Result<Health> {
+        Ok(match self.status()? {
+            Status::Running(host) => host.health,
+            Status::Idle { health, .. } => health,
+        })
+    }
+
+    /// What keeps reads from finding all that was written, as a clause; none where nothing does.
+    pub(super) fn incomplete(&mut self) -> Result<Option<String>> {
+        let health = match self {
+            Self::Direct(engine) => Health::of(engine),
+            Self::Remote(_) => self.health()?,
+        };
+        let count = health.lost + health.unregistered;
+        Ok((!health.is_complete()).then(|| {
+            format!(
+                "the records of {count} segments can't be read now: see `edgestore-host status`"
+            )
+        }))
+    }
+
     pub(super) fn flush(&mut self) -> Result<Option<SegmentInfo>> {
         Ok(match self {
             Self::Direct(engine) => engine.flush()?.map(SegmentInfo::from),

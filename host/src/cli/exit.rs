@@ -45,6 +45,11 @@ pub(super) fn usage(text: impl Into<String>) -> anyhow::Error {
     Known { status: Status::Usage, text: text.into() }.into()
 }
 
+/// The program could not find out, for this reason.
+pub(super) fn unknown(text: impl Into<String>) -> anyhow::Error {
+    Known { status: Status::Unknown, text: text.into() }.into()
+}
+
 /// What a request of the running host comes to: a refusal by the host is its answer.
 pub(super) fn answered<T>(result: Result<T, AdminError>) -> anyhow::Result<T> {
     result.map_err(|error| match error {

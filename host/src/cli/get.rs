@@ -21,11 +21,13 @@ pub(super) struct GetArgs {
 
 pub(super) fn run(db: &Path, args: &GetArgs) -> anyhow::Result<ExitCode> {
     let key = output::bytes(&args.key, args.hex)?;
-    let Some(value) = Database::read(db)?.get(args.ns.as_bytes(), &key)? else {
-        return Err(exit::no(format!(
-            "there is no record {:?} in the namespace {:?}",
-            args.key, args.ns
-        )));
+    let mut database = Database::read(db)?;
+    let Some(value) = database.get(args.ns.as_bytes(), &key)? else {
+        let what = format!("there is no record {:?} in the namespace {:?}", args.key, args.ns);
+        return Err(match database.incomplete()? {
+            Some(why) => exit::unknown(format!("{what} as far as it can be read: {why}")),
+            None => exit::no(what),
+        });
     };
     let mut output = Output::new();
     if args.hex {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use super::database::Database;
+use super::exit;
 use super::output::{self, Output};
 use crate::engine::{Record, prefix_end};
 
@@ -88,6 +89,9 @@ pub(super) fn run(db: &Path, args: &ScanArgs) -> anyhow::Result<ExitCode> {
         }
     }
     output.flush()?;
+    if let Some(why) = database.incomplete()? {
+        return Err(exit::unknown(format!("records may be missing from this: {why}")));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -11,14 +11,14 @@ use crate::engine::{EngineOptions, EngineStats};
 use crate::policy::Comparison;
 use crate::runtime::{Health, HostStatus, LastCompaction, PeerStatus, PolicyState, Probation};
 
+/// Of a comparison: null where it is unknown what is missing.
+const COUNTS: [&str; 6] = ["missing", "fetching", "untried", "failed", "deferred", "rejected"];
+
 #[derive(Debug, clap::Args)]
 pub(super) struct StatusArgs {
     /// Prints a JSON object
     #[arg(long)]
     json: bool,
-    /// Exits with 1 unless a host runs, has peers, and is in sync with all of them
-    #[arg(long)]
-    in_sync: bool,
 }
 
 pub(super) fn run(db: &Path, args: &StatusArgs) -> anyhow::Result<ExitCode> {
@@ -27,10 +27,10 @@ pub(super) fn run(db: &Path, args: &StatusArgs) -> anyhow::Result<ExitCode> {
     output::print(&text)?;
     let good = match &status {
         Status::Running(host) => {
-            let in_sync = !host.peers.is_empty() && host.peers.iter().all(PeerStatus::in_sync);
-            host.health.is_good() && host.dead_threads.is_empty() && (in_sync || !args.in_sync)
+            let in_sync = host.peers.iter().all(PeerStatus::in_sync);
+            in_sync && host.health.is_good() && host.dead_threads.is_empty()
         }
-        Status::Idle { health, .. } => health.is_good() && !args.in_sync,
+        Status::Idle { health, .. } => health.is_good(),
     };
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -47,6 +47,11 @@ fn json(status: &Status) -> anyhow::Result<String> {
             {
                 value["in_sync"] = peer.in_sync().into();
                 value["stalled"] = peer.is_stalled().into();
+                if peer.comparison.unknown.is_some() {
+                    for count in COUNTS {
+                        value["comparison"][count] = serde_json::Value::Null;
+                    }
+                }
             }
             value
         }
@@ -167,6 +172,25 @@ pub(super) fn health_rows(health: &Health) -> String {
         for hash in &health.unreadable_segments {
             let _ = writeln!(rows, "          {hash}");
         }
+    }
+    if health.lost > 0 {
+        let _ = writeln!(
+            rows,
+            "LOST      {} with records that reads don't find: a peer that has it, or a backup, brings \
+             them back.\n          If none has: verify --repair --accept-loss",
+            segments(health.lost)
+        );
+        for hash in &health.lost_segments {
+            let _ = writeln!(rows, "          {hash}");
+        }
+    }
+    if health.unregistered > 0 {
+        let _ = writeln!(
+            rows,
+            "UNREAD    {} in segments/ with records that reads don't find yet: the next write, or \
+             start of a host, registers it",
+            segments(health.unregistered)
+        );
     }
     rows
 }

@@ -18,8 +18,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tempfile::TempDir;
 
+use super::acknowledged::AcknowledgedFile;
 use super::clean_stop::{Mark, Progress};
 use super::inspect::{Inspected, inspect};
+use super::store::Position;
 use super::{EngineError, StagingFile, view};
 use crate::Hash;
 use crate::disk::{Disk, temporary};
@@ -170,6 +172,17 @@ impl Folder {
     /// The next start may count on this, if the record store can be closed.
     pub(super) fn stopped(&self, progress: Progress) {
         *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
+    }
+
+    /// Begins to write down what is acknowledged, from what the record store holds.
+    pub(super) fn note_acknowledged(
+        &self,
+        position: &Position,
+        synced: bool,
+    ) -> Result<AcknowledgedFile, EngineError> {
+        let records = self.disk.real(&self.records());
+        AcknowledgedFile::open(&records, position, synced)
+            .map_err(EngineError::io("note what was acknowledged in", &self.records()))
     }
 
     /// Before the first write.

@@ -9,11 +9,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::EngineError;
+use super::acknowledged::Acknowledged;
 use super::clean_stop::Mark;
 use super::journal::{self, Tail};
 
 /// The content of `version`.
-const VERSION: &[u8] = b"FJL\x03";
+pub(super) const VERSION: &[u8] = b"FJL\x03";
 
 /// A sound record store, as it is on disk.
 #[derive(Debug, Default)]
@@ -22,6 +23,8 @@ pub(super) struct Inspected {
     pub(super) mark: Option<Mark>,
     /// Nothing was written since the mark.
     pub(super) exact: bool,
+    /// Of the last process that wrote, whether it has stopped or was killed.
+    pub(super) acknowledged: Option<Acknowledged>,
     /// The last journal, how much of it to keep, and of how much, where its last write was cut
     /// short.
     pub(super) torn: Option<(PathBuf, u64, u64)>,
@@ -37,6 +40,8 @@ pub(super) struct Findings {
     pub(super) journals: Vec<PathBuf>,
     /// More than journals is damaged.
     pub(super) store: bool,
+    /// Keyspaces whose lists of tables can't be read.
+    pub(super) keyspaces: Vec<PathBuf>,
 }
 
 /// The journals of a record store, oldest first.
@@ -132,7 +137,8 @@ fn inspect_journals(
             }
         }
     }
-    Ok(Inspected { mark, exact, torn })
+    let acknowledged = Acknowledged::read(records)?;
+    Ok(Inspected { mark, exact, acknowledged, torn })
 }
 
 fn inspect_versions(records: &Path, findings: &mut Findings) -> io::Result<()> {
@@ -148,6 +154,7 @@ fn inspect_versions(records: &Path, findings: &mut Findings) -> io::Result<()> {
                     && let Err(why) = current_version(&dir)
                 {
                     findings.what.push(format!("in {}, {why}", dir.display()));
+                    findings.keyspaces.push(dir);
                 }
             }
         }

@@ -24,6 +24,7 @@
 //!
 //! One write runs at a time; reads never wait for it.
 
+mod acknowledged;
 mod adopt;
 mod apply;
 mod clean_stop;
@@ -40,6 +41,7 @@ mod index;
 mod inspect;
 mod journal;
 mod lineage;
+mod lost_files;
 mod memtable;
 mod options;
 mod read;
@@ -56,14 +58,18 @@ mod view;
 mod write;
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+#[cfg(test)]
+use std::fs;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use fjall::PersistMode;
 
+use self::acknowledged::AcknowledgedFile;
 use self::clock::ClockTrust;
 pub use self::compact::{Compacted, Pace};
 pub use self::error::{ApplyError, EngineError};
@@ -193,6 +199,10 @@ pub struct Engine {
     /// To which state notes about the database are bound. Locked after the writer.
     lineage: Mutex<Lineage>,
     trust: Mutex<ClockTrust>,
+    /// When somebody looked for lost files, by the monotonic clock.
+    looked: Mutex<Option<Duration>>,
+    /// None of a reader.
+    acknowledged: Mutex<Option<AcknowledgedFile>>,
     options: EngineOptions,
     folder: Folder,
 }
@@ -254,9 +264,12 @@ impl Engine {
             let missing = missing_writes(&folder, &store, &inspected, &index, &writer, &unknown)?;
             missing.map_or(Ok(()), |what| Err(folder.damaged(&[what])))?;
         }
+        let mut acknowledged = None;
         if !reads {
+            acknowledged = Some(folder.note_acknowledged(&writer.position, options.sync_writes)?);
             folder.forget_clean_stop()?;
-            for hash in retired {
+            // While a segment is absent, they may be all that is left of what was merged into it.
+            for hash in retired.into_iter().filter(|_| writer.absent.is_empty()) {
                 let path = folder.segment(&hash);
                 folder.disk().remove(&path).map_err(EngineError::io("remove", &path))?;
             }
@@ -280,6 +293,8 @@ impl Engine {
             rejected: Mutex::new(rejected),
             lineage: Mutex::new(lineage),
             trust: Mutex::new(trust),
+            looked: Mutex::default(),
+            acknowledged: Mutex::new(acknowledged),
             options,
             folder,
         };
@@ -288,7 +303,7 @@ impl Engine {
             engine.lineage().end();
         }
         if reads {
-            engine.writer().unregistered = unknown.into_iter().map(|(hash, _)| hash).collect();
+            engine.writer().unregistered = unknown;
         } else {
             engine.adopt_all(unknown);
         }
@@ -406,6 +421,38 @@ impl Engine {
         unreadable
     }
 
+    /// Segments with records that reads don't find, in the order of their hashes: their files were
+    /// lost or damaged before the records were anywhere else, or a repair gave them up.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn lost(&self) -> Result<Vec<Hash>, EngineError> {
+        let mut lost = self.store.lost_records()?;
+        let writer = self.writer();
+        let absent = writer.absent.values().filter(|segment| !segment.drained);
+        lost.extend(absent.map(|segment| segment.meta.hash));
+        lost.sort_unstable();
+        lost.dedup();
+        Ok(lost)
+    }
+
+    /// Of a database that is open to read alone: sound segment files that are registered nowhere and
+    /// have records that reads don't find. Whoever opens it to write registers them.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn unregistered(&self) -> Result<Vec<Hash>, EngineError> {
+        let mut found = Vec::new();
+        for (hash, len) in self.writer().unregistered.clone() {
+            if self.folder.is_intact(&hash)?
+                && adopt::has_news(&self.folder, &self.store, &hash, len)?
+            {
+                found.push(hash);
+            }
+        }
+        Ok(found)
+    }
+
     /// Why nothing more is written until the next start; `None` where writes go on.
     pub fn poisoned(&self) -> Option<String> {
         self.store.poisoned()
@@ -437,11 +484,19 @@ impl Engine {
             return Ok(None);
         };
         let path = self.folder.segment(hash);
-        match fs::File::open(&path) {
-            Ok(file) => Ok(Some((file, len))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(EngineError::io("open", &path)(error)),
+        let open = || -> io::Result<Option<File>> {
+            let file = File::open(&path)?;
+            Ok((file.metadata()?.len() == len).then_some(file))
+        };
+        match open() {
+            Ok(Some(file)) => return Ok(Some((file, len))),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(EngineError::io("open", &path)(error));
+            }
+            Ok(None) | Err(_) => {}
         }
+        self.note_damage(hash)?;
+        Ok(None)
     }
 
     /// A file to download a segment into.
@@ -475,8 +530,13 @@ impl Engine {
         self.lineage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets readers see how far the writer is.
+    /// Lets readers see how far the writer is, and the next start.
     fn publish(&self, writer: &Writer) {
+        let mut acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = &mut *acknowledged {
+            file.note(&writer.position);
+        }
+        drop(acknowledged);
         *self.progress.write().unwrap_or_else(PoisonError::into_inner) = writer.progress();
     }
 
@@ -554,7 +614,7 @@ fn recover_segments(
 }
 
 /// What the record store should hold and does not, as a clause. A clean stop has said how far it
-/// was. After a crash, more segments that nobody registered and that hold something new than a crash
+/// was, and every commit says so for the time after a crash. Without that, more segments that nobody registered and that hold something new than a crash
 /// leaves are proof. What a flush or a compaction was about to register holds nothing new, however
 /// many files it is.
 fn missing_writes(
@@ -579,6 +639,16 @@ fn missing_writes(
             )));
         }
         return Ok(None);
+    }
+    if let Some(left) = inspected.acknowledged.as_ref()
+        && left.is_ahead_of(&writer.position)
+    {
+        let store::Position { lsn, next_id, .. } = writer.position;
+        return Ok(Some(format!(
+            "before it was killed it had acknowledged {} local writes and segments up to the number \
+             {}, and the record store has {lsn} and {next_id}",
+            left.lsn, left.next_id
+        )));
     }
     if unknown.len() <= adopt::LEFT_BY_A_CRASH {
         return Ok(None);

@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 
 use fjall::PersistMode;
 
+use super::acknowledged::Acknowledged;
 use super::clean_stop::{Mark, Progress};
 use super::folder::{Access, Folder, free_name};
-use super::inspect::{Findings, inspect};
+use super::inspect::{Findings, VERSION, inspect};
 use super::record::{Stored, Version};
 use super::store::{LOST_RECORDS, POSITION, Pending, Position, Store, Writer};
 use super::{Engine, EngineError, EngineOptions, journal};
@@ -27,6 +28,26 @@ pub struct StoreRepair {
     pub done: Vec<String>,
     /// What is gone, or may be, and no peer is known to have.
     pub lost: Vec<String>,
+}
+
+/// What a record store is known to have held.
+#[derive(Debug, Clone, Copy)]
+struct Before {
+    progress: Progress,
+    /// Counts of segments and pending writes are known as well.
+    whole: bool,
+}
+
+impl Before {
+    /// Of a closed record store, as far as it says so.
+    fn read(records: &Path) -> Option<Self> {
+        if let Ok(Some(mark)) = Mark::read(records) {
+            return Some(Self { progress: mark.progress, whole: true });
+        }
+        let Acknowledged { lsn, next_id, .. } = Acknowledged::read(records).ok().flatten()?;
+        let progress = Progress { lsn, next_id, ..Progress::default() };
+        Some(Self { progress, whole: false })
+    }
 }
 
 /// What a damaged record store can still say.
@@ -71,7 +92,7 @@ impl Engine {
         };
         let folder = Folder::open_damaged(path, RealDisk::shared())?;
         let records = folder.records();
-        let found = match records.is_dir() {
+        let mut found = match records.is_dir() {
             true => inspect(&records, options.sync_writes)?.err(),
             false => Some(Findings { store: true, ..Findings::default() }),
         };
@@ -79,7 +100,10 @@ impl Engine {
             EngineError::Damaged { what, .. } => format!("the database was damaged: {what}"),
             other => format!("the database was damaged: {other}"),
         });
-        let mark = Mark::read(&records).ok().flatten();
+        let before = Before::read(&records);
+        if let Some(findings) = found.take_if(|findings| findings.store && records.is_dir()) {
+            found = mend(&folder, findings, &options, &mut report.done)?;
+        }
         let journals_only = found.as_ref().is_none_or(|found| !found.store);
         if journals_only {
             let journals = found.map(|found| found.journals).unwrap_or_default();
@@ -91,7 +115,8 @@ impl Engine {
             match Self::open_for(path, options.clone(), disk, Access::Repair) {
                 Ok(engine) => {
                     engine.forget_marks()?;
-                    engine.say_what_is_lost(mark.map(|mark| mark.progress), &mut report);
+                    let now = engine.stop_progress(&engine.writer());
+                    say_what_is_lost(now, before, &mut report);
                     return Ok((engine, report));
                 }
                 Err(error) if error.is_damage() => {}
@@ -101,12 +126,11 @@ impl Engine {
         // A table may be damaged, and the rest can be read.
         let salvaged = match journals_only {
             true => Store::open(&records, options.cache_bytes, false)
-                .and_then(|store| Ok(salvage(&store, &store.load_writer()?, &mut report)))
+                .and_then(|store| Ok(salvage(&store, &store.load_writer()?)))
                 .unwrap_or_default(),
             false => Salvaged::default(),
         };
-        let progress = mark.map(|mark| mark.progress);
-        let engine = Self::make_anew(path, options, salvaged, progress, &mut report)?;
+        let engine = Self::make_anew(path, options, salvaged, before, &mut report)?;
         Ok((engine, report))
     }
 
@@ -118,13 +142,14 @@ impl Engine {
     pub fn rebuild(self) -> Result<(Self, StoreRepair), EngineError> {
         let (path, options) = (self.path().to_owned(), self.options.clone());
         let mut report = StoreRepair::default();
-        let (salvaged, progress) = {
+        let (salvaged, before) = {
             let writer = self.writer();
-            (salvage(&self.store, &writer, &mut report), self.stop_progress(&writer))
+            let before = Before { progress: self.stop_progress(&writer), whole: true };
+            (salvage(&self.store, &writer), before)
         };
         self.poison();
         drop(self);
-        let engine = Self::make_anew(&path, options, salvaged, Some(progress), &mut report)?;
+        let engine = Self::make_anew(&path, options, salvaged, Some(before), &mut report)?;
         Ok((engine, report))
     }
 
@@ -153,7 +178,7 @@ impl Engine {
         path: &Path,
         options: EngineOptions,
         salvaged: Salvaged,
-        progress: Option<Progress>,
+        before: Option<Before>,
         report: &mut StoreRepair,
     ) -> Result<Self, EngineError> {
         let folder = Folder::open_damaged(path, RealDisk::shared())?;
@@ -168,7 +193,7 @@ impl Engine {
         {
             let store = Store::open(&half, options.cache_bytes, false)?;
             let mut position = salvaged.position.unwrap_or_default();
-            if let Some(progress) = progress {
+            if let Some(Before { progress, .. }) = before {
                 position.lsn = position.lsn.max(progress.lsn);
                 position.next_id = position.next_id.max(progress.next_id);
                 position.stamp = position.stamp.max(progress.stamp);
@@ -219,38 +244,16 @@ impl Engine {
                 gone.len()
             ));
         }
-        if salvaged.position.is_none() {
-            engine.say_what_is_lost(progress, report);
-        }
-        Ok(engine)
-    }
-
-    fn say_what_is_lost(&self, before: Option<Progress>, report: &mut StoreRepair) {
-        let now = self.stop_progress(&self.writer());
-        let Some(before) = before else {
-            let what = "local writes that were in no segment may be lost: how many is not known";
-            report.lost.push(what.to_owned());
-            return;
+        let kept = salvaged.position.unwrap_or_default().lsn;
+        let now = Progress {
+            // What was pending tells it better.
+            lsn: before.filter(|before| before.whole).map_or(kept, |before| before.progress.lsn),
+            pending: salvaged.pending.len() as u64,
+            segments: segments as u64,
+            ..Progress::default()
         };
-        if now.lsn < before.lsn {
-            report.lost.push(format!(
-                "local writes with the numbers {} to {} are lost, but for those in segments",
-                now.lsn + 1,
-                before.lsn
-            ));
-        }
-        if now.pending < before.pending {
-            report.lost.push(format!(
-                "of {} local writes that were in no segment, {} are left",
-                before.pending, now.pending
-            ));
-        }
-        if now.segments < before.segments {
-            report.done.push(format!(
-                "of {} segments, {} are left; what peers have of the others is pulled again",
-                before.segments, now.segments
-            ));
-        }
+        say_what_is_lost(now, before, report);
+        Ok(engine)
     }
 
     /// This node made these segments, and may merge them.
@@ -276,8 +279,93 @@ impl Engine {
     }
 }
 
+/// Compares what is left with what a record store is known to have held.
+fn say_what_is_lost(now: Progress, before: Option<Before>, report: &mut StoreRepair) {
+    let Some(Before { progress: before, .. }) = before else {
+        let what = "local writes that were in no segment may be lost: how many is not known";
+        report.lost.push(what.to_owned());
+        return;
+    };
+    if now.lsn < before.lsn {
+        report.lost.push(format!(
+            "local writes with the numbers {} to {} are lost, but for those in segments",
+            now.lsn + 1,
+            before.lsn
+        ));
+    }
+    if now.pending < before.pending {
+        report.lost.push(format!(
+            "of {} local writes that were in no segment, {} are left",
+            before.pending, now.pending
+        ));
+    }
+    if now.segments < before.segments {
+        report.lost.push(format!(
+            "of {} segments, {} are left; what peers have of the others is pulled again",
+            before.segments, now.segments
+        ));
+    }
+}
+
+/// Gives a record store what a new one has in the place of damaged files that say nothing more than
+/// that: the version, and the lists of tables of keyspaces that have none. What those hold is in the
+/// journals. Returns what is still wrong.
+fn mend(
+    folder: &Folder,
+    found: Findings,
+    options: &EngineOptions,
+    done: &mut Vec<String>,
+) -> Result<Option<Findings>, EngineError> {
+    let (records, half) = (folder.records(), folder.path().join("records.new"));
+    let mended = || -> io::Result<PathBuf> {
+        let kept = free_name(&folder.quarantine(), "records");
+        fs::create_dir_all(&kept)?;
+        let replace = |file: &Path| -> io::Result<()> {
+            let to = kept.join(file);
+            fs::create_dir_all(to.parent().unwrap_or(&kept))?;
+            match fs::copy(records.join(file), &to) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                copied => drop(copied?),
+            }
+            fs::copy(half.join(file), records.join(file))?;
+            File::open(records.join(file))?.sync_all()
+        };
+        if fs::read(records.join("version")).unwrap_or_default() != VERSION {
+            replace(Path::new("version"))?;
+        }
+        for dir in &found.keyspaces {
+            let dir = Path::new("keyspaces").join(dir.file_name().unwrap_or_default());
+            for entry in fs::read_dir(half.join(&dir))? {
+                let entry = entry?;
+                if entry.file_type()?.is_file() {
+                    replace(&dir.join(entry.file_name()))?;
+                }
+            }
+            File::open(records.join(&dir))?.sync_all()?;
+        }
+        File::open(&records)?.sync_all()?;
+        Ok(kept)
+    };
+    if half.exists() {
+        fs::remove_dir_all(&half).map_err(EngineError::io("remove", &half))?;
+    }
+    drop(Store::open(&half, options.cache_bytes, false)?);
+    let is_empty = |dir: &PathBuf| {
+        let tables = fs::read_dir(dir.join("tables"));
+        tables.is_ok_and(|mut tables| tables.next().is_none())
+            && half.join("keyspaces").join(dir.file_name().unwrap_or_default()).is_dir()
+    };
+    let result = found.keyspaces.iter().all(is_empty).then(mended);
+    fs::remove_dir_all(&half).map_err(EngineError::io("remove", &half))?;
+    let Some(kept) = result.transpose().map_err(EngineError::io("mend", &records))? else {
+        return Ok(Some(found));
+    };
+    done.push(format!("the damaged files of the record store are kept in {}", kept.display()));
+    Ok(inspect(&records, options.sync_writes)?.err())
+}
+
 /// What can be read of an open record store.
-fn salvage(store: &Store, writer: &Writer, report: &mut StoreRepair) -> Salvaged {
+fn salvage(store: &Store, writer: &Writer) -> Salvaged {
     let mut salvaged = Salvaged {
         position: Some(writer.position),
         retired: store.load_retired().unwrap_or_default(),
@@ -289,16 +377,11 @@ fn salvage(store: &Store, writer: &Writer, report: &mut StoreRepair) -> Salvaged
         salvaged.own = own.map(|segment| segment.meta.hash).collect();
         salvaged.segments = Some(segments.iter().map(|segment| segment.meta.hash).collect());
     }
-    let mut lost = 0;
     for (key, &pending) in &writer.pending {
         let version = store.version(key, |there| there.map(|there| there.version.to_owned()));
-        match version {
-            Ok(Some(version)) => salvaged.pending.push((key.clone(), version, pending)),
-            _ => lost += 1,
+        if let Ok(Some(version)) = version {
+            salvaged.pending.push((key.clone(), version, pending));
         }
-    }
-    if lost > 0 {
-        report.lost.push(format!("{lost} local writes that were in no segment are lost"));
     }
     salvaged
 }

@@ -106,8 +106,9 @@ pub(super) struct Writer {
     pub(super) overwritten: HashSet<Vec<u8>>,
     /// Registered segments whose files are gone.
     pub(super) absent: HashMap<Hash, Registration>,
-    /// Segment files that are registered nowhere, of a database that is open to read alone.
-    pub(super) unregistered: Vec<Hash>,
+    /// Segment files that are registered nowhere, with their sizes, of a database that is open to
+    /// read alone.
+    pub(super) unregistered: Vec<(Hash, u64)>,
 }
 
 /// What readers see of the writer.

@@ -206,7 +206,7 @@ impl Engine {
             missing.sort_unstable();
             missing.into_iter().for_each(|hash| found.note(Problem::Missing(hash)));
         }
-        for hash in self.writer().unregistered.clone() {
+        for (hash, _) in self.writer().unregistered.clone() {
             let why = (!self.folder.is_intact(&hash)?).then(|| "is damaged".to_owned());
             found.note(Problem::Unregistered(hash, why));
         }
@@ -335,7 +335,7 @@ impl Engine {
     }
 
     /// From here on the segment counts as missing. [`Engine::verify_covered`] makes that durable.
-    fn quarantine(&self, segment: &Registration) -> Result<(), EngineError> {
+    pub(super) fn quarantine(&self, segment: &Registration) -> Result<(), EngineError> {
         let mut writer = self.writer();
         let hash = segment.meta.hash;
         match self.folder.set_aside(&hash) {

@@ -96,6 +96,8 @@ pub(super) struct View {
     setbacks: u64,
     /// Its last list, as long as something in it is missing here.
     list: Option<List>,
+    /// The list came after the root.
+    list_is_newer: bool,
     /// A root of which everything was here, at this state of the database.
     complete: Option<(Hash, Mark, u64)>,
     failures: HashMap<Hash, Failure>,
@@ -114,11 +116,17 @@ struct Failure {
     tries: u32,
 }
 
+impl View {
+    fn is_list_of_root(&self) -> bool {
+        self.root.is_some() && self.list.as_ref().map(|list| list.root) == self.root
+    }
+}
+
 impl Peer {
     /// The peer has shown this root.
     pub(super) fn note_root(&self, root: Hash) {
         let mut view = lock(&self.view);
-        view.root = Some(root);
+        (view.root, view.list_is_newer) = (Some(root), false);
         view.answers += 1;
     }
 
@@ -126,9 +134,8 @@ impl Peer {
     pub(super) fn note_list(&self, root: Hash, segments: &[SegmentRef]) {
         let hashes = segments.iter().map(|segment| segment.hash).collect();
         let mut view = lock(&self.view);
-        view.root = Some(root);
         view.answers += 1;
-        view.list = Some(List { root, hashes });
+        (view.list, view.list_is_newer) = (Some(List { root, hashes }), true);
     }
 
     /// A segment of the peer was not applied.
@@ -154,31 +161,40 @@ impl Peer {
         (view.answers, view.setbacks)
     }
 
-    /// Asks the peer for its root, and for its list where that is of another root than the last
-    /// list: to find out whether a policy's report is true. Blocks as a policy's requests do.
+    /// Finds out what the peer has, whatever a policy says of it: asks for its root, unless the last
+    /// one is `fresh`, and for its list, unless that of the root is known. Blocks as a policy's
+    /// requests do.
     ///
     /// # Errors
     /// When the peer gives no usable answer.
-    pub fn look(&self) -> Result<(), PeerError> {
-        let root = self.ask(|transport| transport.root())?;
-        self.note_root(root);
-        self.look_at_list()
+    pub fn look(&self, fresh: bool) -> Result<(), PeerError> {
+        if !fresh || lock(&self.view).root.is_none() {
+            self.look_at_root()?;
+        }
+        if !lock(&self.view).is_list_of_root() {
+            let segments = self.ask(|transport| transport.manifest())?;
+            self.note_list(Hash::root(segments.iter().map(|segment| segment.hash)), &segments);
+        }
+        self.settle()
     }
 
-    /// Asks the peer for its list, unless the list of its last root is known.
+    /// Asks the peer for its root where it has listed since what is not of the last root: it may have
+    /// changed between the two.
     ///
     /// # Errors
     /// When the peer gives no usable answer.
-    pub fn look_at_list(&self) -> Result<(), PeerError> {
-        let known = |view: &View| {
-            view.root.is_some() && view.list.as_ref().map(|list| list.root) == view.root
-        };
-        if known(&lock(&self.view)) {
+    pub fn settle(&self) -> Result<(), PeerError> {
+        let view = lock(&self.view);
+        if !view.list_is_newer || view.is_list_of_root() {
             return Ok(());
         }
-        let segments = self.ask(|transport| transport.manifest())?;
-        let root = Hash::root(segments.iter().map(|segment| segment.hash));
-        self.note_list(root, &segments);
+        drop(view);
+        self.look_at_root()
+    }
+
+    fn look_at_root(&self) -> Result<(), PeerError> {
+        let root = self.ask(|transport| transport.root())?;
+        self.note_root(root);
         Ok(())
     }
 
@@ -204,7 +220,7 @@ impl Peer {
                 view.failures.clear();
                 return Comparison { in_sync: true, peer_root, ..Comparison::default() };
             }
-            let unknown = Some("its list of segments was not read since it changed".to_owned());
+            let unknown = Some("no list of segments was read that is of its root".to_owned());
             return Comparison { peer_root, unknown, ..Comparison::default() };
         };
         let missing = engine.missing(&hashes);
@@ -292,9 +308,27 @@ mod tests {
         assert!(!unknown.in_sync && unknown.unknown.is_some());
         peer.note_root(hash(1));
         let unread = peer.compare(&engine, &downloads);
-        assert!(!unread.in_sync && unread.unknown.unwrap().contains("not read"));
+        assert!(!unread.in_sync && unread.unknown.unwrap().contains("no list"));
         peer.note_root(engine.root());
         assert!(peer.compare(&engine, &downloads).in_sync, "equal roots need no list");
+    }
+
+    #[test]
+    fn comparison_takes_no_list_that_is_not_of_the_root() {
+        let (_dir, engine, peer) = setup();
+        let downloads = Downloads::default();
+        let nothing = list(&[]);
+        peer.note_root(hash(1));
+        peer.note_list(nothing.0, &nothing.1);
+        let found = peer.compare(&engine, &downloads);
+        assert!(!found.in_sync && found.unknown.is_some(), "{found:?}");
+        assert_eq!(found.peer_root, Some(hash(1).to_string()), "what it showed");
+        // The list alone is no proof either.
+        let peer = Peer::new("b", Arc::new(FakePeer::default()), 1);
+        peer.note_list(nothing.0, &nothing.1);
+        assert!(!peer.compare(&engine, &downloads).in_sync);
+        peer.note_root(nothing.0);
+        assert!(peer.compare(&engine, &downloads).in_sync);
     }
 
     #[test]
@@ -303,6 +337,7 @@ mod tests {
         let downloads = Arc::new(Downloads::default());
         let hashes: Vec<_> = (1..=6).map(hash).collect();
         let (root, segments) = list(&hashes);
+        peer.note_root(root);
         peer.note_list(root, &segments);
         let _download = downloads.begin(hash(6));
         peer.note_failure(hash(1), SetAsideReason::Failed, "HTTP 500".into());
@@ -329,6 +364,7 @@ mod tests {
         engine.flush().unwrap();
         let downloads = Downloads::default();
         let (root, segments) = list(&[other.manifest()[0].hash]);
+        peer.note_root(root);
         peer.note_list(root, &segments);
         assert_eq!(peer.compare(&engine, &downloads).untried, 1);
         pull(&engine, &other);

@@ -88,6 +88,9 @@ impl Maintenance {
             let mut wait = interval.map(|interval| interval.min(FIRST));
             while let Some(woken) = this.until_next_look(wait) {
                 let begin = this.world.monotonic();
+                if let Err(error) = this.engine.look_for_lost_files() {
+                    tracing::warn!(%error, "can't look at the files of segments");
+                }
                 if woken || this.is_due() {
                     // What came of it is logged.
                     let _ = this.compact(this.plan.bytes_per_sec, false);

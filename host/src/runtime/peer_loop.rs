@@ -190,7 +190,16 @@ impl PeerLoop {
         let state = self.state();
         let next_tick_in_secs =
             state.due.map(|due| due.saturating_sub(self.shared.world.monotonic()).as_secs());
-        PeerStatus { next_tick_in_secs, ..state.status.clone() }
+        let mut status = PeerStatus { next_tick_in_secs, ..state.status.clone() };
+        drop(state);
+        if status.in_sync() {
+            // Since the last tick, a segment may have been lost.
+            let comparison = self.compare();
+            if !comparison.in_sync {
+                status.comparison = comparison;
+            }
+        }
+        status
     }
 
     /// Until a tick is due: whether somebody woke this loop, or none when it is to stop.
@@ -239,6 +248,9 @@ impl PeerLoop {
         let context =
             Context { reason, interval: shared.interval, settings: shared.settings.get() };
         tracing::debug!(peer = self.id(), ?reason, "tick begins");
+        if let Err(error) = shared.engine.look_for_lost_files() {
+            tracing::warn!(%error, "can't look at the files of segments");
+        }
         let before = Before {
             counts: self.peer().counts(),
             forgotten: shared.cursors.is_forgotten(self.id()),
@@ -298,14 +310,15 @@ impl PeerLoop {
         };
         let (answers, setbacks) = self.peer().counts();
         let asked = answers > before.counts.0;
-        let (mut comparison, mut checked) = (self.compare(), Ok(()));
+        let mut checked = self.peer().settle();
+        let mut comparison = self.compare();
         if report.in_sync && !(asked && comparison.unknown.is_none()) {
             // Whoever says that all is here is taken at their word by nobody.
-            checked = if asked { self.peer().look_at_list() } else { self.peer().look() };
+            checked = self.peer().look(asked);
             comparison = self.compare();
         }
         let unknown = match checked {
-            Err(error) => Some(format!("the policy's report can't be checked: {error}")),
+            Err(error) => Some(format!("the peer could not be asked again: {error}")),
             Ok(()) if !asked && !report.in_sync => {
                 Some("the policy did not ask the peer in its last tick".to_owned())
             }
@@ -428,7 +441,11 @@ struct Tick {
 }
 
 impl Tick {
-    fn failed(error: TickError, comparison: Comparison) -> Self {
+    fn failed(error: TickError, mut comparison: Comparison) -> Self {
+        if !matches!(error, TickError::Closed) {
+            comparison.in_sync = false;
+            comparison.unknown.get_or_insert_with(|| "the last tick failed".to_owned());
+        }
         let verdict = match error.blames_policy() {
             true => Verdict::Blamed(error.to_string()),
             false => Verdict::Neutral,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::PolicyState;
+use crate::Hash;
 use crate::engine::{Compacted, Engine, EngineStats};
 use crate::policy::{Comparison, TickReport};
 
@@ -42,22 +43,45 @@ pub struct Health {
     pub unreadable: u64,
     /// The first 100 of their hashes, 64 hex digits each.
     pub unreadable_segments: Vec<String>,
+    /// Segments with records that reads don't find, because nothing here has them any more.
+    pub lost: u64,
+    /// The first 100 of their hashes.
+    pub lost_segments: Vec<String>,
+    /// Sound segment files with records that reads don't find, because no host or write has started
+    /// since they came.
+    pub unregistered: u64,
 }
 
 impl Health {
     /// What is wrong with an open database, as far as it is known without reading all of it.
     pub fn of(engine: &Engine) -> Self {
+        let first = |hashes: &[Hash]| hashes.iter().take(100).map(ToString::to_string).collect();
         let unreadable = engine.unreadable();
+        let (mut poisoned, mut lost, mut unregistered) = (engine.poisoned(), vec![], vec![]);
+        match engine.lost().and_then(|lost| Ok((lost, engine.unregistered()?))) {
+            Ok(found) => (lost, unregistered) = found,
+            Err(error) => {
+                poisoned.get_or_insert_with(|| format!("it can't be read: {error}"));
+            }
+        }
         Self {
-            poisoned: engine.poisoned(),
+            poisoned,
             unreadable: unreadable.len() as u64,
-            unreadable_segments: unreadable.iter().take(100).map(ToString::to_string).collect(),
+            unreadable_segments: first(&unreadable),
+            lost: lost.len() as u64,
+            lost_segments: first(&lost),
+            unregistered: unregistered.len() as u64,
         }
     }
 
     /// Whether nothing is known to be wrong.
     pub fn is_good(&self) -> bool {
-        self.poisoned.is_none() && self.unreadable == 0
+        self.poisoned.is_none() && self.unreadable == 0 && self.is_complete()
+    }
+
+    /// Whether what reads don't find is not there.
+    pub fn is_complete(&self) -> bool {
+        self.lost == 0 && self.unregistered == 0
     }
 }
 

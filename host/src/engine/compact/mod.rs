@@ -227,13 +227,13 @@ impl Engine {
         pace: &Pace,
     ) -> Result<Option<SegmentReader>, Halt> {
         pace.spend(segment.meta.bytes)?;
-        let opened = self.open_checked(segment)?;
-        Ok(opened
-            .inspect_err(|why| {
-                let hash = segment.meta.hash;
-                tracing::warn!(%hash, why, "a segment is damaged: run verify --repair");
-            })
-            .ok())
+        match self.open_checked(segment)? {
+            Ok(reader) => Ok(Some(reader)),
+            Err(why) => {
+                self.give_up(segment, &why)?;
+                Ok(None)
+            }
+        }
     }
 }
 

@@ -230,21 +230,87 @@ fn damaged_table_is_reported_and_a_new_store_is_made_of_the_segments() {
     assert!(dir.path().join("quarantine/records/keyspaces").is_dir());
 }
 
+/// As a backup tool or a disk leaves them.
 #[test]
-fn version_file_that_was_damaged_is_refused_and_a_new_store_made() {
+fn files_of_a_store_that_hold_nothing_are_made_again_and_no_write_is_lost() {
     let dir = tempfile::tempdir().unwrap();
-    let (_, expected) = database(dir.path());
-    let current = dir.path().join("records/keyspaces/1/current");
-    let mut bytes = fs::read(&current).unwrap();
-    bytes[0] ^= 1;
-    fs::write(&current, bytes).unwrap();
-    let error = Engine::open_with(dir.path(), fast()).unwrap_err().to_string();
-    assert!(error.contains("verify --repair"), "{error}");
+    let whole = dir.path().join("whole");
+    let (_, expected) = database(&whole);
+    let flip = |file: &Path| {
+        let mut bytes = fs::read(file).unwrap();
+        bytes[0] ^= 1;
+        fs::write(file, bytes).unwrap();
+    };
+    let cut = |file: &Path| File::options().write(true).open(file).unwrap().set_len(3).unwrap();
+    let remove = |file: &Path| fs::remove_file(file).unwrap();
+    let damage: [&dyn Fn(&Path); 3] = [&flip, &cut, &remove];
+    for (n, damage) in damage.into_iter().enumerate() {
+        let db = dir.path().join(format!("db-{n}"));
+        copy(&whole, &db);
+        for name in ["version", "keyspaces/1/current", "keyspaces/2/v0", "keyspaces/9/v0"] {
+            damage(&db.join("records").join(name));
+        }
+        let error = Engine::open_with(&db, fast()).unwrap_err().to_string();
+        assert!(error.contains("verify --repair"), "{error}");
+        let (engine, report) = Engine::open_to_repair(&db, fast()).unwrap();
+        assert_eq!(dump(&engine), expected, "{report:?}");
+        assert_eq!((engine.stats().pending_records, report.lost.len()), (2, 0), "{report:?}");
+        assert_eq!(engine.verify(false, |_, _| {}).unwrap().count, 0);
+        drop(engine);
+        open(&db);
+    }
+}
+
+/// Without the journal, those that were pending are gone.
+#[test]
+fn repair_says_how_many_writes_are_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, expected) = database(dir.path());
+    fs::remove_file(&journal).unwrap();
     let (engine, report) = Engine::open_to_repair(dir.path(), fast()).unwrap();
-    // The two writes that were in no segment can't be had any more.
     assert_eq!((dump(&engine).len(), expected.len()), (2, 4));
     assert!(report.lost.iter().any(|line| line.contains("of 2 local writes")), "{report:?}");
     assert_eq!(engine.verify(false, |_, _| {}).unwrap().count, 0);
+}
+
+/// A crash leaves no mark of a stop, and yet what was acknowledged is known.
+#[test]
+fn journal_that_lost_its_end_after_a_crash_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (live, crashed) = (dir.path().join("live"), dir.path().join("crashed"));
+    let engine = open(&live);
+    for n in 0..40_u8 {
+        engine.put(b"ns", &[n], &[n; 300]).unwrap();
+        if n == 20 {
+            engine.flush().unwrap();
+        }
+    }
+    let expected = dump(&engine);
+    copy(&live, &crashed);
+    drop(engine);
+    assert_eq!(dump(&open(&crashed)), expected);
+    let journals = || inspect::journals(&crashed.join("records")).unwrap().pop().unwrap();
+    let end = journal::end(&journals(), 0).unwrap();
+    let len = fs::metadata(journals()).unwrap().len();
+    for keep in [0, end / 3, end / 2, end - 300] {
+        fs::remove_dir_all(&crashed).unwrap();
+        let engine = open(&live);
+        copy(&live, &crashed);
+        drop(engine);
+        let file = File::options().write(true).open(journals()).unwrap();
+        file.set_len(keep).unwrap();
+        // Zeros take the place of the rest, as where power failed.
+        file.set_len(len).unwrap();
+        for error in [
+            Engine::open_to_read(&crashed, fast()).unwrap_err(),
+            Engine::open_with(&crashed, fast()).unwrap_err(),
+        ] {
+            let text = error.to_string();
+            assert!(matches!(error, EngineError::Damaged { .. }), "{keep}: {text}");
+        }
+        let (engine, report) = Engine::open_to_repair(&crashed, fast()).unwrap();
+        assert!(dump(&engine).len() < 40 && !report.lost.is_empty(), "{keep}: {report:?}");
+    }
 }
 
 /// What they held was in the merged one, and is not in the new store.

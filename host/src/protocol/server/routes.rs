@@ -2,7 +2,10 @@
 //! in `edgestore-repl` 2.2, but that a method other than `GET` or `HEAD` is
 //! answered with 405, and that there is `/v2/segments`.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use axum::Router;
@@ -12,7 +15,7 @@ use axum::http::{Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 use tokio::task::spawn_blocking;
 use tokio_util::io::ReaderStream;
 
@@ -66,10 +69,15 @@ async fn segment(engine: Arc<Engine>, digits: &str) -> Response {
     let Ok(hash) = digits.parse::<Hash>() else {
         return text(StatusCode::BAD_REQUEST, "invalid hex encoding in hash");
     };
-    match spawn_blocking(move || engine.open_segment(&hash)).await {
+    let opened = {
+        let engine = Arc::clone(&engine);
+        spawn_blocking(move || engine.open_segment(&hash)).await
+    };
+    match opened {
         Ok(Ok(Some((file, len)))) => {
             // The length is fixed here, so a body is never longer than it says.
             let file = tokio::fs::File::from_std(file).take(len);
+            let file = Checked { file, hasher: blake3::Hasher::new(), hash, engine };
             let body = Body::from_stream(ReaderStream::with_capacity(file, CHUNK));
             let headers = [
                 (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
@@ -80,6 +88,40 @@ async fn segment(engine: Arc<Engine>, digits: &str) -> Response {
         Ok(Ok(None)) => text(StatusCode::NOT_FOUND, "segment not found"),
         Ok(Err(error)) => internal(&error),
         Err(error) => internal(&error),
+    }
+}
+
+/// The bytes of a segment, which end in an error where they are not what its hash says, so that no
+/// peer takes them for whole; and the engine is told.
+struct Checked {
+    file: tokio::io::Take<tokio::fs::File>,
+    hasher: blake3::Hasher,
+    hash: Hash,
+    engine: Arc<Engine>,
+}
+
+impl AsyncRead for Checked {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.file).poll_read(context, buffer))?;
+        let new = &buffer.filled()[before..];
+        this.hasher.update(new);
+        let ends = this.file.limit() == 0 || (new.is_empty() && buffer.remaining() > 0);
+        if !ends || Hash::from(this.hasher.finalize()) == this.hash {
+            return Poll::Ready(Ok(()));
+        }
+        let (engine, hash) = (Arc::clone(&this.engine), this.hash);
+        spawn_blocking(move || {
+            if let Err(error) = engine.note_damage(&hash) {
+                tracing::error!(%error, %hash, "a peer was given other bytes than it asked for");
+            }
+        });
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the segment is damaged")))
     }
 }
 

@@ -1,0 +1,178 @@
+//! The file `records/acknowledged`: how far the writer was, as those who write were told.
+//!
+//! After a crash there is no mark of a clean stop, and a journal that lost its end looks like one
+//! that a crash cut short. What a process wrote before it was killed is in its files, though, synced
+//! or not. So each commit leaves its numbers here, without a sync: whatever is behind them at the
+//! next start was acknowledged, and is gone. After a failure of the machine that holds of synced
+//! writes alone, which were on disk before they came here.
+
+use std::fs::{self, File};
+use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::path::Path;
+
+use super::store::Position;
+use crate::Hash;
+
+const NAME: &str = "acknowledged";
+const TITLE: &str = "edgestore-host acknowledged 1";
+
+/// What was acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Acknowledged {
+    /// Of the last local write.
+    pub(super) lsn: u64,
+    /// See [`Position::next_id`].
+    pub(super) next_id: u64,
+    /// Each write was on disk before it was acknowledged.
+    synced: bool,
+    /// When the machine ran that time: one word, empty where the system does not say.
+    boot: String,
+}
+
+impl Acknowledged {
+    /// What is written down of a record store, if it can be relied on: the machine has not failed
+    /// since, or all was on disk by then.
+    pub(super) fn read(records: &Path) -> io::Result<Option<Self>> {
+        let path = records.join(NAME);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let found = String::from_utf8(bytes).ok().and_then(|text| Self::decode(&text));
+        if found.is_none() {
+            tracing::warn!(
+                file = %path.display(),
+                "what was acknowledged last can't be read: whether writes are missing is told by \
+                 the journal alone"
+            );
+        }
+        Ok(found.filter(|found| found.synced || (!found.boot.is_empty() && found.boot == boot())))
+    }
+
+    /// Whether this is behind what was acknowledged.
+    pub(super) fn is_ahead_of(&self, position: &Position) -> bool {
+        position.lsn < self.lsn || position.next_id < self.next_id
+    }
+
+    /// The same length for all numbers, so that one takes the place of another.
+    fn encode(&self) -> String {
+        let Self { lsn, next_id, synced, boot } = self;
+        let body = format!(
+            "{TITLE}\nlsn {lsn:020}\nnext-id {next_id:020}\nsynced {synced:5}\nboot {boot}\n"
+        );
+        let sum = Hash::of(body.as_bytes());
+        format!("{body}blake3 {sum}\n")
+    }
+
+    fn decode(text: &str) -> Option<Self> {
+        let (body, sum) = text.strip_suffix('\n')?.rsplit_once('\n')?;
+        let body = format!("{body}\n");
+        if sum.strip_prefix("blake3 ")?.parse() != Ok(Hash::of(body.as_bytes())) {
+            return None;
+        }
+        let mut lines = body.lines();
+        let mut value = |name| lines.next()?.strip_prefix(name).map(str::trim);
+        value(TITLE)?;
+        Some(Self {
+            lsn: value("lsn")?.parse().ok()?,
+            next_id: value("next-id")?.parse().ok()?,
+            synced: value("synced")?.parse().ok()?,
+            boot: value("boot")?.to_owned(),
+        })
+    }
+}
+
+/// The file, kept up to date.
+#[derive(Debug)]
+pub(super) struct AcknowledgedFile {
+    file: File,
+    last: Acknowledged,
+}
+
+impl AcknowledgedFile {
+    /// Begins with what the record store holds.
+    pub(super) fn open(records: &Path, position: &Position, synced: bool) -> io::Result<Self> {
+        let mut options = File::options();
+        // There is always one that can be read.
+        let file = options.create(true).truncate(false).write(true).open(records.join(NAME))?;
+        let Position { lsn, next_id, .. } = *position;
+        let mut this = Self { file, last: Acknowledged { lsn, next_id, synced, boot: boot() } };
+        this.write()?;
+        this.file.set_len(this.last.encode().len() as u64)?;
+        Ok(this)
+    }
+
+    /// After a commit. A disk that does not take it leaves the numbers of an earlier one, which are
+    /// as true.
+    pub(super) fn note(&mut self, position: &Position) {
+        if (self.last.lsn, self.last.next_id) == (position.lsn, position.next_id) {
+            return;
+        }
+        (self.last.lsn, self.last.next_id) = (position.lsn, position.next_id);
+        if let Err(error) = self.write() {
+            tracing::debug!(%error, "can't note what was acknowledged");
+        }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(0))?;
+        self.file.write_all(self.last.encode().as_bytes())
+    }
+}
+
+/// What is another word after each start of the machine; empty where the system has none.
+fn boot() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn position(lsn: u64, next_id: u64) -> Position {
+        Position { lsn, next_id, ..Position::default() }
+    }
+
+    #[test]
+    fn acknowledged_is_what_was_noted_last() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Acknowledged::read(dir.path()).unwrap(), None);
+        let mut file = AcknowledgedFile::open(dir.path(), &position(3, 1), true).unwrap();
+        file.note(&position(1_000_000, 7));
+        file.note(&position(1_000_001, 7));
+        let read = Acknowledged::read(dir.path()).unwrap().unwrap();
+        assert_eq!((read.lsn, read.next_id), (1_000_001, 7));
+        assert!(
+            read.is_ahead_of(&position(1_000_000, 9)) && read.is_ahead_of(&position(u64::MAX, 6))
+        );
+        assert!(!read.is_ahead_of(&position(1_000_001, 7)));
+    }
+
+    #[test]
+    fn acknowledged_before_the_machine_failed_counts_where_writes_were_synced() {
+        let dir = tempfile::tempdir().unwrap();
+        for synced in [true, false] {
+            let file = AcknowledgedFile::open(dir.path(), &position(3, 1), synced).unwrap();
+            let before = Acknowledged { boot: "another".to_owned(), ..file.last };
+            fs::write(dir.path().join(NAME), before.encode()).unwrap();
+            assert_eq!(Acknowledged::read(dir.path()).unwrap().is_some(), synced);
+        }
+    }
+
+    #[test]
+    fn acknowledged_with_any_flipped_bit_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = AcknowledgedFile::open(dir.path(), &position(7, 9), true).unwrap();
+        let text = file.last.encode();
+        assert!(Acknowledged::decode(&text).is_some());
+        for at in 0..text.len() {
+            let mut bytes = text.clone().into_bytes();
+            bytes[at] ^= 1;
+            let decoded =
+                String::from_utf8(bytes).ok().and_then(|text| Acknowledged::decode(&text));
+            assert_eq!(decoded, None, "{at}");
+        }
+    }
+}
