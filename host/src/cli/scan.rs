@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use super::args;
 use super::database::Database;
 use super::output::{self, Output};
 use crate::engine::{Record, prefix_end};
@@ -15,6 +16,7 @@ const ROWS: usize = 1000;
 #[derive(Debug, clap::Args)]
 pub(super) struct ScanArgs {
     /// Namespace
+    #[arg(value_parser = args::namespace)]
     ns: String,
     /// Only keys that begin with this
     #[arg(long, value_name = "PREFIX", conflicts_with_all = ["start", "end"])]
