@@ -61,6 +61,7 @@ fn import_refuses_what_it_does_not_understand_and_says_how_far_it_came() {
             "2:16",
             "second time",
         ),
+        ("near.jsonl", format!("{row}\n{{\"key\":1,\"value\":1,\"TTL\":60}}"), "2:26", "\"ttl\""),
     ] {
         let dir = Folder::new();
         let file = dir.write(name, text.as_bytes());
@@ -198,6 +199,31 @@ fn import_has_an_exit_status_for_each_outcome() {
     }
     let ran = run(&["import", &good, "--ns", "", "--create", "--db", &dir.path("db")]);
     assert_eq!(ran.code, Some(2), "{ran:?}");
+    let digits = dir.write("digits.jsonl", b"{\"key\":12,\"value\":\"ff\"}");
+    let ran = import(&dir, &digits, &["--hex"]);
+    assert!(ran.code == Some(1) && ran.err.contains(":1:8: "), "{ran:?}");
+    let help = run(&["import", "--help"]).ok();
+    for part in ["array", "`;`", "tab"] {
+        assert!(help.contains(part), "{part}: {help}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn import_from_a_standard_input_that_is_closed_is_an_error_and_from_an_empty_one_none() {
+    let dir = Folder::new();
+    for (stdin, code) in [("<&-", 3), ("</dev/null", 0)] {
+        let output = Command::new("sh")
+            .args([
+                "-c",
+                &format!(r#""$0" import - --ns n --format jsonl --create --db "$1" {stdin}"#),
+            ])
+            .args([env!("CARGO_BIN_EXE_edgestore-host-under-test"), &dir.path("db")])
+            .output();
+        let ran = ran(output.unwrap());
+        assert_eq!(ran.code, Some(code), "{stdin}: {ran:?}");
+        assert_eq!(ran.err.contains("standard input: it is closed"), code == 3, "{ran:?}");
+    }
 }
 
 /// Runs in a user namespace of its own, where the system gives one.

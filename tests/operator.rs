@@ -146,6 +146,10 @@ fn an_exit_status_says_what_holds() {
         (2, &["get", "ns"]),
         (2, &["get", "ns", "zz", "--hex", "--db", &db]),
         (2, &["put", "ns", "", "v", "--db", &db]),
+        (2, &["put", "", "k", "v", "--db", &db]),
+        (2, &["get", "", "k", "--db", &db]),
+        (2, &["scan", "", "--db", &db]),
+        (2, &["delete", "", "k", "--db", &db]),
         (2, &["run", "--once", "--db", &db]),
         (2, &["run", "--config", &bad_config]),
         (2, &["run", "--db", &db, "--interval", "1ns"]),
@@ -168,6 +172,8 @@ fn an_exit_status_says_what_holds() {
         assert!(code == 0 || !ran.err.is_empty() || !ran.out.is_empty(), "{args:?} says nothing");
     }
     assert!(!Path::new(&none).exists(), "a mistyped --db makes no database");
+    run(&["scan", "", "--db", &db]).fails(&["a namespace must have at least one byte"]);
+    assert!(run(&["--help"]).ok().contains("edgestore-host [OPTIONS] [COMMAND]\n"));
     run(&["run", "--db", &db, "--flush-interval", "1ns"]).fails(&["--flush-interval", "1ms"]);
     run(&["put", "ns", "k", "v", "--db", &none]).fails(&["--create", "no-database"]);
     run(&["put", "ns", "k", "v", "--db", &none, "--create"]).ok();
@@ -363,4 +369,47 @@ fn no_source_of_the_program_prints_in_a_way_that_panics() {
         walk(&root.join(part), &mut found);
     }
     assert!(found.is_empty(), "write through cli::output or tracing: {found:#?}");
+}
+
+#[test]
+fn a_database_without_its_format_is_named_and_not_taken_for_none() {
+    let dir = Folder::new();
+    let db = database(&dir, "db", 3);
+    let format = Path::new(&db).join("FORMAT");
+    let text = fs::read_to_string(&format).unwrap();
+    fs::remove_file(&format).unwrap();
+    for args in [
+        &["status"][..],
+        &["put", "ns", "k", "v"],
+        &["put", "ns", "k", "v", "--create"],
+        &["verify", "--repair"],
+        &["policy", "history"],
+        &["run", "--listen", "none", "--once", "--peer", "p=http://127.0.0.1:9"],
+    ] {
+        let ran = run(&[args, &["--db", &db]].concat());
+        assert_ne!(ran.code, Some(0), "{args:?}: {ran:?}");
+        ran.fails(&["FORMAT is missing", text.trim_end()]);
+        assert!(!format.exists(), "{args:?}");
+    }
+    fs::write(&format, text).unwrap();
+    run(&["verify", "--db", &db]).ok();
+}
+
+#[test]
+fn a_repair_sets_a_damaged_cursor_aside_and_is_done() {
+    let dir = Folder::new();
+    let db = database(&dir, "db", 3);
+    let sync = Path::new(&db).join("sync");
+    fs::create_dir_all(&sync).unwrap();
+    fs::write(sync.join("p.cursor"), b"garbage").unwrap();
+    let look = run(&["verify", "--db", &db]);
+    assert!(look.code == Some(1) && look.out.contains("p.cursor"), "{look:?}");
+    assert!(sync.join("p.cursor").exists());
+    let out = run(&["verify", "--repair", "--db", &db]).ok();
+    for part in ["p.cursor.corrupt-1", "repaired 1 of 1 problems", "sound: "] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    assert_eq!(fs::read(sync.join("p.cursor.corrupt-1")).unwrap(), b"garbage");
+    assert!(!sync.join("p.cursor").exists());
+    run(&["verify", "--db", &db]).ok();
 }

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::admin::AdminClient;
-use crate::engine::MIN_INFLATED;
+use crate::engine::{EngineError, MIN_INFLATED};
 use crate::runtime::{HostBuilder, PeerId};
 pub(super) use crate::text::{duration, size, ttl};
 
@@ -16,6 +16,11 @@ pub(super) fn inflated(text: &str) -> Result<u64, String> {
         return Err(format!("a single record may take {MIN_INFLATED} bytes: give more, as 512MiB"));
     }
     Ok(bytes)
+}
+
+/// A namespace, which has at least one byte.
+pub(super) fn namespace(text: &str) -> Result<String, EngineError> {
+    if text.is_empty() { Err(EngineError::EmptyNamespace) } else { Ok(text.to_owned()) }
 }
 
 /// How long a running host may be silent: `--timeout`.

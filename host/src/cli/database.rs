@@ -10,6 +10,7 @@ use super::args;
 use crate::admin::{AdminClient, AdminError, Op, SegmentInfo, batch};
 use crate::engine::{
     Compacted, Engine, EngineError, EngineOptions, EngineStats, Pace, Record, StoreRepair,
+    lost_format,
 };
 use crate::runtime::{Health, HostStatus};
 
@@ -25,6 +26,17 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(super) enum Missing {
     Create,
     Fail,
+}
+
+/// That there is a database, whether or not it can be opened.
+pub(super) fn exists(dir: &Path) -> Result<()> {
+    if dir.join("FORMAT").is_file() {
+        return Ok(());
+    }
+    match lost_format(dir) {
+        Some(why) => bail!("{} is no database of this host: {why}", dir.display()),
+        None => bail!("there is no database at {}: is --db right?", dir.display()),
+    }
 }
 
 /// An open database.
@@ -73,13 +85,12 @@ impl Database {
     }
 
     /// Opens a database to write to; makes one only where `create` says so.
-    /// Opens a database to write to; makes one only where `create` says so.
     pub(super) fn open_to_write(dir: &Path, create: bool) -> Result<Self> {
-        if !create && !dir.join("FORMAT").is_file() {
-            bail!(
-                "there is no database at {}: is --db right? To make a new one there, give --create",
-                dir.display()
-            );
+        if !create && let Err(error) = exists(dir) {
+            if lost_format(dir).is_some() {
+                return Err(error);
+            }
+            bail!("{error} To make a new one there, give --create");
         }
         Self::open(dir, Missing::Create)
     }
@@ -95,8 +106,8 @@ impl Database {
         mut open: impl FnMut() -> Result<Engine, EngineError>,
     ) -> Result<Self> {
         // The engine makes this file together with a database.
-        if missing == Missing::Fail && !dir.join("FORMAT").is_file() {
-            bail!("there is no database at {}: is --db right?", dir.display());
+        if missing == Missing::Fail {
+            exists(dir)?;
         }
         let give_up = Instant::now() + PATIENCE;
         loop {

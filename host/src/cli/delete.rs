@@ -4,12 +4,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::database::{Database, Missing};
-use super::output;
+use super::{args, output};
 use crate::admin::Op;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct DeleteArgs {
     /// Namespace
+    #[arg(value_parser = args::namespace)]
     ns: String,
     /// Key in the namespace
     key: String,

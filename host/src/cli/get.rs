@@ -5,12 +5,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::database::Database;
-use super::exit;
 use super::output::{self, Output};
+use super::{args, exit};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct GetArgs {
     /// Namespace
+    #[arg(value_parser = args::namespace)]
     ns: String,
     /// Key in the namespace
     key: String,

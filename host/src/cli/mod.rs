@@ -51,7 +51,7 @@ Exit status:
 /// Keeps a local database and pulls from its peers what it lacks.
 #[derive(Debug, Parser)]
 #[command(name = "edgestore-host", version, arg_required_else_help = true, max_term_width = 100,
-    after_help = EXIT_STATUS)]
+    override_usage = "edgestore-host [OPTIONS] [COMMAND]", after_help = EXIT_STATUS)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -105,7 +105,10 @@ enum Command {
     Status(status::StatusArgs),
     /// Lists the segments
     Segments(segments::SegmentsArgs),
-    /// Writes the records of a CSV or JSON lines file
+    /// Writes the records of a CSV or JSON file
+    ///
+    /// CSV has a header, and `,`, `;`, tab or `|` between its columns. JSON is objects, one after the
+    /// other on lines of their own, or in one array.
     Import(import::ImportArgs),
     /// Lets the running host ask a peer now, or all of them
     Wake(wake::WakeArgs),

@@ -11,6 +11,7 @@ use crate::admin::Op;
 #[derive(Debug, clap::Args)]
 pub(super) struct PutArgs {
     /// Namespace
+    #[arg(value_parser = args::namespace)]
     ns: String,
     /// Key in the namespace
     key: String,

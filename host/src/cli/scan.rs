@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use super::args;
 use super::database::Database;
 use super::exit;
 use super::output::{self, Output};
@@ -16,6 +17,7 @@ const ROWS: usize = 1000;
 #[derive(Debug, clap::Args)]
 pub(super) struct ScanArgs {
     /// Namespace
+    #[arg(value_parser = args::namespace)]
     ns: String,
     /// Only keys that begin with this
     #[arg(long, value_name = "PREFIX", conflicts_with_all = ["start", "end"])]

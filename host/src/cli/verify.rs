@@ -45,7 +45,9 @@ fn look(db: &Path, options: &EngineOptions) -> Result<ExitCode> {
     print_problems(&found)?;
     for (file, why) in &cursors {
         let file = file.display();
-        output::print(&format!("cursor {file}: it {why}; the next tick keeps it aside\n"))?;
+        output::print(&format!(
+            "cursor {file}: it {why}; --repair, or the next tick, keeps it aside\n"
+        ))?;
     }
     if found.count > 0 || !cursors.is_empty() {
         return Ok(ExitCode::FAILURE);
@@ -73,12 +75,15 @@ fn repair(db: &Path, options: &EngineOptions, accept_loss: bool) -> Result<ExitC
         output::print(&format!("{line}\n"))?;
     }
     print_problems(&found)?;
-    let cursors = cursors(db)?;
-    for (file, why) in &cursors {
-        let file = file.display();
-        output::print(&format!("cursor {file}: it {why}; the next tick keeps it aside\n"))?;
+    let cursors = CursorFiles::look(db).set_aside_damaged();
+    let cursors = cursors.with_context(|| unreadable_cursors(db))?;
+    for (file, why, aside) in &cursors {
+        let (file, aside) = (file.display(), aside.display());
+        output::print(&format!(
+            "cursor {file}: it {why}; it is kept as {aside}, and the policy starts from an empty one\n"
+        ))?;
     }
-    count += found.count;
+    count += found.count + cursors.len() as u64;
     if accept_loss {
         let accepted = engine.accept_loss()?;
         count = count.saturating_sub(accepted as u64);
@@ -99,9 +104,6 @@ fn repair(db: &Path, options: &EngineOptions, accept_loss: bool) -> Result<ExitC
     let Verified { segments, records, .. } = left;
     if !store.lost.is_empty() {
         output::print(&format!("what is left is sound: {segments} segments, {records} records\n"))?;
-        return Ok(ExitCode::FAILURE);
-    }
-    if !cursors.is_empty() {
         return Ok(ExitCode::FAILURE);
     }
     output::print(&format!("sound: {segments} segments, {records} records\n"))?;
@@ -125,8 +127,11 @@ fn verify(engine: &Engine, repair: bool) -> Result<Verified> {
 }
 
 fn cursors(db: &Path) -> Result<Vec<(PathBuf, &'static str)>> {
-    let damaged = CursorFiles::look(db).damaged();
-    damaged.with_context(|| format!("can't read the cursors in {}", db.join("sync").display()))
+    CursorFiles::look(db).damaged().with_context(|| unreadable_cursors(db))
+}
+
+fn unreadable_cursors(db: &Path) -> String {
+    format!("can't read the cursors in {}", db.join("sync").display())
 }
 
 fn print_problems(found: &Verified) -> Result<()> {

@@ -13,7 +13,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use super::inspect::journals;
+use super::inspect::{journals, keyspaces};
 use super::journal;
 use crate::Hash;
 
@@ -46,6 +46,8 @@ pub(super) struct JournalMark {
 pub(super) struct Mark {
     pub(super) progress: Progress,
     pub(super) journals: Vec<JournalMark>,
+    /// The numbers of the keyspaces. Earlier versions of this host did not note them.
+    pub(super) keyspaces: Vec<u64>,
 }
 
 impl JournalMark {
@@ -71,7 +73,8 @@ impl Mark {
     /// Writes the mark of a record store that is closed.
     pub(super) fn write(records: &Path, progress: Progress) -> io::Result<()> {
         let journals = journals(records)?.into_iter().map(|path| JournalMark::of(&path));
-        let mark = Self { progress, journals: journals.collect::<io::Result<_>>()? };
+        let journals = journals.collect::<io::Result<_>>()?;
+        let mark = Self { progress, journals, keyspaces: keyspaces(records)? };
         let mut file = tempfile::NamedTempFile::new_in(records)?;
         file.write_all(mark.encode().as_bytes())?;
         file.as_file().sync_all()?;
@@ -116,6 +119,9 @@ impl Mark {
         for JournalMark { name, len, hash } in &self.journals {
             let _ = writeln!(text, "journal {len} {hash} {name}");
         }
+        for keyspace in &self.keyspaces {
+            let _ = writeln!(text, "keyspace {keyspace}");
+        }
         let sum = Hash::of(text.as_bytes());
         let _ = writeln!(text, "blake3 {sum}");
         text
@@ -149,6 +155,7 @@ impl Mark {
                         name: words.next()?.to_owned(),
                     });
                 }
+                "keyspace" => mark.keyspaces.push(value.parse().ok()?),
                 // Of a later version.
                 _ => {}
             }
@@ -169,7 +176,7 @@ mod tests {
     fn clean_stop_mark_with_any_flipped_bit_is_none() {
         let progress = Progress { lsn: 7, next_id: 9, stamp: -3, segments: 2, pending: 1 };
         let journal = JournalMark { name: "0.jnl".into(), len: 12, hash: Hash::of(b"x") };
-        let mark = Mark { progress, journals: vec![journal] };
+        let mark = Mark { progress, journals: vec![journal], keyspaces: vec![0, 1] };
         let text = mark.encode();
         assert_eq!(Mark::decode(&text), Some(mark));
         for at in 0..text.len() {

@@ -81,7 +81,8 @@ impl Folder {
         let reads = access == Access::Read;
         if reads {
             if !is_database(path, &*disk)? {
-                let why = "there is none. See that the path is right".to_owned();
+                let none = || "there is none. See that the path is right".to_owned();
+                let why = lost_format(path).unwrap_or_else(none);
                 return Err(EngineError::Foreign { path: path.to_owned(), why });
             }
         } else {
@@ -109,6 +110,10 @@ impl Folder {
         if reads {
             let store = open(&folder.make_view(&inspected)?)?;
             return Ok((folder, store, inspected));
+        }
+        // A backup may have left out what is empty.
+        for dir in [folder.segments(), folder.staging()] {
+            folder.disk.make_dir(&dir).map_err(EngineError::io("make", &dir))?;
         }
         // Of `FORMAT`: this start has made it, or one that ended before it came to this.
         folder.disk.sync_dir(path).map_err(EngineError::io("sync", path))?;
@@ -316,20 +321,32 @@ impl Folder {
         clear().map_err(EngineError::io("clear", &staging))
     }
 
-    /// Segment files by hash, with their sizes. Anything else in the folder is left alone.
-    pub(super) fn segment_files(&self) -> Result<Vec<(Hash, u64)>, EngineError> {
+    /// What has the name of a segment file. Anything else in the folder is left alone.
+    pub(super) fn segment_files(&self) -> Result<SegmentFiles, EngineError> {
         let dir = self.segments();
-        let read = || -> io::Result<Vec<(Hash, u64)>> {
-            let mut files = Vec::new();
-            for name in self.disk.list(&dir)? {
-                let hash = name.to_str().and_then(|name| name.strip_suffix(".dat")?.parse().ok());
-                if let Some(hash) = hash {
-                    files.push((hash, self.disk.len(&dir.join(name))?));
+        let read = || -> io::Result<SegmentFiles> {
+            let mut found = SegmentFiles::default();
+            let names = match self.disk.list(&dir) {
+                // A backup may have left out what is empty.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+                names => names?,
+            };
+            for name in names {
+                let Some(hash) = hash_of_name(&name) else { continue };
+                if self.is_folder(&hash) {
+                    found.folders.push(hash);
+                } else {
+                    found.files.push((hash, self.disk.len(&dir.join(name))?));
                 }
             }
-            Ok(files)
+            Ok(found)
         };
         read().map_err(EngineError::io("read", &dir))
+    }
+
+    /// Whether a folder has the name of a segment's file.
+    pub(super) fn is_folder(&self, hash: &Hash) -> bool {
+        self.disk.real(&self.segment(hash)).is_dir()
     }
 
     /// Whether the file of a segment is what its name says.
@@ -361,6 +378,19 @@ impl Folder {
         }
         walk(&self.disk.real(&self.path))
     }
+}
+
+/// What is in `segments` by the name of a segment.
+#[derive(Debug, Default)]
+pub(super) struct SegmentFiles {
+    /// With their sizes.
+    pub(super) files: Vec<(Hash, u64)>,
+    /// Folders, which are no segments.
+    pub(super) folders: Vec<Hash>,
+}
+
+fn hash_of_name(name: &OsStr) -> Option<Hash> {
+    name.to_str()?.strip_suffix(".dat")?.parse().ok()
 }
 
 /// The record store makes sparse files, whose length says nothing.
@@ -412,7 +442,7 @@ fn is_database(path: &Path, disk: &dyn Disk) -> Result<bool, EngineError> {
     let format = path.join("FORMAT");
     let mut bytes = Vec::new();
     match disk.open(&format).and_then(|file| file.take(100).read_to_end(&mut bytes)) {
-        Ok(_) if bytes == FORMAT.as_bytes() => return Ok(true),
+        Ok(_) if bytes.trim_ascii_end() == FORMAT.trim_end().as_bytes() => return Ok(true),
         Ok(_) => {
             let found = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned();
             return foreign(format!(
@@ -457,8 +487,28 @@ fn is_database(path: &Path, disk: &dyn Disk) -> Result<bool, EngineError> {
         if format.exists() {
             return Ok(true);
         }
+        if let Some(why) = lost_format(path) {
+            return foreign(why);
+        }
         let name = name.display();
         return foreign(format!("there is {name} in it. Give the host a folder of its own"));
     }
     Ok(false)
+}
+
+/// What to do where all but `FORMAT` says that this is a database.
+pub(crate) fn lost_format(path: &Path) -> Option<String> {
+    let is_segment = |entry: io::Result<fs::DirEntry>| {
+        entry.is_ok_and(|entry| hash_of_name(&entry.file_name()).is_some())
+    };
+    let segments = || fs::read_dir(path.join("segments")).into_iter().flatten().any(is_segment);
+    let format = path.join("FORMAT");
+    let lost = !format.exists() && (path.join("records/version").is_file() || segments());
+    lost.then(|| {
+        format!(
+            "it holds the data of one, and the file FORMAT is missing. Write {:?} into {}",
+            FORMAT.trim_end(),
+            format.display()
+        )
+    })
 }

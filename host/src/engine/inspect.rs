@@ -4,6 +4,7 @@
 //! there are (`keyspaces/*/current` and the version file that this names), and takes a damaged
 //! journal for one that ends earlier. Nothing here changes a file.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -55,6 +56,20 @@ pub(super) fn journals(records: &Path) -> io::Result<Vec<PathBuf>> {
     }
     found.sort_unstable();
     Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+/// The numbers of the keyspaces of which there are folders, in ascending order.
+pub(super) fn keyspaces(records: &Path) -> io::Result<Vec<u64>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(records.join("keyspaces"))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            let name = path.file_name().and_then(|name| name.to_str());
+            found.extend(name.and_then(|name| name.parse::<u64>().ok()));
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
 }
 
 fn number(path: &Path) -> Option<u64> {
@@ -146,38 +161,69 @@ fn inspect_versions(records: &Path, findings: &mut Findings) -> io::Result<()> {
     if fs::read(records.join("version")).unwrap_or_default() != VERSION {
         findings.what.push("its file version is damaged".to_owned());
     }
-    match fs::read_dir(records.join("keyspaces")) {
-        Ok(dirs) => {
-            for dir in dirs {
-                let dir = dir?.path();
-                if dir.is_dir()
-                    && let Err(why) = current_version(&dir)
-                {
-                    findings.what.push(format!("in {}, {why}", dir.display()));
-                    findings.keyspaces.push(dir);
-                }
-            }
-        }
+    match keyspaces(records) {
+        Ok(found) => inspect_keyspaces(records, &found, findings)?,
         Err(error) => findings.what.push(format!("its folder keyspaces can't be read: {error}")),
     }
     findings.store |= findings.what.len() > before;
     Ok(())
 }
 
-/// The path of the file that lists the tables of a keyspace, checked against its checksum; none for
-/// a keyspace whose making was cut short. The error says what is wrong.
+/// `found`: those of which there are folders.
+fn inspect_keyspaces(records: &Path, found: &[u64], findings: &mut Findings) -> io::Result<()> {
+    let marked = findings.mark.iter().flat_map(|mark| &mark.keyspaces).copied();
+    let mut used: BTreeSet<u64> = marked.collect();
+    if used.is_empty() {
+        for journal in journals(records)? {
+            used.append(&mut journal::keyspaces(&journal)?);
+        }
+    }
+    // Of the names of the others.
+    used.insert(0);
+    for number in used.difference(&found.iter().copied().collect()) {
+        findings.what.push(format!("its folder keyspaces/{number} is missing"));
+    }
+    for &number in found {
+        let dir = records.join("keyspaces").join(number.to_string());
+        let why = match current_version(&dir) {
+            Ok(None) if !used.contains(&number) && is_new(&dir)? => continue,
+            Ok(None) => "the file current is missing".to_owned(),
+            Ok(Some(_)) => continue,
+            Err(why) => why,
+        };
+        findings.what.push(format!("in its folder keyspaces/{number}, {why}"));
+        findings.keyspaces.push(dir);
+    }
+    Ok(())
+}
+
+/// Whether a keyspace without its file `current` may be one whose making was cut short. The store
+/// writes the first list of tables before that file, and begins to use the keyspace behind it. It
+/// removes such a keyspace, and makes it anew.
+fn is_new(dir: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let used = match name.to_str() {
+            Some("tables") => fs::read_dir(entry.path())?.next().is_some(),
+            Some("v0") => false,
+            // Of the file in the making.
+            Some(name) => !name.starts_with(".tmp"),
+            None => true,
+        };
+        if used {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The path of the file that lists the tables of a keyspace, checked against its checksum; none where
+/// nothing names one. The error says what is wrong.
 fn current_version(dir: &Path) -> Result<Option<PathBuf>, String> {
     let current = match fs::read(dir.join("current")) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // The store removes such a keyspace.
-            let mut tables = fs::read_dir(dir.join("tables")).into_iter().flatten();
-            return if tables.next().is_none() {
-                Ok(None)
-            } else {
-                Err("the file current is missing, and there are tables".to_owned())
-            };
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(format!("the file current can't be read: {error}")),
     };
     // Number, XXH3 of 128 bits, and the kind of checksum, little-endian.

@@ -16,6 +16,7 @@
 //! Integers are little-endian. The checksum is the XXH3 of all entries. Behind the last batch there
 //! may be zeros: the file is made longer than what is in it.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek as _, SeekFrom};
 use std::ops::Range;
@@ -70,7 +71,7 @@ impl From<io::Error> for Broken {
 /// Looks at all of a journal. `synced`: no batch was written before the one ahead of it was on
 /// disk.
 pub(super) fn scan(path: &Path, synced: bool) -> io::Result<Scan> {
-    let mut input = Input { reader: BufReader::with_capacity(64 << 10, File::open(path)?), at: 0 };
+    let mut input = Input::new(BufReader::with_capacity(64 << 10, File::open(path)?));
     let (mut valid, mut last) = (0, None);
     let whole = loop {
         match batch(&mut input, last) {
@@ -89,12 +90,27 @@ pub(super) fn scan(path: &Path, synced: bool) -> io::Result<Scan> {
     Ok(Scan { valid, end: end.max(valid), tail })
 }
 
+/// The numbers of the keyspaces of which a journal has entries, in the batches before the first that
+/// can't be read.
+pub(super) fn keyspaces(path: &Path) -> io::Result<BTreeSet<u64>> {
+    let mut input = Input::new(BufReader::with_capacity(64 << 10, File::open(path)?));
+    let (mut found, mut last) = (BTreeSet::new(), None);
+    loop {
+        match batch(&mut input, last) {
+            Ok(seqno) => last = Some(seqno),
+            Err(Broken::Io(error)) => return Err(error),
+            Err(_) => return Ok(found),
+        }
+        found.append(&mut input.keyspaces);
+    }
+}
+
 /// The batches of a journal that can be read, those behind damage included, as ranges of bytes.
 pub(super) fn salvage(path: &Path) -> io::Result<Vec<Range<u64>>> {
     let bytes = read(path, 0..end(path, 0)?)?;
     let (mut ranges, mut at, mut last) = (Vec::<Range<u64>>::new(), 0, None);
     while at < bytes.len() {
-        let mut input = Input { reader: &bytes[at..], at: 0 };
+        let mut input = Input::new(&bytes[at..]);
         match batch(&mut input, last) {
             Ok(seqno) => {
                 let range = at as u64..at as u64 + input.at;
@@ -192,9 +208,15 @@ fn has_hole(rest: &[u8], at: u64) -> bool {
 struct Input<R> {
     reader: R,
     at: u64,
+    /// Of the entries that were read.
+    keyspaces: BTreeSet<u64>,
 }
 
 impl<R: Read> Input<R> {
+    fn new(reader: R) -> Self {
+        Self { reader, at: 0, keyspaces: BTreeSet::new() }
+    }
+
     fn take<const N: usize>(&mut self) -> Result<[u8; N], Broken> {
         let mut bytes = [0; N];
         self.reader.read_exact(&mut bytes)?;
@@ -227,16 +249,23 @@ fn batch(input: &mut Input<impl Read>, after: Option<u64>) -> Result<u64, Broken
     for _ in 0..count {
         match input.take()? {
             tag @ [2] => {
-                let head: [u8; 20] = input.take()?;
+                let kinds: [u8; 2] = input.take()?;
+                let keyspace: [u8; 8] = input.take()?;
+                let lens: [u8; 10] = input.take()?;
                 hasher.update(&tag);
-                hasher.update(&head);
-                let key = u16::from_le_bytes([head[10], head[11]]);
-                let value = u32::from_le_bytes([head[16], head[17], head[18], head[19]]);
+                for part in [&kinds[..], &keyspace, &lens] {
+                    hasher.update(part);
+                }
+                input.keyspaces.insert(u64::from_le_bytes(keyspace));
+                let key = u16::from_le_bytes([lens[0], lens[1]]);
+                let value = u32::from_le_bytes([lens[6], lens[7], lens[8], lens[9]]);
                 input.hash(u64::from(key) + u64::from(value), &mut hasher)?;
             }
             tag @ [4] => {
+                let keyspace = input.take()?;
                 hasher.update(&tag);
-                input.hash(8, &mut hasher)?;
+                hasher.update(&keyspace);
+                input.keyspaces.insert(u64::from_le_bytes(keyspace));
             }
             _ => return Err(Broken::Batch),
         }

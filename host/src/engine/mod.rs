@@ -75,7 +75,8 @@ pub use self::compact::{Compacted, Pace};
 pub use self::error::{ApplyError, EngineError};
 pub use self::extent::{Extent, KeyRange};
 use self::filter::Filter;
-use self::folder::{Access, Folder};
+pub(crate) use self::folder::lost_format;
+use self::folder::{Access, Folder, SegmentFiles};
 use self::index::{Index, Registration};
 use self::inspect::Inspected;
 use self::lineage::Lineage;
@@ -258,7 +259,7 @@ impl Engine {
         let (folder, store, inspected) =
             Folder::open(path, disk, access, options.sync_writes, open)?;
         let mut writer = store.load_writer()?;
-        let Recovered { index, undrained, retired, unknown } =
+        let Recovered { index, undrained, retired, unknown, folders } =
             recover_segments(&folder, &store, &mut writer)?;
         if access != Access::Repair {
             let missing = missing_writes(&folder, &store, &inspected, &index, &writer, &unknown)?;
@@ -272,6 +273,13 @@ impl Engine {
             for hash in retired.into_iter().filter(|_| writer.absent.is_empty()) {
                 let path = folder.segment(&hash);
                 folder.disk().remove(&path).map_err(EngineError::io("remove", &path))?;
+            }
+            for hash in &folders {
+                let to = folder.set_aside(hash)?;
+                tracing::warn!(
+                    folder = %to.display(),
+                    "a folder in segments/ had the name of a segment; it is kept in quarantine/"
+                );
             }
         }
         let lineage = store.load_lineage(options.seed)?;
@@ -303,7 +311,10 @@ impl Engine {
             engine.lineage().end();
         }
         if reads {
-            engine.writer().unregistered = unknown;
+            let mut writer = engine.writer();
+            let strays = unknown.into_iter().chain(folders.into_iter().map(|hash| (hash, 0)));
+            writer.unregistered =
+                strays.filter(|(hash, _)| !writer.absent.contains_key(hash)).collect();
         } else {
             engine.adopt_all(unknown);
         }
@@ -444,7 +455,8 @@ impl Engine {
     pub fn unregistered(&self) -> Result<Vec<Hash>, EngineError> {
         let mut found = Vec::new();
         for (hash, len) in self.writer().unregistered.clone() {
-            if self.folder.is_intact(&hash)?
+            if !self.folder.is_folder(&hash)
+                && self.folder.is_intact(&hash)?
                 && adopt::has_news(&self.folder, &self.store, &hash, len)?
             {
                 found.push(hash);
@@ -571,6 +583,8 @@ struct Recovered {
     retired: Vec<Hash>,
     /// Files that are registered nowhere, by hash, with their sizes.
     unknown: Vec<(Hash, u64)>,
+    /// Folders with the names of segment files.
+    folders: Vec<Hash>,
 }
 
 /// Compares files with registrations. What has lost its file is remembered as absent. Changes
@@ -580,7 +594,8 @@ fn recover_segments(
     store: &Store,
     writer: &mut Writer,
 ) -> Result<Recovered, EngineError> {
-    let mut files: HashMap<Hash, u64> = folder.segment_files()?.into_iter().collect();
+    let SegmentFiles { files, folders } = folder.segment_files()?;
+    let mut files: HashMap<Hash, u64> = files.into_iter().collect();
     let mut index = Index::default();
     let mut undrained = Vec::new();
     index.retire(&store.load_retired()?);
@@ -610,7 +625,7 @@ fn recover_segments(
     let (retired, unknown): (Vec<_>, _) =
         files.into_iter().partition(|(hash, _)| index.is_retired(hash));
     let retired = retired.into_iter().map(|(hash, _)| hash).collect();
-    Ok(Recovered { index, undrained, retired, unknown })
+    Ok(Recovered { index, undrained, retired, unknown, folders })
 }
 
 /// What the record store should hold and does not, as a clause. A clean stop has said how far it

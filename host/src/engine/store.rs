@@ -1,6 +1,7 @@
 //! The record store: which keyspaces there are, and what the writer remembers between two writes.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::File;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -143,6 +144,11 @@ impl Store {
     }
 
     fn open_at(path: &Path, cache_bytes: u64, read_only: bool) -> Result<Self, EngineError> {
+        // The store makes this empty file with the others, and opens nothing without it.
+        let lock = path.join("lock");
+        if path.join("version").exists() && !lock.exists() {
+            File::create(&lock).map_err(EngineError::io("make", &lock))?;
+        }
         // With several, one of them spins while another one compacts.
         let builder = Database::builder(path).cache_size(cache_bytes).worker_threads(1);
         let db = builder.open().map_err(|error| match error {

@@ -44,8 +44,7 @@ pub struct Verified {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Problem {
-    /// The file of a registered segment is gone or of another size, and was when the database was
-    /// opened.
+    /// The file of a registered segment is gone or damaged, and was known to be so before.
     Missing(Hash),
     /// The file is not what its hash says, or no segment.
     Damaged(Hash, String),
@@ -74,8 +73,8 @@ impl fmt::Display for Problem {
         match self {
             Self::Missing(hash) => write!(
                 f,
-                "segment {hash}: its file is missing or of another size; it is pulled again from \
-                 a peer that has it. --repair puts what was only in it into the next segment"
+                "segment {hash}: its file is missing or damaged; it is pulled again from a \
+                 peer that has it. --repair puts what was only in it into the next segment"
             ),
             Self::Damaged(hash, why) => write!(
                 f,
@@ -207,8 +206,11 @@ impl Engine {
             missing.into_iter().for_each(|hash| found.note(Problem::Missing(hash)));
         }
         for (hash, _) in self.writer().unregistered.clone() {
-            let why = (!self.folder.is_intact(&hash)?).then(|| "is damaged".to_owned());
-            found.note(Problem::Unregistered(hash, why));
+            let why = match self.folder.is_folder(&hash) {
+                true => Some("is a folder"),
+                false => (!self.folder.is_intact(&hash)?).then_some("is damaged"),
+            };
+            found.note(Problem::Unregistered(hash, why.map(str::to_owned)));
         }
         self.verify_readable(repair, found)?;
         let manifest = self.index().all().to_vec();

@@ -192,13 +192,30 @@ impl CursorFiles {
         Ok(damaged)
     }
 
+    /// Sets aside what [`CursorFiles::damaged`] finds, as the next tick would: each file, what was
+    /// wrong with it, and where it is now.
+    ///
+    /// # Errors
+    /// When one can't be read or renamed.
+    pub fn set_aside_damaged(&self) -> io::Result<Vec<(PathBuf, &'static str, PathBuf)>> {
+        let mut done = Vec::new();
+        for (path, why) in self.damaged()? {
+            let aside = self.set_aside(&path, why)?;
+            done.push((path, why, aside));
+        }
+        if !done.is_empty() {
+            self.disk.sync_dir(&self.dir)?;
+        }
+        Ok(done)
+    }
+
     fn path(&self, peer: &str) -> io::Result<PathBuf> {
         let id: PeerId =
             peer.parse().map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
         Ok(self.dir.join(format!("{id}.cursor")))
     }
 
-    fn set_aside(&self, path: &Path, why: &str) -> io::Result<()> {
+    fn set_aside(&self, path: &Path, why: &str) -> io::Result<PathBuf> {
         let aside = |n: u32| PathBuf::from(format!("{}.corrupt-{n}", path.display()));
         let free = (1..).map(aside).find(|aside| !aside.exists());
         let aside = free.ok_or_else(|| io::Error::other("too many corrupt cursors"))?;
@@ -208,7 +225,7 @@ impl CursorFiles {
             aside = %aside.display(),
             "the cursor {why}; it is kept aside, and the policy starts from an empty one"
         );
-        Ok(())
+        Ok(aside)
     }
 }
 
@@ -476,13 +493,35 @@ mod tests {
         for bytes in &damaged {
             fs::write(&path, bytes).unwrap();
             assert_eq!(cursors.load("a", &stock()).unwrap(), None, "{bytes:?}");
-            assert!(!path.exists());
+            assert!(!path.exists() && cursors.damaged().unwrap().is_empty());
         }
         assert_eq!(files(&db).len(), damaged.len());
         let first = fs::read(db.path().join("sync/a.cursor.corrupt-2")).unwrap();
         assert_eq!(first, b"garbage");
         cursors.store("a", &stock(), value).unwrap();
         assert_eq!(cursors.load("a", &stock()).unwrap().as_deref(), Some(&value[..]));
+    }
+
+    #[test]
+    fn a_repair_sets_aside_what_a_tick_would() {
+        let db = tempfile::tempdir().unwrap();
+        let cursors = open(&db);
+        for (peer, layout) in [("a", stock()), ("b", layout("mine", 1)), ("b", stock())] {
+            cursors.store(peer, &layout, b"value").unwrap();
+        }
+        let kept = files(&db).into_iter().find(|name| name.contains(KEPT)).unwrap();
+        for name in ["a.cursor", &kept] {
+            fs::write(db.path().join("sync").join(name), b"garbage").unwrap();
+        }
+        let done = CursorFiles::look(db.path()).set_aside_damaged().unwrap();
+        assert_eq!(done.len(), 2);
+        let mut expected =
+            ["a.cursor.corrupt-1".to_owned(), "b.cursor".to_owned(), kept + ".corrupt-1"];
+        expected.sort();
+        assert_eq!(files(&db), expected);
+        assert!(cursors.damaged().unwrap().is_empty());
+        assert_eq!(open(&db).load("a", &stock()).unwrap(), None);
+        assert_eq!(open(&db).load("b", &stock()).unwrap().as_deref(), Some(&b"value"[..]));
     }
 
     #[test]

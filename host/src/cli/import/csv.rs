@@ -9,7 +9,7 @@ use std::io::BufRead;
 use std::time::Duration;
 
 use super::source::{Place, Problem, Source, not_utf8};
-use super::{Columns, Rows, ttl_seconds};
+use super::{Columns, NAMES, Rows, is_near, ttl_seconds, unknown};
 use crate::admin::Op;
 use crate::engine::MAX_RECORD;
 
@@ -19,9 +19,6 @@ const _: () = assert!(MAX_ROW > 2 * MAX_RECORD as u64);
 
 /// What fields are separated by, where the user does not say.
 const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
-
-/// The columns of a row that mean something by their name.
-const NAMES: [&str; 4] = ["key", "value", "ns", "ttl"];
 
 /// Positions of the columns.
 struct Layout {
@@ -344,7 +341,7 @@ fn layout(header: Vec<String>, columns: &Columns) -> Result<Layout, String> {
     };
     // The first column is the key where none is called so, whatever else it is called.
     let guessed = columns.key.is_none() && header[key] != "key";
-    let guessed = guessed && !header[key].trim().eq_ignore_ascii_case("key");
+    let guessed = guessed && !is_near(&header[key], "key");
     let missing = [
         ("key", guessed),
         ("value", value.is_none()),
@@ -352,12 +349,9 @@ fn layout(header: Vec<String>, columns: &Columns) -> Result<Layout, String> {
         ("ttl", ttl.is_none()),
     ];
     for (name, missing) in missing {
-        let near = |column: &&String| column.trim().eq_ignore_ascii_case(name);
-        if let Some(near) = header.iter().find(near).filter(|_| missing) {
-            return Err(format!(
-                "the column {near:?} is none that is known: call it {name:?}, without spaces and \
-                 in small letters, or rename it"
-            ));
+        let near = header.iter().find(|column| is_near(column, name));
+        if let Some(near) = near.filter(|_| missing) {
+            return Err(unknown("column", near, name));
         }
     }
     let (default_ns, default_ttl) = (columns.ns.clone().into_bytes(), columns.ttl);

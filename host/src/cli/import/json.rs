@@ -12,7 +12,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::source::{Place, Problem, Source, not_utf8};
-use super::{Columns, ttl_seconds};
+use super::{Columns, is_near, ttl_seconds, unknown};
 use crate::admin::Op;
 use crate::engine::MAX_RECORD;
 
@@ -35,6 +35,8 @@ fn bounded<R: BufRead>(input: R, columns: &Columns, limit: u64) -> Rows<R> {
         value: name(&columns.value, "value"),
         ns: columns.ns.clone(),
         ttl: columns.ttl,
+        hex: columns.hex,
+        guesses: columns.guesses(),
     }
 }
 
@@ -47,6 +49,9 @@ pub(super) struct Rows<R> {
     value: String,
     ns: String,
     ttl: Option<Duration>,
+    hex: bool,
+    /// The fields that mean something by their name.
+    guesses: Vec<&'static str>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -254,6 +259,11 @@ impl<R: BufRead> Rows<R> {
             return Err(Problem::row(place(raw), text));
         }
         let find = |name: &str| fields.0.iter().find(|(n, _)| n == name).map(|(_, raw)| *raw);
+        for name in self.guesses.iter().filter(|name| find(name).is_none()) {
+            if let Some((near, raw)) = fields.0.iter().find(|(near, _)| is_near(near, name)) {
+                return Err(Problem::row(place(raw), unknown("field", near, name)));
+            }
+        }
         let needed = |name: &str, option: &str| {
             find(name).ok_or_else(|| {
                 let text = format!(
@@ -272,6 +282,12 @@ impl<R: BufRead> Rows<R> {
             false => Ok(raw.get().to_owned()),
         };
         let (key, value) = (needed(&self.key, "--key")?, needed(&self.value, "--value")?);
+        for (name, raw) in [(&self.key, key), (&self.value, value)] {
+            if self.hex && kind(raw) != Kind::String {
+                let text = format!("{name:?} is no string, and with --hex it must be: quote it");
+                return Err(Problem::row(place(raw), text));
+            }
+        }
         let key = match kind(key) {
             Kind::String | Kind::Number => text(key).and_then(|text| match text.is_empty() {
                 true => {
@@ -367,6 +383,46 @@ mod tests {
 
     fn parse(text: &str) -> Vec<Result<Op, Problem>> {
         parse_bytes(text.as_bytes())
+    }
+
+    #[test]
+    fn names_that_are_almost_known_are_refused_and_others_ignored() {
+        let row = |columns: &Columns, text: &str| {
+            let (input, _) = begin(text.as_bytes()).unwrap();
+            rows(input, columns).next().unwrap().map(|(_, op)| op)
+        };
+        let columns = || Columns { ns: "n".into(), ..Columns::default() };
+        for (text, column, part) in [
+            (r#"{"key":1,"value":2,"TTL":60}"#, 26, "call it \"ttl\""),
+            (r#"{"key":1,"value":2," ns":"m"}"#, 26, "\" ns\" is none that is known"),
+            (r#"{"Key":1,"value":2}"#, 8, "call it \"key\""),
+            (r#"{"key":1,"value ":2}"#, 19, "call it \"value\""),
+        ] {
+            let problem = row(&columns(), text).unwrap_err();
+            assert!(problem.text.contains(part), "{}", problem.text);
+            assert_eq!(problem.place, Place { line: 1, column }, "{text}");
+        }
+        let ttl = row(&columns(), r#"{"key":1,"value":2,"ttl":60,"TTL":61}"#).unwrap().ttl;
+        assert_eq!(ttl, Some(Duration::from_secs(60)));
+        let named = Columns { key: Some("id".into()), value: Some("v".into()), ..columns() };
+        assert!(row(&named, r#"{"id":1,"v":2,"Key":3,"VALUE":4}"#).is_ok());
+        assert!(row(&named, r#"{"id":1,"v":2,"Ttl":3}"#).is_err());
+    }
+
+    #[test]
+    fn hexadecimal_digits_are_strings() {
+        let columns = Columns { ns: "n".into(), hex: true, ..Columns::default() };
+        for (text, column) in [
+            (r#"{"key":12,"value":"ff"}"#, Some(8)),
+            (r#"{"key":"12","value":34}"#, Some(21)),
+            (r#"{"key":"12","value":null}"#, Some(21)),
+            (r#"{"key":"12","value":"34","ttl":60}"#, None),
+        ] {
+            let (input, _) = begin(text.as_bytes()).unwrap();
+            let problem = rows(input, &columns).next().unwrap().err();
+            assert!(problem.iter().all(|problem| problem.text.contains("--hex")), "{problem:?}");
+            assert_eq!(problem.map(|problem| problem.place.column), column, "{text}");
+        }
     }
 
     fn keys(text: &str) -> Vec<String> {

@@ -37,15 +37,16 @@ const FULL: u64 = 16 << 20;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ImportArgs {
-    /// The file, or `-` for standard input
+    /// The file, of CSV or JSON; `-` for standard input
     file: PathBuf,
     /// Namespace of the records whose row names none in `ns`
-    #[arg(long, value_name = "NS", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "NS", value_parser = args::namespace)]
     ns: String,
     /// Form of the file [default: by its name, or its first character]
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// What separates the columns of CSV: a character, or `tab` [default: by the header]
+    /// What separates the columns of CSV: a character, or `tab` [default: `,`, `;`, tab or `|`, by
+    /// the header]
     #[arg(long, value_name = "CHAR", value_parser = delimiter)]
     delimiter: Option<u8>,
     /// Column that holds the key [default: `key`; in CSV else the first]
@@ -92,6 +93,36 @@ struct Columns {
     key: Option<String>,
     value: Option<String>,
     ttl: Option<Duration>,
+    /// Keys and values are hexadecimal.
+    hex: bool,
+}
+
+/// What a part of a row is called where the user does not say.
+const NAMES: [&str; 4] = ["key", "value", "ns", "ttl"];
+
+impl Columns {
+    /// The names that the user has not replaced.
+    fn guesses(&self) -> Vec<&'static str> {
+        let replaced = |name: &&&str| match **name {
+            "key" => self.key.is_some(),
+            "value" => self.value.is_some(),
+            _ => false,
+        };
+        NAMES.iter().filter(|name| !replaced(name)).copied().collect()
+    }
+}
+
+/// Whether `found` is `name` but for spaces and case.
+fn is_near(found: &str, name: &str) -> bool {
+    found.trim().eq_ignore_ascii_case(name)
+}
+
+/// Why a column or field that is almost called `name` is refused.
+fn unknown(what: &str, found: &str, name: &str) -> String {
+    format!(
+        "the {what} {found:?} is none that is known: call it {name:?}, without spaces and in small \
+         letters, or rename it"
+    )
 }
 
 /// An operation with the place of its row.
@@ -117,7 +148,7 @@ pub(super) fn run(db: &Path, args: &ImportArgs) -> Result<ExitCode> {
         )));
     }
     let (key, value) = (args.key.clone(), args.value.clone());
-    let columns = Columns { ns: args.ns.clone(), key, value, ttl: args.ttl };
+    let columns = Columns { ns: args.ns.clone(), key, value, ttl: args.ttl, hex: args.hex };
 
     let start = Instant::now();
     let mut database = Database::open_to_write(db, args.create)?;
@@ -247,6 +278,10 @@ fn open(path: &Path, stdin: bool) -> io::Result<(Box<dyn Read + Send>, ProgressB
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
     };
     if stdin {
+        if is_closed() {
+            let why = "it is closed: give it the rows, or name a file";
+            return Err(io::Error::new(io::ErrorKind::NotConnected, why));
+        }
         // Drawn on standard error, and not at all when that is no terminal; so is the bar.
         let bar = ProgressBar::new_spinner()
             .with_style(style("{spinner} {binary_bytes}  {binary_bytes_per_sec}  {msg}"));
@@ -259,6 +294,22 @@ fn open(path: &Path, stdin: bool) -> io::Result<(Box<dyn Read + Send>, ProgressB
     }
     let template = "{bar:32} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {msg}";
     Ok((Box::new(file), ProgressBar::new(meta.len()).with_style(style(template))))
+}
+
+/// Whether this program was started without a standard input. The standard library opens the null
+/// device in its place, for reading and writing, which nobody does who wants an empty file.
+fn is_closed() -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, major, minor};
+        let stdin = io::stdin();
+        let (Ok(stat), Ok(flags)) = (fstat(&stdin), fcntl_getfl(&stdin)) else { return true };
+        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+            && (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3)
+            && flags & OFlags::ACCMODE == OFlags::RDWR
+    }
+    #[cfg(not(target_os = "linux"))]
+    false
 }
 
 fn format_of(path: &Path) -> Option<Format> {

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use super::super::output;
+use super::super::{database, output};
 use crate::runtime::policy_history;
 
 #[derive(Debug, clap::Args)]
@@ -21,9 +21,7 @@ pub(in crate::cli) struct HistoryArgs {
 
 /// The journal is read as it is: no host need run, and one that runs is not disturbed.
 pub(super) fn run(db: &Path, args: &HistoryArgs) -> Result<ExitCode> {
-    if !db.join("FORMAT").is_file() {
-        bail!("there is no database at {}: is --db right?", db.display());
-    }
+    database::exists(db)?;
     let events = policy_history(db, args.limit).context("can't read the history")?;
     let mut text = String::new();
     if args.json {

@@ -414,3 +414,115 @@ fn verify_repairs_a_segment_whose_file_vanishes_while_it_is_open() {
     assert_eq!(engine.verify(false, |_, _| {}).unwrap().count, 0);
     assert_eq!(engine.flush().unwrap().unwrap().records, 1);
 }
+
+#[test]
+fn keyspace_without_its_list_of_tables_is_refused_and_a_new_store_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let live = dir.path().join("live");
+    let engine = open(&live);
+    for n in 0..3_u8 {
+        engine.put(b"ns", b"k", &[n]).unwrap();
+        engine.flush().unwrap();
+    }
+    compact(&engine);
+    engine.put(b"ns", b"late", b"v").unwrap();
+    let expected = dump(&engine);
+    let retired = engine.stats().retired_segments;
+    assert!(retired > 0);
+    let killed = dir.path().join("killed");
+    copy(&live, &killed);
+    drop(engine);
+    assert_eq!(inspect::keyspaces(&live.join("records")).unwrap(), Vec::from_iter(0..10));
+    // Of these, "5" is the retired segments, and "6" was never used.
+    let cases = [(&live, "0156789"), (&killed, "0569")]
+        .into_iter()
+        .flat_map(|(base, numbers)| numbers.chars().map(move |number| (base, number, "current")));
+    for (base, number, lost) in
+        cases.chain([(&live, '5', ""), (&live, '9', ""), (&killed, '5', "")])
+    {
+        let db = dir.path().join("copy");
+        copy(base, &db);
+        let path = db.join(format!("records/keyspaces/{number}/{lost}"));
+        if lost.is_empty() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.unwrap();
+        let context = format!("{}", path.display());
+        // After a crash, one that was never used may be one that was being made.
+        let read = Engine::open_to_read(&db, fast()).map(drop);
+        let unused = read.is_ok();
+        assert_eq!(unused, base == &killed && number == '6', "{context}");
+        let written = Engine::open_with(&db, fast()).map(|engine| {
+            assert_eq!(dump(&engine), expected, "{context}");
+            assert_eq!(engine.stats().retired_segments, retired, "{context}");
+        });
+        assert_eq!(written.is_ok(), unused, "{context}");
+        for error in [read, written].into_iter().filter_map(Result::err) {
+            let text = error.to_string();
+            for words in ["verify --repair", "missing", &format!("keyspaces/{number}")] {
+                assert!(text.contains(words), "{context}: {text}");
+            }
+        }
+        let (engine, report) = Engine::open_to_repair(&db, fast()).unwrap();
+        engine.verify(true, |_, _| {}).unwrap();
+        assert_sound(&engine);
+        assert!(unused || !report.done.is_empty(), "{context}");
+        drop(engine);
+        fs::remove_dir_all(&db).unwrap();
+    }
+}
+
+/// A kill while the store makes a keyspace, as after an update of the host, leaves some of this.
+#[test]
+fn keyspace_whose_making_was_cut_short_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let live = dir.path().join("live");
+    let engine = open(&live);
+    engine.put(b"ns", b"k", b"v").unwrap();
+    let killed = dir.path().join("killed");
+    copy(&live, &killed);
+    drop(engine);
+    for (n, base) in [&live, &killed].into_iter().enumerate() {
+        for (m, files) in [&[][..], &["v0"], &["v0", ".tmpAbC"]].into_iter().enumerate() {
+            let db = dir.path().join(format!("{n}-{m}"));
+            copy(base, &db);
+            let half = db.join("records/keyspaces/10");
+            fs::create_dir_all(half.join("tables")).unwrap();
+            for file in files {
+                fs::write(half.join(file), b"hal").unwrap();
+            }
+            assert_eq!(dump(&Engine::open_to_read(&db, fast()).unwrap()).len(), 1);
+            assert_eq!(dump(&open(&db)).len(), 1);
+            assert!(!half.exists());
+        }
+    }
+}
+
+#[test]
+fn folder_with_the_name_of_a_segment_is_reported_and_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    engine.put(b"ns", b"k", b"v").unwrap();
+    let segment = engine.flush().unwrap().unwrap();
+    let expected = dump(&engine);
+    let registered = engine.folder.segment(&segment.hash);
+    let unknown = engine.folder.segment(&Hash::of(b"unknown"));
+    drop(engine);
+    let bytes = fs::read(&registered).unwrap();
+    fs::remove_file(&registered).unwrap();
+    for path in [&registered, &unknown] {
+        fs::create_dir(path).unwrap();
+        fs::write(path.join("precious"), "").unwrap();
+    }
+    let reader = Engine::open_to_read(dir.path(), fast()).unwrap();
+    let found = reader.verify(false, |_, _| {}).unwrap().problems;
+    let texts: Vec<_> = found.iter().map(ToString::to_string).collect();
+    let says = |words: &str| texts.iter().filter(|text| text.contains(words)).count();
+    assert_eq!((says("is missing or damaged"), says("and is a folder")), (1, 1), "{texts:?}");
+    drop(reader);
+    let (engine, _) = Engine::open_to_repair(dir.path(), fast()).unwrap();
+    for path in [&registered, &unknown] {
+        let kept = dir.path().join("quarantine").join(path.file_name().unwrap());
+        assert!(!path.exists() && kept.join("precious").exists());
+    }
+    assert!(!apply(&engine, &bytes).unwrap().duplicate, "a peer brings it again");
+    assert_eq!(dump(&engine), expected);
+    assert_sound(&engine);
+}

@@ -95,3 +95,107 @@ fn files_and_registrations_agree_after_a_start() {
     let hashes: Vec<Hash> = engine.manifest().iter().map(|segment| segment.hash).collect();
     assert_eq!(hashes, [kept.hash, lost.hash]);
 }
+
+/// Empty folders and files beneath a folder.
+fn empty(dir: &Path) -> Vec<std::path::PathBuf> {
+    let (mut found, mut dirs) = (Vec::new(), vec![dir.to_owned()]);
+    while let Some(dir) = dirs.pop() {
+        let entries: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap()).collect();
+        if entries.is_empty() {
+            found.push(dir);
+        }
+        for entry in entries {
+            match entry.metadata().unwrap() {
+                meta if meta.is_dir() => dirs.push(entry.path()),
+                meta if meta.len() == 0 => found.push(entry.path()),
+                _ => {}
+            }
+        }
+    }
+    found
+}
+
+fn remove(path: &Path) {
+    if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) }.unwrap();
+}
+
+#[test]
+fn a_backup_that_leaves_out_what_is_empty_opens() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = dir.path().join("whole");
+    let engine = open(&whole);
+    engine.put(b"ns", b"k", b"v").unwrap();
+    let expected = dump(&engine);
+    drop(engine);
+    let image = crate::disk::Image::read(&whole).unwrap();
+    let names: Vec<_> = empty(&whole)
+        .into_iter()
+        .map(|path| path.strip_prefix(&whole).unwrap().to_owned())
+        .collect();
+    for name in ["LOCK", "staging", "segments", "records/lock"] {
+        assert!(names.iter().any(|found| found == Path::new(name)), "{name}: {names:?}");
+    }
+    let each = names.iter().map(|name| vec![name]);
+    for (n, left_out) in each.chain([names.iter().collect()]).enumerate() {
+        let path = dir.path().join(n.to_string());
+        image.write(&path).unwrap();
+        left_out.iter().for_each(|name| remove(&path.join(name)));
+        let reader = Engine::open_to_read(&path, fast()).unwrap();
+        assert_eq!(dump(&reader), expected, "{left_out:?}");
+        assert_sound(&reader);
+        drop(reader);
+        assert!(left_out.iter().all(|name| !path.join(name).exists()), "{left_out:?}");
+        let engine = open(&path);
+        assert_eq!(dump(&engine), expected, "{left_out:?}");
+        engine.flush().unwrap().unwrap();
+        assert_sound(&engine);
+        assert_eq!(fs::read_dir(path.join("staging")).unwrap().count(), 0, "{left_out:?}");
+    }
+}
+
+#[test]
+fn segments_whose_folder_is_missing_are_absent() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    engine.put(b"ns", b"k", b"v").unwrap();
+    let segment = engine.flush().unwrap().unwrap();
+    let expected = dump(&engine);
+    drop(engine);
+    fs::remove_dir_all(dir.path().join("segments")).unwrap();
+    let reader = Engine::open_to_read(dir.path(), fast()).unwrap();
+    assert_eq!(reader.unreadable(), [segment.hash]);
+    let found = reader.verify(false, |_, _| {}).unwrap();
+    assert!(found.problems.contains(&Problem::Missing(segment.hash)), "{found:?}");
+    drop(reader);
+    let (engine, _) = Engine::open_to_repair(dir.path(), fast()).unwrap();
+    engine.verify(true, |_, _| {}).unwrap();
+    assert_sound(&engine);
+    engine.flush().unwrap().unwrap();
+    assert_eq!(dump(&engine), expected);
+    assert_sound(&engine);
+}
+
+#[test]
+fn a_database_without_its_format_says_which_file_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    engine.put(b"ns", b"k", b"v").unwrap();
+    drop(engine);
+    let format = dir.path().join("FORMAT");
+    fs::remove_file(&format).unwrap();
+    let says = |error: EngineError| {
+        let text = error.to_string();
+        assert!(text.contains("FORMAT is missing"), "{text}");
+        assert!(text.contains("Write \"edgestore-host 2\" into"), "{text}");
+    };
+    says(Engine::open_to_read(dir.path(), fast()).unwrap_err());
+    fs::write(&format, "edgestore-host 2").unwrap();
+    let engine = open(dir.path());
+    engine.flush().unwrap().unwrap();
+    drop(engine);
+    fs::remove_file(&format).unwrap();
+    says(Engine::open_to_read(dir.path(), fast()).unwrap_err());
+    says(Engine::open_with(dir.path(), fast()).unwrap_err());
+    says(Engine::open_to_repair(dir.path(), fast()).unwrap_err());
+    assert!(!format.exists(), "it was touched");
+}
