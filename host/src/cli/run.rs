@@ -98,6 +98,7 @@ pub(super) fn run(config: Effective) -> Result<ExitCode> {
     if let Some(file) = config.path() {
         tracing::info!(file = %file.display(), "configuration");
     }
+    config.check()?;
     if args.once {
         if args.peers.is_empty() {
             return Err(exit::usage(
@@ -224,6 +225,10 @@ impl RunArgs {
     /// Whether it ends by itself.
     pub(super) fn is_once(&self) -> bool {
         self.once
+    }
+
+    pub(super) fn archive(&self) -> Option<&Path> {
+        self.archive.as_deref()
     }
 
     fn engine(&self) -> EngineOptions {
