@@ -118,6 +118,13 @@ fn settings_that_the_policy_refuses_change_nothing() {
     dir.write("host.toml", config(&primary.url, "window = 3").as_bytes());
     wait_until("it is taken", || host.log().contains("changed=\"window\""));
     ticks_well();
+    let event = host.status()["policy_state"]["last_event"].clone();
+    assert_eq!(
+        (&event["event"], &event["why"]),
+        (&"settings".into(), &"new values of window".into())
+    );
+    let history = run(&["policy", "history", "--db", &db]).ok();
+    assert!(history.contains("took settings"), "{history}");
 
     // A file with a mistake changes nothing, and neither does none, or what is no file.
     for (broken, said) in [
@@ -126,6 +133,7 @@ fn settings_that_the_policy_refuses_change_nothing() {
             Some("[host]\ninterval = 5\n[policy.settings]\nwindow = 5"),
             "interval: the unit is missing",
         ),
+        (Some(""), "the file is empty"),
         (None, "the file is gone"),
     ] {
         match broken {
@@ -141,7 +149,9 @@ fn settings_that_the_policy_refuses_change_nothing() {
     replace(&dir, "host.toml", &config(&primary.url, "window = 4"));
     wait_until("it is taken", || host.log().matches("changed=\"window\"").count() == 2);
     ticks_well();
-    assert_eq!(host.log().matches("no file any more").count(), 1, "{}", host.log());
+    for once in ["no file any more", "the file is empty"] {
+        assert_eq!(host.log().matches(once).count(), 1, "{}", host.log());
+    }
     assert_eq!(host.stop("-TERM"), Some(0));
 }
 
@@ -156,6 +166,15 @@ fn settings_that_the_policy_refuses_start_no_host_and_a_check_names_them() {
     }
     run(&["config", "check", &file]).fails(&[&at]);
     run(&["config", "check", &file, "--set", "window=0"]).fails(&["--set (window)"]);
+
+    // A check and a host agree on who is to blame.
+    let limited = ["--limit", "host-calls=1", "--set", "window=4"];
+    let check = run(&[&["config", "check", "--db", &dir.path("new")][..], &limited].concat());
+    assert!(check.err.contains("not by its settings"), "{check:?}");
+    check.ok();
+    let plain = run(&["config", "check", "--limit", "host-calls=1"]);
+    assert!(plain.err.contains("not by its settings"), "{plain:?}");
+    plain.ok();
 
     // A plugin that is not there, and one that is none.
     dir.write("none.wasm", b"none");

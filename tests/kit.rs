@@ -397,6 +397,22 @@ fn a_file_that_is_not_there_or_is_a_folder_is_no_policy() {
     }
     let text = dir.write("text", b"hello");
     kit(&["describe", &text]).fails(&["text", "not WebAssembly"]);
+    // Nobody writes to the pipe, and the device has no end.
+    let pipe = dir.path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for path in [&pipe, "/dev/zero"] {
+        for args in [
+            &["check", path][..],
+            &["describe", path],
+            &["test", path],
+            &["pack", path, "-o", &dir.path("packed.wasm")],
+            &["run", path, "--once", "--peer", "http://127.0.0.1:9"],
+        ] {
+            let ran = kit(args);
+            assert_eq!(ran.code, Some(3), "{args:?}: {ran:?}");
+            ran.fails(&["it is no regular file"]);
+        }
+    }
 }
 
 #[test]

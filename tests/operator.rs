@@ -128,6 +128,7 @@ fn an_exit_status_says_what_holds() {
     let none = dir.path("no-database");
     let garbage = dir.write("garbage.wasm", b"garbage");
     let no_file = dir.path("no-file.wasm");
+    let folder = dir.path("");
     let bad_config = dir.write("bad.toml", b"[host]\nintervall = \"1s\"\n");
     let dead = "p=http://127.0.0.1:9";
     for (code, args) in [
@@ -142,6 +143,15 @@ fn an_exit_status_says_what_holds() {
         (1, &["policy", "describe", &garbage]),
         (1, &["policy", "pack", &garbage]),
         (1, &["config", "check", &bad_config]),
+        (3, &["config", "check", "/dev/zero"]),
+        (3, &["policy", "test", "--scenario", "/dev/zero"]),
+        (1, &["config", "check", "--set", "nope=1"]),
+        (1, &["config", "check", "--plugin", &garbage]),
+        (1, &["config", "check", "--plugin", &no_file]),
+        (1, &["config", "check", "--peer", "nope", "--peer", "p=ftp://x"]),
+        (1, &["config", "check", "--limit", "memory=1B"]),
+        (1, &["config", "check", "--archive", "/proc/x"]),
+        (1, &["config", "check", "--db", "/proc/x"]),
         (1, &["run", "--once", "--peer", dead, "--plugin", &garbage, "--db", &db]),
         (2, &["get", "ns"]),
         (2, &["get", "ns", "zz", "--hex", "--db", &db]),
@@ -152,6 +162,17 @@ fn an_exit_status_says_what_holds() {
         (2, &["delete", "", "k", "--db", &db]),
         (2, &["run", "--once", "--db", &db]),
         (2, &["run", "--config", &bad_config]),
+        (2, &["run", "--db", &none, "--peer", "nope"]),
+        (2, &["run", "--db", &none, "--peer", "p=ftp://x"]),
+        (2, &["run", "--db", &none, "--peer", "p=http://h:99999"]),
+        (2, &["run", "--db", &none, "--peer", "p=http://u@h"]),
+        (2, &["run", "--db", &none, "--peer", "p=http://h/?q=1"]),
+        (2, &["run", "--db", &none, "--peer", "p=http://h", "--peer", "P=http://i"]),
+        (2, &["run", "--db", &none, "--limit", "memory=1B"]),
+        (2, &["run", "--db", &none, "--limit", "fuel=1"]),
+        (2, &["run", "--db", &none, "--limit", "instances=1"]),
+        (2, &["run", "--db", &none, "--limit", "settings=1B", "--set", "window=1"]),
+        (2, &["policy", "run", &garbage, "--db", &none, "--peer", "p=ftp://x"]),
         (2, &["run", "--db", &db, "--interval", "1ns"]),
         (2, &["run", "--db", &db, "--flush-interval", "1ns"]),
         (2, &["run", "--db", &db, "--compact-interval", "999us"]),
@@ -163,7 +184,13 @@ fn an_exit_status_says_what_holds() {
         (3, &["status", "--db", &none]),
         (3, &["verify", "--db", &none]),
         (3, &["wake", "--db", &db]),
+        (3, &["run", "--db", &none, "--archive", "/proc/x"]),
         (3, &["policy", "check", &no_file]),
+        (3, &["policy", "pack", &no_file]),
+        (3, &["policy", "check", &folder]),
+        (3, &["policy", "describe", &folder]),
+        (3, &["policy", "test", &folder]),
+        (3, &["policy", "pack", &folder]),
         (3, &["policy", "history", "--db", &none]),
         (3, &["config", "check", &no_file]),
     ] {
@@ -326,6 +353,28 @@ fn a_host_whose_folder_was_moved_stops_and_touches_no_other() {
         assert_eq!(run(&["get", "ns", key, "--db", &moved]).code, Some(0), "{key}");
     }
     run(&["verify", "--db", &moved]).ok();
+}
+
+#[test]
+fn a_host_whose_admin_socket_is_removed_makes_it_again() {
+    let dir = Folder::new();
+    let db = database(&dir, "db", 3);
+    let log = dir.path("log");
+    let mut host = Host::start(&db, &["--listen", "none"], File::create(&log).unwrap());
+    let socket = Path::new(&db).join("admin.sock");
+    for n in 1..=2 {
+        fs::remove_file(&socket).unwrap();
+        wait_until("it is there again", || socket.exists());
+        assert_eq!(host.status()["running"], true);
+        let said = "the admin socket was removed";
+        wait_until("it says so, once", || {
+            fs::read_to_string(&log).unwrap().matches(said).count() == n
+        });
+    }
+    run(&["put", "ns", "k", "v", "--db", &db]).ok();
+    host.signal("-TERM");
+    assert_eq!(host.ended(), Some(0));
+    assert!(!socket.exists());
 }
 
 #[test]

@@ -166,6 +166,37 @@ fn a_bad_policy_under_load_is_rolled_back_by_itself() {
     nodes.server.shutdown();
 }
 
+/// Returns a `setting` error in each tick but that of a rehearsal, as `traps_later` traps.
+fn refuses_settings_later() -> Vec<u8> {
+    let call = "(call $body";
+    let refuse = "(if (i64.lt_u (local.get 2) (i64.const 1000)) (then
+        (i32.store8 (i32.const 1024) (i32.const 1)) (i32.store8 (i32.const 1032) (i32.const 2))
+        (call $drop (local.get 5)) (return (i32.const 1024))))";
+    component(&wat("").replacen(call, &format!("{refuse} {call}"), 1))
+}
+
+#[test]
+fn a_policy_that_makes_up_a_bad_setting_is_rolled_back() {
+    for settings in [&[][..], &[("window", "2")]] {
+        let nodes = Nodes::new(1);
+        let mut builder = nodes.builder();
+        for (key, value) in settings {
+            builder = builder.setting(*key, *value);
+        }
+        let host = builder.start().unwrap();
+        host.swap_policy(&nodes.file("bad.wasm", &refuses_settings_later())).unwrap();
+        wait_until("it is rolled back", || {
+            nodes.events().last() == Some(&PolicyEventKind::RolledBack)
+        });
+        let why = host.status().policy_state.last_event.unwrap().why;
+        assert!(why.contains("does not take a setting"), "{why}");
+        fill(&nodes.source, 1..2);
+        wait_until("it pulls", || nodes.has_all());
+        host.shutdown();
+        nodes.server.shutdown();
+    }
+}
+
 #[test]
 fn a_probation_goes_on_after_a_restart() {
     let nodes = Nodes::new(1);
@@ -377,8 +408,13 @@ fn a_running_host_is_told_by_the_program_to_swap_and_to_roll_back() {
     let mut host = Running::start(&db, &peer);
     policy_command(&["rollback"]).fails(&["nothing to go back to"]);
     policy_command(&["swap", "no-such.wasm"]).fails(&["no-such.wasm"]);
+    let folder = policy_command(&["swap", &dir.path("")]);
+    assert_eq!(folder.code, Some(3), "{folder:?}");
+    folder.fails(&["it is no regular file"]);
     let text = dir.write("text.wasm", b"hello");
-    policy_command(&["swap", &text]).fails(&["text.wasm", "not WebAssembly"]);
+    let text = policy_command(&["swap", &text]);
+    assert_eq!(text.code, Some(1), "{text:?}");
+    text.fails(&["text.wasm", "not WebAssembly"]);
     let new = dir.write("new.wasm", &variant(1));
     assert!(policy_command(&["swap", &new]).ok().contains("runs in place of default"));
     assert!(policy_command(&["swap", &new]).ok().contains("runs already"));

@@ -46,7 +46,7 @@ impl FileWatch {
     /// already: a change since then is delivered as well.
     ///
     /// An empty file is one that somebody is about to write, and is not delivered. A file that is
-    /// gone or can't be read is logged, and delivered once it is back with other bytes.
+    /// empty or gone, or can't be read, is logged, and delivered once it is back with other bytes.
     ///
     /// # Errors
     /// When the system gives no thread.
@@ -206,7 +206,13 @@ impl<F: FnMut(Vec<u8>)> Watched<F> {
                 tracing::warn!(%file, "this is no file any more; what it said last stays in use");
                 None
             }
-            Stamp::File { len: 0, .. } => None,
+            Stamp::File { len: 0, .. } => {
+                // One that was empty before says the same.
+                if self.delivered != Hash::of(b"") {
+                    tracing::warn!(%file, "the file is empty; what it said last stays in use");
+                }
+                None
+            }
             Stamp::File { .. } => Some(fs::read(&self.path)),
         };
         if read.is_some() && Stamp::of(&self.path) != now {

@@ -44,6 +44,9 @@ pub enum AdminError {
     /// The host could not do it, and says why.
     #[error("{0}")]
     Failed(String),
+    /// The host could not find out whether it can, and says why.
+    #[error("{0}")]
+    Unknown(String),
     /// The answer is none to this request: a mistake in the host.
     #[error("the running host gave an answer that does not fit; please report this")]
     Unexpected,
@@ -173,7 +176,8 @@ impl AdminClient {
     /// the path should be absolute.
     ///
     /// # Errors
-    /// [`AdminError::Failed`] when the host does not take the policy, and why.
+    /// [`AdminError::Failed`] when the host does not take the policy, and why;
+    /// [`AdminError::Unknown`] when it can't read the file.
     pub fn swap_policy(&mut self, path: &str) -> Result<PolicyChange, AdminError> {
         // Large components are compiled for a while.
         match self.ask_patiently(&Request::SwapPolicy(path.to_owned()))? {
@@ -265,6 +269,7 @@ impl AdminClient {
         let read = read.and_then(|()| wire::body(&mut self.stream, wire::frame_len(head)?));
         match read.map_err(|error| broken(error, self.timeout))? {
             Response::Error(text) => Err(AdminError::Failed(text)),
+            Response::Unknown(text) => Err(AdminError::Unknown(text)),
             response => Ok(response),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{self, Read};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use super::socket::SocketFile;
 use super::wire::{self, Hello, MAX_FRAME, Page, Request, Response, VERSION, Welcome};
 use super::{Backend, socket};
+use crate::runtime::{PolicyChange, SwapError};
 
 /// Connections at a time. A program has one, and few programs run at a time.
 const MAX_CONNECTIONS: usize = 16;
@@ -32,10 +33,17 @@ const IDLE_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The admin socket of a running host. Stops when dropped, as by [`AdminServer::shutdown`].
 pub struct AdminServer {
-    file: SocketFile,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    db: PathBuf,
+    /// None once it has stopped.
+    listener: Option<Listener>,
     connections: Arc<Connections>,
+}
+
+/// A socket, and the thread that accepts its connections.
+struct Listener {
+    file: SocketFile,
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
 }
 
 impl AdminServer {
@@ -45,6 +53,49 @@ impl AdminServer {
     /// # Errors
     /// When the socket can't be made, or the system gives no thread.
     pub fn start(db: &Path, backend: Arc<dyn Backend>) -> io::Result<Self> {
+        let connections = Arc::new(Connections { backend, open: Mutex::default() });
+        let listener = Some(Listener::start(db, &connections)?);
+        Ok(Self { db: db.to_owned(), listener, connections })
+    }
+
+    /// Whether its socket is where programs look for it.
+    pub fn is_in_place(&self) -> bool {
+        self.listener.as_ref().is_some_and(|listener| listener.file.is_in_place())
+    }
+
+    /// Makes the socket anew, in place of whatever is there. Connections that are open go on.
+    ///
+    /// # Errors
+    /// As [`AdminServer::start`]; the old socket stays as it is.
+    pub fn renew(&mut self) -> io::Result<()> {
+        let new = Listener::start(&self.db, &self.connections)?;
+        if let Some(old) = self.listener.replace(new) {
+            old.stop();
+        }
+        Ok(())
+    }
+
+    /// Takes no more connections, ends those that are open once their running request is done,
+    /// and removes the socket.
+    pub fn shutdown(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        let Some(listener) = self.listener.take() else { return };
+        listener.stop();
+        self.connections.close();
+    }
+}
+
+impl Drop for AdminServer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Listener {
+    fn start(db: &Path, connections: &Arc<Connections>) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         let (listener, file) = socket::bind(db)?;
         listener.set_nonblocking(true)?;
@@ -52,9 +103,8 @@ impl AdminServer {
             let _context = runtime.enter();
             tokio::net::UnixListener::from_std(listener)?
         };
-        let connections = Arc::new(Connections { backend, open: Mutex::default() });
         let (stop, mut stopped) = oneshot::channel::<()>();
-        let accepting = Arc::clone(&connections);
+        let accepting = Arc::clone(connections);
         let accept = async move {
             loop {
                 let accepted = tokio::select! {
@@ -74,31 +124,19 @@ impl AdminServer {
         let thread = thread::Builder::new()
             .name("edgestore-admin".to_owned())
             .spawn(move || runtime.block_on(accept))?;
-        Ok(Self { file, stop: Some(stop), thread: Some(thread), connections })
+        Ok(Self { file, stop, thread })
     }
 
-    /// Takes no more connections, ends those that are open once their running request is done,
-    /// and removes the socket.
-    pub fn shutdown(mut self) {
-        self.stop();
-    }
-
-    fn stop(&mut self) {
-        let Some(thread) = self.thread.take() else { return };
+    /// Removes the socket, if it is there, and ends the thread.
+    fn stop(self) {
         if let Err(error) = self.file.remove() {
             tracing::debug!(%error, "no admin socket to remove");
         }
-        let _ = self.stop.take().map(|stop| stop.send(()));
-        if thread.join().is_err() {
+        // Fails when the thread has panicked.
+        let _ = self.stop.send(());
+        if self.thread.join().is_err() {
             tracing::error!("the admin socket's thread panicked");
         }
-        self.connections.close();
-    }
-}
-
-impl Drop for AdminServer {
-    fn drop(&mut self) {
-        self.stop();
     }
 }
 
@@ -245,11 +283,9 @@ fn answer(backend: &dyn Backend, request: Request) -> Response {
             backend.compact(bytes_per_sec).map(Response::Compacted)
         }
         Request::SwapPolicy(path) => {
-            return told(backend.swap_policy(Path::new(&path)).map(Response::PolicyChanged));
+            return changed(backend.swap_policy(Path::new(&path)));
         }
-        Request::RollBackPolicy => {
-            return told(backend.roll_back_policy().map(Response::PolicyChanged));
-        }
+        Request::RollBackPolicy => return changed(backend.roll_back_policy()),
         Request::PolicyHistory(limit) => {
             let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(PAGE_EVENTS);
             return told(backend.policy_history(limit).map(Response::PolicyHistory));
@@ -261,6 +297,13 @@ fn answer(backend: &dyn Backend, request: Request) -> Response {
 
 fn told<E: std::fmt::Display>(result: Result<Response, E>) -> Response {
     result.unwrap_or_else(|error| Response::Error(error.to_string()))
+}
+
+fn changed(result: Result<PolicyChange, SwapError>) -> Response {
+    match result {
+        Err(error) if !error.is_answer() => Response::Unknown(error.to_string()),
+        result => told(result.map(Response::PolicyChanged)),
+    }
 }
 
 fn page(

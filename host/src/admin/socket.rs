@@ -40,6 +40,14 @@ pub(super) struct SocketFile {
 }
 
 impl SocketFile {
+    /// Whether it is where it was made. Where that can't be told, nothing says otherwise.
+    pub(super) fn is_in_place(&self) -> bool {
+        match id(&self.path) {
+            Ok(id) => id == self.id,
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        }
+    }
+
     /// Removes it, and leaves alone what another host has put in its place.
     pub(super) fn remove(&self) -> io::Result<()> {
         if id(&self.path)? != self.id {

@@ -13,6 +13,7 @@ use super::wire::{self, Hello, Welcome};
 use super::*;
 use crate::Hash;
 use crate::engine::{Compacted, EngineError, EngineStats, Record};
+use crate::policy::LoadError;
 use crate::runtime::{
     Health, HostStatus, PeerStatus, PolicyChange, PolicyEvent, PolicyEventKind, PolicyState,
     SwapError,
@@ -105,6 +106,13 @@ impl Backend for Fake {
     }
 
     fn swap_policy(&self, path: &Path) -> Result<PolicyChange, SwapError> {
+        if path == Path::new("unreadable") {
+            let error = std::io::ErrorKind::PermissionDenied.into();
+            return Err(LoadError::Io { path: path.to_owned(), error }.into());
+        }
+        if path == Path::new("no policy") {
+            return Err(LoadError::NotWasm.into());
+        }
         let (from, to) = ("fake 1".to_owned(), path.display().to_string());
         Ok(PolicyChange { from, to, hash: String::new(), changed: true })
     }
@@ -275,6 +283,41 @@ fn a_socket_that_another_host_has_put_there_is_left_alone() {
     assert!(AdminClient::connect(dir.path()).unwrap().flush().is_ok());
     second.shutdown();
     assert!(!dir.path().join(SOCKET_NAME).exists());
+}
+
+#[test]
+fn a_socket_that_was_removed_is_made_again_and_connections_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(SOCKET_NAME);
+    let mut server = start(dir.path());
+    let mut open = AdminClient::connect(dir.path()).unwrap();
+    assert!(server.is_in_place());
+    std::fs::remove_file(&path).unwrap();
+    assert!(!server.is_in_place());
+    server.renew().unwrap();
+    assert!(server.is_in_place() && AdminClient::connect(dir.path()).unwrap().flush().is_ok());
+    std::fs::write(&path, "in the way").unwrap();
+    std::fs::rename(&path, dir.path().join("moved")).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    assert!(!server.is_in_place() && server.renew().is_err());
+    std::fs::remove_dir(&path).unwrap();
+    server.renew().unwrap();
+    assert!(AdminClient::connect(dir.path()).unwrap().flush().is_ok());
+    assert!(open.flush().is_ok());
+    server.shutdown();
+    assert!(!path.exists() && open.flush().is_err());
+}
+
+/// The host can't read the file, which says nothing of the policy.
+#[test]
+fn what_the_host_could_not_find_out_is_told_from_a_refusal() {
+    let dir = tempfile::tempdir().unwrap();
+    let _server = start(dir.path());
+    let mut client = AdminClient::connect(dir.path()).unwrap();
+    let error = client.swap_policy("unreadable").unwrap_err();
+    assert!(matches!(&error, AdminError::Unknown(text) if text.contains("unreadable")), "{error}");
+    let error = client.swap_policy("no policy").unwrap_err();
+    assert!(matches!(error, AdminError::Failed(_)), "{error}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::engine::{Compacted, Record, SegmentMeta};
 use crate::runtime::{HostStatus, PolicyChange, PolicyEvent};
 
 /// Of the protocol. Both ends must have the same.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Bytes of the largest frame, without its length.
 pub const MAX_FRAME: usize = 16 << 20;
@@ -131,6 +131,8 @@ pub(super) enum Response {
     PolicyHistory(Vec<PolicyEvent>),
     /// What failed, and what to do; the connection can go on.
     Error(String),
+    /// The same, of what kept the host from finding out.
+    Unknown(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -263,6 +265,7 @@ mod tests {
             Response::Flushed(None),
             Response::Compacted(Compacted { retired: 3, stopped: true, ..Compacted::default() }),
             Response::Error("no".into()),
+            Response::Unknown("no disk".into()),
         ] {
             assert_eq!(round_trip(&response), response);
         }

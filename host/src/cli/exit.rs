@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use crate::admin::AdminError;
 use crate::engine::EngineError;
-use crate::policy::{LoadError, RehearsalError};
+use crate::policy::LoadError;
 use crate::runtime::{HostError, SwapError};
 use crate::text::FileError;
 
@@ -113,21 +113,11 @@ fn of_host(error: &HostError) -> Status {
 }
 
 fn of_swap(error: &SwapError) -> Status {
-    match error {
-        SwapError::Load(error) => of_load(error),
-        SwapError::Rehearsal(RehearsalError::Stage(_)) | SwapError::Storage { .. } => {
-            Status::Unknown
-        }
-        SwapError::Rehearsal(_) | SwapError::NoFallback => Status::No,
-    }
+    if error.is_answer() { Status::No } else { Status::Unknown }
 }
 
 fn of_load(error: &LoadError) -> Status {
-    match error {
-        LoadError::Io { .. } | LoadError::System(_) => Status::Unknown,
-        LoadError::File { error, .. } => of_load(error),
-        _ => Status::No,
-    }
+    if error.is_answer() { Status::No } else { Status::Unknown }
 }
 
 #[cfg(test)]

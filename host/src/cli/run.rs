@@ -98,6 +98,7 @@ pub(super) fn run(config: Effective) -> Result<ExitCode> {
     if let Some(file) = config.path() {
         tracing::info!(file = %file.display(), "configuration");
     }
+    config.check()?;
     if args.once {
         if args.peers.is_empty() {
             return Err(exit::usage(
@@ -116,12 +117,12 @@ pub(super) fn run(config: Effective) -> Result<ExitCode> {
         builder = builder.listen(addr);
     }
     let host = Arc::new(builder.start().map_err(|error| default_port_taken(args, error))?);
-    let admin = AdminServer::start(&engine.home(), Arc::clone(&host) as _)
+    let mut admin = AdminServer::start(&engine.home(), Arc::clone(&host) as _)
         .with_context(|| format!("can't open the admin socket in {}", db.display()))?;
     log_start(db, &host);
     let watch = config.watch(&host);
 
-    let ended = wait(&signals, &engine, &config, watch.as_ref());
+    let ended = wait(&signals, &engine, &mut admin, &config, watch.as_ref());
     match &ended {
         Ok(signal) => tracing::info!(signal, "stopping; a second signal exits at once"),
         Err(error) => tracing::error!(%error, "stopping"),
@@ -146,14 +147,19 @@ pub(super) fn run(config: Effective) -> Result<ExitCode> {
 fn wait(
     signals: &Receiver<i32>,
     engine: &Engine,
+    admin: &mut AdminServer,
     config: &Effective,
     watch: Option<&FileWatch>,
 ) -> Result<i32> {
+    let mut reachable = true;
     loop {
         match signals.recv_timeout(LOOK) {
             Ok(SIGHUP) => reload(config, watch),
             Ok(signal) => return Ok(signal),
-            Err(RecvTimeoutError::Timeout) => check_folder(engine)?,
+            Err(RecvTimeoutError::Timeout) => {
+                check_folder(engine)?;
+                reachable = check_admin(admin, reachable);
+            }
             Err(RecvTimeoutError::Disconnected) => {
                 return Err(anyhow!("signals can't be received"));
             }
@@ -193,10 +199,36 @@ fn check_folder(engine: &Engine) -> Result<()> {
     }
 }
 
+/// Makes the admin socket again where it is gone: without it nobody reaches this host, and nobody
+/// else opens its database. Whether it is there now; `reachable` is what came of it the last time.
+fn check_admin(admin: &mut AdminServer, reachable: bool) -> bool {
+    if admin.is_in_place() {
+        return true;
+    }
+    match admin.renew() {
+        Ok(()) => {
+            tracing::warn!("the admin socket was removed or replaced; it was made again");
+            true
+        }
+        Err(error) => {
+            if reachable {
+                tracing::warn!(
+                    %error, "the admin socket is gone and can't be made again; trying on"
+                );
+            }
+            false
+        }
+    }
+}
+
 impl RunArgs {
     /// Whether it ends by itself.
     pub(super) fn is_once(&self) -> bool {
         self.once
+    }
+
+    pub(super) fn archive(&self) -> Option<&Path> {
+        self.archive.as_deref()
     }
 
     fn engine(&self) -> EngineOptions {

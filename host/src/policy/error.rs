@@ -138,6 +138,18 @@ pub enum LoadError {
     System(String),
 }
 
+impl LoadError {
+    /// Whether it says something of the policy: as opposed to a file that can't be read, or a
+    /// machine that runs none.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Self::Io { .. } | Self::System(_) => false,
+            Self::File { error, .. } => error.is_answer(),
+            _ => true,
+        }
+    }
+}
+
 fn import_fix(import: &str) -> &'static str {
     if import.starts_with("wasi:") {
         ": a policy has no WASI. Disable WASI in the toolchain: build Rust for \
@@ -171,7 +183,8 @@ pub enum TickError {
         message: String,
         /// When it wants to be ticked next; none at the interval.
         next_tick: Option<Duration>,
-        /// Whether the policy alone is the cause: the host told it of no failure of the kind.
+        /// Whether the policy alone is the cause: the host told it of no failure of the kind, and
+        /// gave it no settings but those that it has taken before.
         blame: bool,
     },
     /// The policy did not return in time.

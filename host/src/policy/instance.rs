@@ -22,6 +22,8 @@ const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Policy {
     inner: Arc<Inner>,
+    /// Settings that it passed a dry run with.
+    passed: Option<Arc<Vec<(String, String)>>>,
 }
 
 struct Inner {
@@ -48,7 +50,8 @@ impl Policy {
         let description = described.map_err(|error| undescribed(&error, &limits))?;
         check::description(&description)?;
         let hash = Hash::of(component);
-        Ok(Self { inner: Arc::new(Inner { linked, limits, description, hash }) })
+        let inner = Arc::new(Inner { linked, limits, description, hash });
+        Ok(Self { inner, passed: None })
     }
 
     /// What the policy calls itself: 1 to 64 printable bytes.
@@ -86,7 +89,20 @@ impl Policy {
     pub fn limited(&self, limits: Limits) -> Self {
         let Inner { linked, description, hash, .. } = &*self.inner;
         let (linked, description, hash) = (linked.clone(), description.clone(), *hash);
-        Self { inner: Arc::new(Inner { linked, limits, description, hash }) }
+        let inner = Arc::new(Inner { linked, limits, description, hash });
+        Self { inner, passed: self.passed.clone() }
+    }
+
+    /// The same policy, which has passed a dry run with these settings: to refuse them later is its
+    /// own fault.
+    #[must_use]
+    pub(crate) fn having_passed(&self, settings: Vec<(String, String)>) -> Self {
+        Self { inner: Arc::clone(&self.inner), passed: Some(Arc::new(settings)) }
+    }
+
+    /// Whether it alone is to blame when it does not take these settings.
+    fn answers_for(&self, settings: &[(String, String)]) -> bool {
+        settings.is_empty() || self.passed.as_ref().is_some_and(|passed| **passed == *settings)
     }
 
     /// BLAKE3 of the component.
@@ -117,6 +133,7 @@ impl Policy {
     pub fn tick(&self, services: Services, context: Context) -> Result<TickReport, TickError> {
         let Inner { linked, limits, .. } = &*self.inner;
         limits.check_settings(&context.settings)?;
+        let answers = self.answers_for(&context.settings);
         let current = services.current;
         let state = State::with_services(limits, self.cursor_layout(), services);
         if state.running_tick().is_some_and(|tick| tick.is_closed()) {
@@ -151,7 +168,7 @@ impl Policy {
                     ..report.into()
                 })
             }
-            Ok(Err(failure)) => Err(returned(store.data(), failure)),
+            Ok(Err(failure)) => Err(returned(store.data(), failure, answers)),
             Err(error) => Err(self::failure(&error, limits)),
         }
     }
@@ -191,7 +208,7 @@ fn undescribed(error: &wasmtime::Error, limits: &Limits) -> LoadError {
             LoadError::Describe(format!("it took longer than {timeout:?}"))
         }
         TickError::Fuel(fuel) => {
-            LoadError::Describe(format!("it ran more than {fuel} instructions"))
+            LoadError::Describe(format!("it ran more than {fuel} instructions (limits.fuel)"))
         }
         TickError::Memory(limit) => LoadError::Memory { limit },
         TickError::Table(limit) => LoadError::Table { limit },
@@ -204,8 +221,8 @@ fn undescribed(error: &wasmtime::Error, limits: &Limits) -> LoadError {
     }
 }
 
-/// The failure that the policy returned.
-fn returned(state: &State, failure: policy::TickFailure) -> TickError {
+/// The failure that the policy returned. `answers`: for its settings, too.
+fn returned(state: &State, failure: policy::TickFailure, answers: bool) -> TickError {
     use policy::PolicyError;
     let Some(tick) = state.running_tick() else { return TickError::Closed };
     if tick.is_closed() {
@@ -214,9 +231,9 @@ fn returned(state: &State, failure: policy::TickFailure) -> TickError {
     let (message, blame) = match failure.error {
         PolicyError::Peer(error) => (tick.peer_failure(error), !tick.peer_failed),
         PolicyError::Storage => (tick.storage_failure(), !tick.storage_failed()),
-        // Theirs who set it. A policy that takes over was tried with the settings before.
+        // Theirs who set it, where anybody has, and the policy has not taken the same before.
         PolicyError::Setting(text) => {
-            (format!("the policy does not take a setting: {}", printable(&text)), false)
+            (format!("the policy does not take a setting: {}", printable(&text)), answers)
         }
         PolicyError::Other(text) => (printable(&text), true),
     };

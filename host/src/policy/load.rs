@@ -94,9 +94,7 @@ impl PolicyEngine {
         {
             return Ok(policy.clone());
         }
-        if component.len() as u64 > MAX_BYTES {
-            return Err(LoadError::TooLarge { limit: MAX_BYTES });
-        }
+        Self::check_size(component)?;
         check::nesting(component)?;
         // Before it is compiled, which takes seconds where an interpreter is in it.
         let contract = Outline::of(component)?.contract()?;
@@ -137,13 +135,27 @@ impl PolicyEngine {
             .map_err(|error| LoadError::File { path: path.to_owned(), error: Box::new(error) })
     }
 
+    /// Whether this many bytes can be a component.
+    ///
+    /// # Errors
+    /// [`LoadError::TooLarge`]
+    pub(crate) fn check_size(component: &[u8]) -> Result<(), LoadError> {
+        let limit = MAX_BYTES;
+        if component.len() as u64 > limit { Err(LoadError::TooLarge { limit }) } else { Ok(()) }
+    }
+
     /// The bytes of a file, of which one that is too large to be a component is not read to its
     /// end.
     ///
     /// # Errors
-    /// [`LoadError::Io`], which names the path.
+    /// [`LoadError::Io`], which names the path. A pipe or a device is no such file: nobody waits
+    /// for who writes to it.
     pub fn read_file(path: &Path) -> Result<Vec<u8>, LoadError> {
         let io = |error| LoadError::Io { path: path.to_owned(), error };
+        // To open a pipe waits already.
+        if !fs::metadata(path).map_err(io)?.is_file() {
+            return Err(io(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")));
+        }
         let file = File::open(path).map_err(io)?;
         let mut bytes = Vec::new();
         // One more than is taken, and so too many where there is more.

@@ -48,8 +48,8 @@ pub use load::PolicyEngine;
 pub use observer::{HostCall, Observer};
 pub use outline::Outline;
 pub use peer::Peer;
-pub(crate) use rehearsal::TRIAL_FOLDER;
 pub use rehearsal::{Rehearsal, RehearsalError, rehearse};
+pub(crate) use rehearsal::{TRIAL_FOLDER, rehearse_settings};
 pub use services::{
     Archive, Clock, Context, CursorLayout, CursorStore, Reason, Services, SystemClock, TickReport,
     UploadOutcome,

@@ -3,7 +3,7 @@
 use wasmparser::{Parser, Payload};
 
 use super::contract::Contract;
-use super::{LoadError, check};
+use super::{LoadError, PolicyEngine, check};
 
 /// The names of what a component imports and exports, as they stand in it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -18,9 +18,10 @@ impl Outline {
     /// Reads the outermost imports and exports of a component.
     ///
     /// # Errors
-    /// [`LoadError::NotWasm`], [`LoadError::CoreModule`], or [`LoadError::Compile`] where the bytes
-    /// are broken.
+    /// [`LoadError::TooLarge`], [`LoadError::NotWasm`], [`LoadError::CoreModule`], or
+    /// [`LoadError::Compile`] where the bytes are broken.
     pub fn of(component: &[u8]) -> Result<Self, LoadError> {
+        PolicyEngine::check_size(component)?;
         check::header(component)?;
         let mut outline = Self::default();
         outline.read(component).map_err(|error| LoadError::Compile(error.to_string()))?;

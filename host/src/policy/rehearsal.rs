@@ -89,6 +89,29 @@ pub fn rehearse(
     Ok(Rehearsal { report, offered: count(offered), pulled: count(offered - missing) })
 }
 
+/// Ticks the policy as [`rehearse`] does, with `new` settings. Where that fails, `old` ones tell
+/// whether the new ones are to blame: what is returned then is how the policy fails with both.
+///
+/// # Errors
+/// [`RehearsalError`], of the new settings.
+pub(crate) fn rehearse_settings(
+    policy: &Policy,
+    dir: &Path,
+    old: &[(String, String)],
+    new: &[(String, String)],
+) -> Result<Option<RehearsalError>, RehearsalError> {
+    let dry_run = |settings: &[_]| rehearse(policy, dir, settings.to_vec(), None);
+    match dry_run(new) {
+        Ok(_) => Ok(None),
+        Err(error @ RehearsalError::Stage(_)) => Err(error),
+        Err(error) => {
+            let why = error.to_string();
+            let same = dry_run(old).is_err_and(|old| old.to_string() == why);
+            if same { Ok(Some(error)) } else { Err(error) }
+        }
+    }
+}
+
 /// A peer, and a database that has the first of its segments and one of its own.
 fn cast(dir: &Path) -> Result<(CannedPeer, Arc<Engine>), Box<dyn std::error::Error>> {
     let remote = Engine::open(dir.join("peer"))?;

@@ -128,28 +128,35 @@ impl HttpPeer {
         self.get(path, what, limit, self.limits.control_timeout)?.read_all()
     }
 
-    /// The manifest of version 2; none where the peer has none that is of use.
-    fn manifest_v2(&self) -> Result<Option<Vec<SegmentRef>>, PeerError> {
+    fn manifest_v2(&self) -> Result<Vec<SegmentRef>, PeerError> {
         let path = "/v2/segments";
-        let body = match self.control(path, "manifest", self.limits.max_manifest_bytes) {
-            // The published server says 404; a proxy that knows its paths may say something else.
-            Err(PeerError::Status(400..=499)) => return Ok(None),
-            // That of version 1 is about half as long, and may be within the limit.
-            Err(PeerError::TooLarge { .. }) => return Ok(None),
-            other => other?,
-        };
-        let manifest = wire::decode_manifest_v2(&body, MAX_MANIFEST_ENTRIES);
-        manifest.map(Some).map_err(|error| self.malformed(path, &error))
+        let body = self.control(path, "manifest", self.limits.max_manifest_bytes)?;
+        wire::decode_manifest_v2(&body, MAX_MANIFEST_ENTRIES)
+            .map_err(|error| self.malformed(path, &error))
     }
 
     fn manifest_at(&self, now: Instant) -> Result<Vec<SegmentRef>, PeerError> {
-        if !self.version1.is_recent(now) {
-            if let Some(manifest) = self.manifest_v2()? {
-                return Ok(manifest);
-            }
-            tracing::debug!(url = self.url(), "asks the peer by version 1 for a while");
-            self.version1.note(now);
+        if self.version1.is_recent(now) {
+            return self.manifest_v1();
         }
+        let error = match self.manifest_v2() {
+            Err(error) if may_have_version_1(&error) => error,
+            other => return other,
+        };
+        match self.manifest_v1() {
+            // It has no version 1 either, so what its version 2 failed by is the cause.
+            Err(PeerError::Status(404)) => Err(error),
+            manifest => {
+                tracing::debug!(
+                    url = self.url(), %error, "asks the peer by version 1 for a while"
+                );
+                self.version1.note(now);
+                manifest
+            }
+        }
+    }
+
+    fn manifest_v1(&self) -> Result<Vec<SegmentRef>, PeerError> {
         let body = self.control("/segments", "manifest", self.limits.max_manifest_bytes)?;
         wire::decode_manifest(&body, MAX_MANIFEST_ENTRIES)
             .map_err(|error| self.malformed("/segments", &error))
@@ -157,6 +164,17 @@ impl HttpPeer {
 
     fn malformed(&self, path: &str, error: &rmp_serde::decode::Error) -> PeerError {
         PeerError::Malformed(format!("GET {}: {error}", self.base.join(path)))
+    }
+}
+
+/// Whether a peer whose list of version 2 failed by this may have one of version 1 that is of use.
+fn may_have_version_1(error: &PeerError) -> bool {
+    match error {
+        // The published server says 404; a proxy that knows its paths may say something else.
+        PeerError::Status(400 | 403 | 404 | 405 | 410 | 501) => true,
+        // That of version 1 is about half as long, and may be within the limit.
+        PeerError::TooLarge { .. } => true,
+        _ => false,
     }
 }
 

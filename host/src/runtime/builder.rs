@@ -133,6 +133,17 @@ impl HostBuilder {
         }
     }
 
+    /// What is wrong with peers, as ids and URLs, for who wants to know before an engine is opened.
+    /// A start says the first of it.
+    pub fn check_peers<'a>(peers: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<HostError> {
+        let mut ids = PeerIds::default();
+        let check = |(id, url)| {
+            let id = ids.take(id)?;
+            http_peer(&id, url, ClientLimits::default()).map(drop)
+        };
+        peers.into_iter().map(check).filter_map(Result::err).collect()
+    }
+
     /// A peer to pull from. `id` names it in logs and names its cursor file (see [`PeerId`]).
     pub fn peer(mut self, id: impl Into<String>, url: impl Into<String>) -> Self {
         self.peers.push((id.into(), Address::Url(url.into())));
@@ -361,19 +372,14 @@ impl HostBuilder {
             return Err(HostError::Interval);
         }
         self.limits.check_settings(&self.settings.get()).map_err(SettingsError::from)?;
-        let mut ids = HashSet::new();
+        let mut ids = PeerIds::default();
         let (mut peers, mut urls) = (Vec::new(), Vec::new());
         for (id, address) in self.peers {
-            let id: PeerId = id.parse()?;
-            // Some file systems hold names that differ in case alone to be the same.
-            if !ids.insert(id.as_str().to_ascii_lowercase()) {
-                return Err(HostError::DuplicatePeer(id.to_string()));
-            }
+            let id = ids.take(&id)?;
             let (transport, url): (Arc<dyn PeerTransport>, String) = match address {
                 Address::Transport(transport) => (transport, String::new()),
                 Address::Url(url) => {
-                    let peer = HttpPeer::new(&url, self.client_limits.clone())
-                        .map_err(|source| HostError::Url { id: id.to_string(), source })?;
+                    let peer = http_peer(&id, &url, self.client_limits.clone())?;
                     let url = peer.url().to_owned();
                     (Arc::new(peer), url)
                 }
@@ -441,6 +447,25 @@ impl HostBuilder {
         };
         Ok((Arc::new(shared), urls))
     }
+}
+
+/// The ids of peers so far.
+#[derive(Default)]
+struct PeerIds(HashSet<String>);
+
+impl PeerIds {
+    fn take(&mut self, id: &str) -> Result<PeerId, HostError> {
+        let id: PeerId = id.parse()?;
+        // Some file systems hold names that differ in case alone to be the same.
+        if !self.0.insert(id.as_str().to_ascii_lowercase()) {
+            return Err(HostError::DuplicatePeer(id.to_string()));
+        }
+        Ok(id)
+    }
+}
+
+fn http_peer(id: &PeerId, url: &str, limits: ClientLimits) -> Result<HttpPeer, HostError> {
+    HttpPeer::new(url, limits).map_err(|source| HostError::Url { id: id.to_string(), source })
 }
 
 fn no_thread(source: io::Error) -> HostError {

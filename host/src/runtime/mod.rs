@@ -163,7 +163,7 @@ impl Host {
         let new = settings::Settings::default();
         new.set(settings);
         let (old, new) = (self.shared.settings.get(), new.get());
-        self.shared.policies.try_settings(&old, &new, || self.shared.settings.set(new.clone()))
+        self.shared.policies.change_settings(&old, &new, || self.shared.settings.set(new.clone()))
     }
 
     /// Where peers reach this node; none when it does not serve.

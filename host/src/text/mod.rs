@@ -8,10 +8,28 @@ mod mistakes;
 mod table;
 mod values;
 
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+
 pub(crate) use self::document::{Item, document, items, scalar};
 pub(crate) use self::mistakes::{FileError, Mistakes};
 pub(crate) use self::table::{bytes, lines, table};
 pub(crate) use self::values::{duration, size, size_text, time, ttl};
+
+/// Of a file that people write.
+const MAX_FILE: u64 = 16 << 20;
+
+/// The bytes of a file that people write: one that is too large for that is not read to its end.
+pub(crate) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
+        let why = format!("it has more than {}", size_text(MAX_FILE));
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+    }
+    Ok(bytes)
+}
 
 /// The name that was meant, if it is close to one of these.
 pub(crate) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {

@@ -1,7 +1,6 @@
 //! From the text of a configuration file to values that are good, or to all that is wrong with it.
 
 use std::collections::HashSet;
-use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +12,7 @@ use super::limits::LimitValue;
 use super::schema::{Schema, Section};
 use crate::protocol::{ClientLimits, HttpPeer};
 use crate::runtime::PeerId;
-use crate::text::{FileError, Item, Mistakes, document, items, nearest, scalar};
+use crate::text::{FileError, Item, Mistakes, document, items, nearest, read_file, scalar};
 
 /// What a configuration file says.
 #[derive(Debug)]
@@ -35,7 +34,7 @@ pub(super) struct FileValue {
 
 impl ConfigFile {
     pub(super) fn read(path: &Path) -> Result<Self> {
-        let bytes = fs::read(path)
+        let bytes = read_file(path)
             .with_context(|| format!("can't read the configuration file {}", path.display()))?;
         Ok(Self::parse(path, bytes)?)
     }
@@ -61,7 +60,7 @@ impl ConfigFile {
 
 /// The database folder that a file names, whatever else is wrong with it.
 pub(super) fn database(path: &Path) -> Result<Option<PathBuf>> {
-    let bytes = fs::read(path)
+    let bytes = read_file(path)
         .with_context(|| format!("can't read the configuration file {}", path.display()))?;
     let (table, _) = document(path, &bytes)?;
     let host = table.get("host").and_then(|host| host.get_ref().as_table());

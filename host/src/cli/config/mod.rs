@@ -17,7 +17,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches as _, Subcommand};
 
@@ -26,9 +26,10 @@ use self::limits::LIMITS;
 pub(super) use self::limits::{LimitValue, help as limits_help};
 use self::schema::{Key, Schema, Section};
 use super::args::PeerSpec;
-use super::output;
 use super::run::RunArgs;
 use super::{DEFAULT_DB, GlobalArgs};
+use super::{exit, output};
+use crate::policy::LoadError;
 use crate::text::FileError;
 
 /// Read where no other is named, if it is there.
@@ -70,6 +71,7 @@ pub(super) fn run(
             let given = given.and_then(|given| given.subcommand_matches("check"));
             let given = given.unwrap_or(matches).clone();
             let effective = Effective::new(given, file)?;
+            effective.check().and_then(|()| effective.try_database()).map_err(refused)?;
             effective.try_policy()?;
             output::print(&print::effective(&effective))?;
         }
@@ -170,10 +172,10 @@ impl Effective {
         let settings = self.settings();
         let size: usize = settings.iter().map(|(key, value)| key.len() + value.len()).sum();
         if size > limit {
-            bail!(
+            return Err(exit::usage(format!(
                 "the settings of the policy have {size} bytes, keys and values, and may have \
                  {limit}: make them shorter, or start with a greater limit `settings`"
-            );
+            )));
         }
         Ok(())
     }
@@ -323,6 +325,15 @@ impl Merge<'_> {
         let mut values = self.file?.values.iter();
         let value = values.find(|value| value.section == section && value.key == key)?;
         Some((&value.text, value.line))
+    }
+}
+
+/// What is wrong with a configuration is what `config check` was asked. A machine that runs no policy
+/// at all says nothing of it.
+fn refused(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref::<LoadError>() {
+        Some(LoadError::System(_)) => error,
+        _ => exit::no(super::logging::chain(&error)),
     }
 }
 

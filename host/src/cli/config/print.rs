@@ -11,10 +11,17 @@ const WIDTH: usize = 90;
 
 /// A file that says the same as `config`, with the origin of each value.
 pub(super) fn effective(config: &Effective) -> String {
-    let mut text = match config.path() {
-        Some(path) => format!("# The command line over {} over the defaults\n", path.display()),
+    let mut text = match &config.file {
+        Some(file) => {
+            format!("# The command line over {} over the defaults\n", file.path.display())
+        }
         None => "# The command line over the defaults; there is no file\n".to_owned(),
     };
+    match &config.file {
+        Some(file) if file.bytes.trim_ascii().is_empty() => text += "# The file is empty\n",
+        Some(file) if file.values.is_empty() => text += "# The file sets nothing\n",
+        _ => {}
+    }
     for section in Section::ALL {
         let values: Vec<_> = config.of(section).collect();
         if values.is_empty() {

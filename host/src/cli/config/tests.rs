@@ -6,6 +6,7 @@ use std::path::Path;
 use super::file::ConfigFile;
 use super::schema::{Schema, Section};
 use super::{Effective, Origin, print};
+use crate::cli::exit::Status;
 use crate::cli::{Cli, parse};
 
 fn file(text: &str) -> ConfigFile {
@@ -160,7 +161,66 @@ fn settings_have_a_size_limit() {
     let text = format!("[limits]\nsettings = 10\n[policy.settings]\nkey = \"{}\"", "x".repeat(8));
     let error = config("", Some(&text)).unwrap_err().to_string();
     assert!(error.contains("11 bytes") && error.contains("`settings`"), "{error}");
+    assert_eq!(Status::of(&config("", Some(&text)).unwrap_err()), Status::Usage);
     assert!(config("--limit settings=11", Some(&text)).is_ok());
+}
+
+/// What a host finds wrong before it opens anything, and the exit status of `run`.
+fn wrong(line: &str, text: &str) -> Option<(String, Status)> {
+    let error = config(line, Some(text)).unwrap().check().err()?;
+    Some((error.to_string(), Status::of(&error)))
+}
+
+#[test]
+fn all_that_is_wrong_with_peers_and_limits_is_told_before_anything_is_opened() {
+    let line = "--peer nope --peer p=ftp://x --peer q=http://h:99999 --peer r=http://u:p@h \
+                --peer s=http://h/?q=1 --peer t=http://t --peer T=http://u --limit fuel=1";
+    let (why, status) = wrong(line, "[limits]\nmemory = \"1B\"").unwrap();
+    assert_eq!(why.lines().count(), 7, "{why}");
+    assert_eq!(status, Status::Usage);
+    for said in [
+        "peer nope: ",
+        "peer p: ",
+        "peer q: ",
+        "peer r: ",
+        "peer s: ",
+        "called T",
+        "--limit (fuel), dir/x.toml:2 (memory): too little",
+    ] {
+        assert!(why.contains(said), "{said}: {why}");
+    }
+    for limit in ["fuel=1", "memory=1B", "instances=1", "table-elements=1"] {
+        let (why, status) = wrong(&format!("--limit {limit}"), "").unwrap();
+        assert!(why.contains("limits."), "{limit}: {why}");
+        assert_eq!(status, Status::Usage, "{limit}");
+    }
+    assert_eq!(wrong("--peer a=http://a --limit memory=64MiB --limit host-calls=1", ""), None);
+}
+
+#[test]
+fn an_archive_that_can_not_be_written_is_told_and_none_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = dir.path().join("a/b");
+    assert_eq!(wrong(&format!("--archive {}", archive.display()), ""), None);
+    assert_eq!(wrong(&format!("--archive {}", dir.path().display()), ""), None);
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    for bad in [&file, &file.join("x"), Path::new("/proc/x")] {
+        let (why, status) = wrong(&format!("--archive {}", bad.display()), "").unwrap();
+        assert!(why.contains("as archive"), "{why}");
+        assert_eq!(status, Status::Unknown);
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_file_that_sets_nothing_is_said() {
+    for (text, said) in [(" \n", "the file is empty"), ("# x", "the file sets nothing")] {
+        let printed = print::effective(&config("", Some(text)).unwrap()).to_lowercase();
+        assert!(printed.contains(said), "{printed}");
+    }
+    let printed = print::effective(&config("", Some("[limits]\nfuel = 7")).unwrap());
+    assert!(!printed.contains("The file "), "{printed}");
 }
 
 #[test]

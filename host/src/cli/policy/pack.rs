@@ -1,5 +1,6 @@
 //! `policy pack`: from a core module to a component.
 
+use std::fmt::Display;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use anyhow::{Context, Result};
 
 use crate::cli::{exit, output};
 use crate::kit;
+use crate::policy::PolicyEngine;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PackArgs {
@@ -22,9 +24,10 @@ pub(super) struct PackArgs {
 
 pub(super) fn run(args: &PackArgs) -> Result<ExitCode> {
     let PackArgs { module, output } = args;
-    let bytes = fs::read(module).with_context(|| format!("can't read {}", module.display()))?;
-    let component =
-        kit::pack(&bytes).map_err(|error| exit::no(format!("{}: {error}", module.display())))?;
+    let bytes = PolicyEngine::read_file(module)?;
+    let in_module = |error: &dyn Display| exit::no(format!("{}: {error}", module.display()));
+    PolicyEngine::check_size(&bytes).map_err(|error| in_module(&error))?;
+    let component = kit::pack(&bytes).map_err(|error| in_module(&error))?;
     let file = output.clone().unwrap_or_else(|| module.with_extension("component.wasm"));
     replace(&file, &component).with_context(|| format!("can't write {}", file.display()))?;
     let size = output::size(component.len() as u64);

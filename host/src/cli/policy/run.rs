@@ -12,7 +12,7 @@ use crate::cli::args::{self, PeerSpec};
 use crate::cli::database::Database;
 use crate::cli::run::once;
 use crate::engine::EngineOptions;
-use crate::runtime::Host;
+use crate::runtime::{Host, HostBuilder};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RunArgs {
@@ -36,6 +36,10 @@ pub(super) struct RunArgs {
 }
 
 pub(super) fn run(db: Option<&Path>, args: &RunArgs) -> Result<ExitCode> {
+    let peers = args.peers.iter().map(|peer| (peer.id.as_str(), peer.url.as_str()));
+    if let Some(error) = HostBuilder::check_peers(peers).into_iter().next() {
+        return Err(error.into());
+    }
     // Goes when this returns, after the engine in it.
     let temporary;
     let db = match db {

@@ -2,7 +2,7 @@
 //! it.
 
 use std::fs;
-use std::io::{BufWriter, IsTerminal as _};
+use std::io::{self, BufWriter, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -17,7 +17,7 @@ use super::super::{args, exit, output};
 use crate::policy::{Limits, PolicyEngine};
 use crate::sim::report::{Replay, Report, Side};
 use crate::sim::{Outcome, Scenario, SimError, Subject, run as simulate, shrink};
-use crate::text::nearest;
+use crate::text::{nearest, read_file};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct TestArgs {
@@ -188,8 +188,9 @@ fn scenarios(test: &TestArgs) -> Result<Vec<Scenario>> {
                 "there is no scenario {name:?}{near} (`policy test --list` lists all)"
             )));
         }
-        let text =
-            fs::read_to_string(path).with_context(|| format!("can't read the scenario {name}"))?;
+        let text = read_file(path)
+            .and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other))
+            .with_context(|| format!("can't read the scenario {name}"))?;
         chosen.push(Scenario::parse(&text, name)?);
     }
     if chosen.is_empty() {

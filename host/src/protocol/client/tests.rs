@@ -411,7 +411,7 @@ fn a_peer_without_version_2_is_asked_for_it_once_in_a_while() {
 #[test]
 fn version_1_is_used_where_version_2_is_refused_or_too_large() {
     let too_large = ok(vec![0x90; 10_001]);
-    let refusals = [400, 403, 405, 410]
+    let refusals = [400, 403, 405, 410, 501]
         .map(|status| format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n").into_bytes());
     for answer in refusals.into_iter().chain([too_large]) {
         let (peer, asked) = peer_of_version1(answer);
@@ -420,13 +420,30 @@ fn version_1_is_used_where_version_2_is_refused_or_too_large() {
     }
 }
 
+#[test]
+fn a_peer_without_version_1_fails_by_its_version_2() {
+    let url = peer(|head, stream| {
+        let too_large = ok(vec![0x90; 10_001]);
+        let has_it = head.starts_with("GET /v2/segments ");
+        stream.write_all(if has_it { &too_large } else { NOT_FOUND }).unwrap();
+    });
+    let client = client(&url);
+    for _ in 0..2 {
+        let too_large = PeerError::TooLarge { what: "manifest", limit: 10_000 };
+        assert_eq!(client.manifest(), Err(too_large));
+    }
+}
+
 /// It has version 2. The next try is one of the same.
 #[test]
 fn a_failure_of_version_2_is_none_of_version_1() {
-    let (peer, asked) = peer_of_version1("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n");
-    for _ in 0..2 {
-        assert_eq!(peer.manifest(), Err(PeerError::Status(503)));
-        assert_eq!(asked.try_iter().collect::<Vec<_>>(), ["/v2/segments"]);
+    for status in [401, 408, 429, 500, 503] {
+        let answer = format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n");
+        let (peer, asked) = peer_of_version1(answer);
+        for _ in 0..2 {
+            assert_eq!(peer.manifest(), Err(PeerError::Status(status)));
+            assert_eq!(asked.try_iter().collect::<Vec<_>>(), ["/v2/segments"]);
+        }
     }
     let (peer, asked) = peer_of_version1(ok("garbage"));
     assert_malformed(peer.manifest().unwrap_err(), "/v2/segments");

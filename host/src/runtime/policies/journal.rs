@@ -30,6 +30,8 @@ pub enum PolicyEventKind {
     Failed,
     /// Its probation has ended well.
     Proven,
+    /// It was given other settings, and takes them.
+    Settings,
     /// The one before it took over again.
     RolledBack,
 }
@@ -43,6 +45,7 @@ impl PolicyEventKind {
             Self::Refused => "refused",
             Self::Failed => "failed",
             Self::Proven => "proven",
+            Self::Settings => "took settings",
             Self::RolledBack => "rolled back",
         }
     }
@@ -87,7 +90,10 @@ impl Journal {
         let policy = policy.as_deref().unwrap_or("-");
         let hash = hash.as_deref().and_then(|hash| hash.get(..8)).unwrap_or("-");
         match event.event {
-            PolicyEventKind::Started | PolicyEventKind::Swapped | PolicyEventKind::Proven => {
+            PolicyEventKind::Started
+            | PolicyEventKind::Swapped
+            | PolicyEventKind::Proven
+            | PolicyEventKind::Settings => {
                 tracing::info!(policy, hash, why, "policy {}", event.event.as_str());
             }
             _ => tracing::warn!(policy, hash, why, "policy {}", event.event.as_str()),

@@ -16,7 +16,7 @@ mod journal;
 mod start;
 mod store;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -32,7 +32,7 @@ use self::start::fallback;
 use self::store::{Choice, PolicyStore, Saved};
 use super::{CursorFiles, HostBuilder, SettingsError};
 use crate::Hash;
-use crate::policy::{LoadError, Policy, PolicyEngine, RehearsalError, rehearse};
+use crate::policy::{LoadError, Policy, PolicyEngine, RehearsalError, rehearse, rehearse_settings};
 
 /// In the folder of the database.
 pub(super) const FOLDER: &str = "policies";
@@ -77,6 +77,18 @@ pub enum SwapError {
         "the built-in policy runs, and no other one is known to be good: nothing to go back to"
     )]
     NoFallback,
+}
+
+impl SwapError {
+    /// Whether it says something of the policy: as opposed to a file or a disk that failed, so that
+    /// nobody knows.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Self::Load(error) => error.is_answer(),
+            Self::Rehearsal(RehearsalError::Stage(_)) | Self::Storage { .. } => false,
+            Self::Rehearsal(_) | Self::NoFallback => true,
+        }
+    }
 }
 
 /// One policy took over from another.
@@ -259,26 +271,47 @@ impl Policies {
         take: impl FnOnce(),
     ) -> Result<(), SettingsError> {
         let _one_at_a_time = self.swapping.lock().unwrap_or_else(PoisonError::into_inner);
-        let policy = self.turn().policy;
+        let Turn { policy, generation, .. } = self.turn();
         policy.limits().check_settings(new)?;
-        let dry_run = |settings: &[_]| rehearse(&policy, self.store.dir(), settings.to_vec(), None);
-        match dry_run(new) {
-            Ok(_) => {}
+        match rehearse_settings(&policy, self.store.dir(), old, new) {
+            Ok(None) => {
+                let mut current = self.current();
+                // It may have been rolled back meanwhile.
+                if current.generation == generation {
+                    current.policy = policy.having_passed(new.to_vec());
+                }
+            }
+            // They are not to blame.
+            Ok(Some(why)) => {
+                tracing::warn!(%why, "the policy fails in a dry run, with and without new settings");
+            }
             Err(error @ RehearsalError::Stage(_)) => return Err(SettingsError::Untried(error)),
             Err(error) => {
-                let why = error.to_string();
-                let same = |old: RehearsalError| old.to_string() == why;
-                if !dry_run(old).is_err_and(same) {
-                    let why = format!("its new settings, those before stay: {why}");
-                    self.note_current(&mut self.current(), PolicyEventKind::Refused, why);
-                    let policy = title(&policy);
-                    return Err(SettingsError::Refused { policy, source: error });
-                }
-                // It fails in the same way without them, so they are not to blame.
-                tracing::warn!(why, "the policy fails in a dry run, with and without new settings");
+                let why = format!("its new settings, those before stay: {error}");
+                self.note_current(&mut self.current(), PolicyEventKind::Refused, why);
+                let policy = title(&policy);
+                return Err(SettingsError::Refused { policy, source: error });
             }
         }
         take();
+        Ok(())
+    }
+
+    /// [`Policies::try_settings`] of a host that runs, noted in the history.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn change_settings(
+        &self,
+        old: &[(String, String)],
+        new: &[(String, String)],
+        take: impl FnOnce(),
+    ) -> Result<(), SettingsError> {
+        self.try_settings(old, new, take)?;
+        let why = differing(old, new);
+        if !why.is_empty() {
+            self.note_current(&mut self.current(), PolicyEventKind::Settings, why);
+        }
         Ok(())
     }
 
@@ -317,7 +350,8 @@ impl Policies {
             return Ok(unchanged(&self.current()));
         }
         let policy = self.engine.load(bytes).map_err(|error| in_file(path, error))?;
-        rehearse(&policy, self.store.dir(), settings, None)?;
+        rehearse(&policy, self.store.dir(), settings.clone(), None)?;
+        let policy = policy.having_passed(settings);
         self.store.keep(bytes).map_err(storage)?;
 
         let mut current = self.current();
@@ -482,6 +516,23 @@ impl Policies {
         if let Some(changed) = self.changed.get() {
             changed();
         }
+    }
+}
+
+/// The keys whose values are not the same, as in `new values of a, b`. The values may be secrets.
+fn differing(old: &[(String, String)], new: &[(String, String)]) -> String {
+    let apart = |a: &[(String, String)], b: &[(String, String)]| {
+        let other = a.iter().filter(|pair| !b.contains(pair));
+        other.map(|(key, _)| key.clone()).collect::<BTreeSet<_>>()
+    };
+    let set = apart(new, old);
+    let unset = apart(old, new).into_iter().filter(|key| !set.contains(key)).collect();
+    let list = |keys: BTreeSet<String>| keys.into_iter().collect::<Vec<_>>().join(", ");
+    match (list(set), list(unset)) {
+        (set, unset) if unset.is_empty() && set.is_empty() => String::new(),
+        (set, unset) if unset.is_empty() => format!("new values of {set}"),
+        (set, unset) if set.is_empty() => format!("no more {unset}"),
+        (set, unset) => format!("new values of {set}; no more {unset}"),
     }
 }
 

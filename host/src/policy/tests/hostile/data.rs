@@ -75,9 +75,29 @@ fn what_a_policy_makes_up_is_held_against_it() {
         let error = tick_of(&Case::new(&body)).unwrap_err();
         assert!(matches!(error, TickError::Policy { .. }), "{error:?}");
         assert!(error.to_string().contains(words), "{error}");
-        // A setting is the user's.
-        assert_eq!(error.blames_policy(), kind != 2, "{error:?}");
+        assert!(error.blames_policy(), "{error:?}");
     }
+}
+
+#[test]
+fn a_setting_is_held_against_who_set_it_and_no_setting_against_the_policy() {
+    let refuses = format!(
+        "(i32.store8 (i32.const 1024) (i32.const 1)) (i32.store8 (i32.const 1032) (i32.const 2))
+        {REPORT}"
+    );
+    let (world, policy) = (world(), load_with(limits(), &Case::new(&refuses)));
+    let blamed = |policy: &Policy, value: Option<&str>| {
+        let settings = value.map(|value| ("key".to_owned(), value.to_owned()));
+        let context = Context { settings: settings.into_iter().collect(), ..context() };
+        let error = policy.tick(world.services(), context).unwrap_err();
+        assert!(error.to_string().contains("setting"), "{error}");
+        error.blames_policy()
+    };
+    assert!(blamed(&policy, None));
+    assert!(!blamed(&policy, Some("1")));
+    // It took this one before, and no other.
+    let passed = policy.having_passed(vec![("key".to_owned(), "1".to_owned())]);
+    assert!(blamed(&passed, None) && blamed(&passed, Some("1")) && !blamed(&passed, Some("2")));
 }
 
 #[test]
