@@ -336,7 +336,11 @@ impl Folder {
                 if self.is_folder(&hash) {
                     found.folders.push(hash);
                 } else {
-                    found.files.push((hash, self.disk.len(&dir.join(name))?));
+                    match self.disk.len(&dir.join(name)) {
+                        // It was retired this moment.
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                        len => found.files.push((hash, len?)),
+                    }
                 }
             }
             Ok(found)

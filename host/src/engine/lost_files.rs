@@ -33,7 +33,7 @@ impl Engine {
         }
         // In this order: what comes meanwhile is not looked for.
         let known = self.manifest();
-        let there: HashSet<(Hash, u64)> = self.folder.segment_files()?.into_iter().collect();
+        let there: HashSet<(Hash, u64)> = self.folder.segment_files()?.files.into_iter().collect();
         for segment in known {
             if !there.contains(&(segment.hash, segment.bytes)) {
                 self.note_damage(&segment.hash)?;
