@@ -4,7 +4,7 @@
 //! new record store is made of the segments, and of what the old one can still say. The damaged
 //! files are in `quarantine/` before anything is changed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -62,7 +62,7 @@ struct Salvaged {
     /// Segments that were registered.
     segments: Option<HashSet<Hash>>,
     /// Segments that a repair gave up, as the store has them.
-    lost: Vec<(Vec<u8>, Vec<u8>)>,
+    lost: BTreeMap<Hash, Vec<u8>>,
 }
 
 impl Salvaged {
@@ -153,8 +153,8 @@ impl Engine {
         Ok((engine, report))
     }
 
-    /// Forgets the segments that repairs gave up: nobody is to bring them back any more. Returns how
-    /// many of them had the only copy of their records.
+    /// Accepts that the segments which repairs gave up are gone, so that they are no [`Engine::lost`]
+    /// ones any more. Returns how many had the only copy of their records.
     ///
     /// # Errors
     /// When the disk fails.
@@ -162,8 +162,9 @@ impl Engine {
         let accepted = self.store.lost_records()?.len();
         let _writer = self.writer();
         let mut batch = self.store.batch(PersistMode::SyncAll);
-        for (hash, _) in self.store.load_lost()? {
-            batch.remove(&self.store.lost, hash.as_slice());
+        for (hash, note) in self.store.load_lost()? {
+            // Somebody may bring one back all the same, and a compaction has to know.
+            batch.insert(&self.store.lost, *hash.as_bytes(), &note[..note.len().min(8)]);
         }
         self.store.commit(batch)?;
         Ok(accepted)
@@ -208,8 +209,8 @@ impl Engine {
             for hash in salvaged.retired.iter().filter(|_| retired_are_covered) {
                 batch.insert(&store.retired, *hash.as_bytes(), now().to_le_bytes());
             }
-            for (hash, value) in &salvaged.lost {
-                batch.insert(&store.lost, hash.as_slice(), value.as_slice());
+            for (hash, note) in &salvaged.lost {
+                batch.insert(&store.lost, *hash.as_bytes(), note.as_slice());
             }
             for hash in &gone {
                 let value = [&now().to_le_bytes()[..], &[LOST_RECORDS]].concat();

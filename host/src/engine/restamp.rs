@@ -403,7 +403,7 @@ impl Engine {
         for (key, mark) in pending {
             writer.note_pending(key.to_vec(), mark);
         }
-        self.leave(&retired, Vec::new());
+        self.leave(writer, &retired, Vec::new());
         stamps.done.retired += 1;
         Ok(())
     }

@@ -356,24 +356,23 @@ impl Store {
         self.heirs.iter().map(load).collect()
     }
 
-    /// Segments that a repair gave up: each hash, and its value.
-    pub(super) fn load_lost(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, EngineError> {
+    /// Segments that a repair gave up, with what is noted of each.
+    pub(super) fn load_lost(&self) -> Result<BTreeMap<Hash, Vec<u8>>, EngineError> {
         let load = |guard: fjall::Guard| {
-            let (hash, value) = guard.into_inner()?;
-            Ok((hash.to_vec(), value.to_vec()))
+            let (hash, note) = guard.into_inner()?;
+            match <[u8; 32]>::try_from(&*hash) {
+                Ok(hash) => Ok((Hash::from_bytes(hash), note.to_vec())),
+                Err(_) => corrupt("a lost segment"),
+            }
         };
         self.lost.iter().map(load).collect()
     }
 
     /// Segments that a repair gave up with the only copy of their records.
     pub(super) fn lost_records(&self) -> Result<Vec<Hash>, EngineError> {
-        let lost = self.load_lost()?;
-        let lost = lost.iter().filter(|(_, value)| value.get(8) == Some(&LOST_RECORDS));
-        let hash = |(hash, _): &(Vec<u8>, Vec<u8>)| {
-            let hash = <[u8; 32]>::try_from(hash.as_slice());
-            hash.map(Hash::from_bytes).or_else(|_| corrupt("a lost segment"))
-        };
-        lost.map(hash).collect()
+        let lost = self.load_lost()?.into_iter();
+        let lost = lost.filter(|(_, note)| note.get(8) == Some(&LOST_RECORDS));
+        Ok(lost.map(|(hash, _)| hash).collect())
     }
 
     pub(super) fn load_retired(&self) -> Result<HashSet<Hash>, EngineError> {

@@ -161,6 +161,11 @@ impl Peer {
         (view.answers, view.setbacks)
     }
 
+    /// The root that the peer showed last; `None` before the first.
+    pub fn last_root(&self) -> Option<Hash> {
+        lock(&self.view).root
+    }
+
     /// Finds out what the peer has, whatever a policy says of it: asks for its root, unless the last
     /// one is `fresh`, and for its list, unless that of the root is known. Blocks as a policy's
     /// requests do.

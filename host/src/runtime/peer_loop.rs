@@ -20,6 +20,9 @@ use crate::world::{Signal, Task, World};
 /// found out soon.
 const TRIAL_RETRY: Duration = Duration::from_secs(1);
 
+/// Further looks at a peer that changes all the time, where there is to be one tick.
+const MOST_LOOKS: u32 = 3;
+
 /// What the status says after a panic.
 const PANICKED: &str = "the host panicked; please report this";
 
@@ -151,13 +154,14 @@ impl PeerLoop {
 
     /// Ticks on this thread until the policy asks for no further tick at once, or one fails.
     pub(super) fn run_once(&self) -> PeerStatus {
-        let mut reason = Reason::Wake;
+        let (mut reason, mut looks) = (Reason::Wake, 0);
         let turn = self.shared.policies.turn();
         loop {
             self.state().due = None;
             let tick = self.tick(&turn, reason, reason == Reason::Wake);
             reason = Reason::Interval;
-            let again = tick.look_again
+            looks += u32::from(tick.look_again);
+            let again = (tick.look_again && looks <= MOST_LOOKS)
                 || matches!(&tick.result, Ok(report)
                     if report.next_tick == Some(Duration::ZERO) && report.applied > 0);
             let failures = u32::from(tick.result.is_err());
@@ -310,6 +314,7 @@ impl PeerLoop {
         };
         let (answers, setbacks) = self.peer().counts();
         let asked = answers > before.counts.0;
+        let shown = self.peer().last_root();
         let mut checked = self.peer().settle();
         let mut comparison = self.compare();
         if report.in_sync && !(asked && comparison.unknown.is_none()) {
@@ -338,9 +343,11 @@ impl PeerLoop {
         let idle = !(comparison.in_sync || moved || tried)
             && (comparison.untried > 0 || comparison.unknown.is_some());
         let known = comparison.unknown.is_none();
-        let contradicts = idle && known && report.in_sync;
+        // What the policy said was of what the peer had then.
+        let changed = asked && self.peer().last_root() != shown;
+        let contradicts = idle && known && report.in_sync && !changed;
         let distrusted = contradicts && !before.forgotten;
-        let idle_ticks = match idle && !waits {
+        let idle_ticks = match idle && !waits && !changed {
             true => idle_ticks.saturating_add(1),
             false if idle => idle_ticks,
             false => 0,
@@ -371,7 +378,7 @@ impl PeerLoop {
             );
             self.shared.cursors.forget(self.id());
         }
-        let look_again = distrusted && idle_ticks <= 1;
+        let look_again = (distrusted && idle_ticks <= 1) || (idle && changed);
         Tick { took, result, comparison, verdict, idle_ticks, look_again }
     }
 
@@ -436,7 +443,8 @@ struct Tick {
     verdict: Verdict,
     /// In a row, this one included.
     idle_ticks: u32,
-    /// The next one is to come soon: the policy believed a cursor that is not true.
+    /// The next one is to come soon: the policy believed a cursor that is not true, or the peer has
+    /// changed since it looked.
     look_again: bool,
 }
 

@@ -260,7 +260,7 @@ fn passes(scenario: &Scenario, what: &str) -> usize {
     let mut count = 0;
     for seed in 0..3 {
         let outcome = run(scenario, &subject, seed, true).unwrap();
-        assert!(outcome.passed(), "{seed}: {:#?}", outcome.violations);
+        assert!(outcome.passed(), "{seed}: {:#?}\n{}", outcome.violations, outcome.log.join("\n"));
         assert_eq!(outcome, run(scenario, &subject, seed, true).unwrap());
         count += outcome.log.iter().filter(|line| line.contains(what)).count();
     }

@@ -82,7 +82,7 @@ impl Engine {
         self.index_mut().own(&adopted.iter().map(|segment| segment.meta.id).collect());
         done.made += registered.len() as u64;
         done.made_bytes += registered.iter().map(|segment| segment.meta.bytes).sum::<u64>();
-        self.leave(&retired, registered);
+        self.leave(&mut writer, &retired, registered);
         done.merged += retired.len() as u64;
         done.retired += retired.len() as u64;
         Ok(())

@@ -40,6 +40,7 @@ pub use self::pace::Pace;
 use super::drain::SegmentReader;
 use super::index::Registration;
 use super::segment::Invalid;
+use super::store::Writer;
 use super::{Engine, EngineError};
 use crate::Hash;
 
@@ -179,7 +180,7 @@ impl Engine {
         }
         kept.sort_unstable_by_key(|segment| segment.meta.id);
         census.segments = kept;
-        let writer = self.writer();
+        let mut writer = self.writer();
         let mut batch = self.store.batch(PersistMode::SyncAll);
         self.note_clock(&mut batch);
         census.write_heirs(&mut batch, &self.store);
@@ -191,7 +192,7 @@ impl Engine {
         }
         self.store.commit(batch)?;
         self.index_mut().untied(&census.untied);
-        self.leave(&retired, Vec::new());
+        self.leave(&mut writer, &retired, Vec::new());
         drop(writer);
         done.retired += retired.len() as u64;
         Ok(())
@@ -207,9 +208,16 @@ impl Engine {
     }
 
     /// After the batch: peers do not see them any more, but what came of them.
-    pub(super) fn leave(&self, retired: &[Registration], made: Vec<Registration>) {
+    pub(super) fn leave(
+        &self,
+        writer: &mut Writer,
+        retired: &[Registration],
+        made: Vec<Registration>,
+    ) {
         let hashes: HashSet<Hash> = retired.iter().map(|segment| segment.meta.hash).collect();
-        let files = retired.iter().map(|segment| (segment.meta.hash, segment.meta.bytes));
+        // Of one that was found to be damaged a moment ago, nobody misses the file any more.
+        let here = retired.iter().filter(|one| writer.absent.remove(&one.meta.hash).is_none());
+        let files = here.map(|segment| (segment.meta.hash, segment.meta.bytes));
         self.leaving().extend(files);
         let mut index = self.index_mut();
         index.retire(&hashes);
