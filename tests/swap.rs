@@ -418,7 +418,7 @@ fn a_running_host_is_told_by_the_program_to_swap_and_to_roll_back() {
     let new = dir.write("new.wasm", &variant(1));
     assert!(policy_command(&["swap", &new]).ok().contains("runs in place of default"));
     assert!(policy_command(&["swap", &new]).ok().contains("runs already"));
-    let status = run(&["status", "--db", &db]).ok();
+    let status = run(&["status", "--db", &db]).answers();
     assert!(status.contains("on probation: 0 of 20") && status.contains("new.wasm"), "{status}");
     assert!(policy_command(&["rollback"]).ok().contains("runs in place of"));
     assert_eq!(host.status()["policy_state"]["last_event"]["event"], "rolled-back");

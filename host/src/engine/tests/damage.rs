@@ -273,6 +273,61 @@ fn repair_says_how_many_writes_are_lost() {
     assert_eq!(engine.verify(false, |_, _| {}).unwrap().count, 0);
 }
 
+/// Its file was the only copy of its records: nobody had drained them.
+#[test]
+fn lost_records_are_told_until_they_are_here_again_or_their_loss_is_accepted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (live, db) = (dir.path().join("live"), dir.path().join("db"));
+    let engine = open(&live);
+    let bytes = stamped(Duration::ZERO);
+    apply(&engine, &bytes).unwrap();
+    let lost = Hash::of(&bytes);
+    copy(&live, &db);
+    fs::remove_file(db.join(format!("segments/{lost}.dat"))).unwrap();
+    let read = Engine::open_to_read(&db, fast()).unwrap();
+    assert_eq!((read.lost().unwrap(), read.unreadable()), (vec![lost], vec![lost]));
+    drop(read);
+    let engine = open(&db);
+    assert!(engine.verify(true, |_, _| {}).unwrap().count > 0);
+    drop(engine);
+    let engine = open(&db);
+    assert_eq!((engine.lost().unwrap(), engine.unreadable()), (vec![lost], vec![]));
+    let found = engine.verify(false, |_, _| {}).unwrap();
+    assert_eq!(found.problems, [Problem::Lost(lost)]);
+
+    copy(&db, &dir.path().join("again"));
+    let again = open(&dir.path().join("again"));
+    apply(&again, &bytes).unwrap();
+    assert!(again.lost().unwrap().is_empty() && again.get(b"ns", b"k").unwrap().is_some());
+
+    assert_eq!(engine.accept_loss().unwrap(), 1);
+    assert!(engine.lost().unwrap().is_empty());
+    assert_eq!(engine.verify(false, |_, _| {}).unwrap().count, 0);
+}
+
+/// As files of a newer backup beside the records of an older one.
+#[test]
+fn sound_files_that_are_not_registered_are_told_by_who_only_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let (live, db) = (dir.path().join("live"), dir.path().join("db"));
+    let engine = open(&live);
+    engine.put(b"ns", b"old", b"v").unwrap();
+    drop(engine);
+    copy(&live, &db);
+    let engine = open(&live);
+    engine.put(b"ns", b"new", b"v").unwrap();
+    let segment = engine.flush().unwrap().unwrap();
+    let name = format!("segments/{}.dat", segment.hash);
+    fs::copy(live.join(&name), db.join(&name)).unwrap();
+    let read = Engine::open_to_read(&db, fast()).unwrap();
+    assert_eq!(read.get(b"ns", b"new").unwrap(), None);
+    assert_eq!(read.unregistered().unwrap(), [segment.hash]);
+    drop(read);
+    drop(open(&db));
+    let read = Engine::open_to_read(&db, fast()).unwrap();
+    assert!(read.unregistered().unwrap().is_empty() && read.get(b"ns", b"new").unwrap().is_some());
+}
+
 /// A crash leaves no mark of a stop, and yet what was acknowledged is known.
 #[test]
 fn journal_that_lost_its_end_after_a_crash_is_refused() {
