@@ -14,7 +14,7 @@ use fjall::PersistMode;
 use super::acknowledged::Acknowledged;
 use super::clean_stop::{Mark, Progress};
 use super::folder::{Access, Folder, free_name};
-use super::inspect::{Findings, VERSION, inspect};
+use super::inspect::{Findings, VERSION, inspect, journals};
 use super::record::{Stored, Version};
 use super::store::{LOST_RECORDS, POSITION, Pending, Position, Store, Writer};
 use super::{Engine, EngineError, EngineOptions, journal};
@@ -96,6 +96,11 @@ impl Engine {
             true => inspect(&records, options.sync_writes)?.err(),
             false => Some(Findings { store: true, ..Findings::default() }),
         };
+        if found.is_none() && matches!(damage, EngineError::Damaged { .. }) {
+            // What is missing was at the end of one.
+            let journals = journals(&records).map_err(EngineError::io("read", &records))?;
+            found = Some(Findings { journals, ..Findings::default() });
+        }
         report.done.push(match &damage {
             EngineError::Damaged { what, .. } => format!("the database was damaged: {what}"),
             other => format!("the database was damaged: {other}"),
