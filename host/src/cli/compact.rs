@@ -36,7 +36,6 @@ pub(super) fn run(db: &Path, args: &CompactArgs) -> Result<ExitCode> {
         )));
     }
     let done = database.compact(args.rate.0)?;
-    let health = database.health()?;
     if args.json {
         output::print(&format!("{:#}\n", serde_json::to_value(done)?))?;
     } else if is_nothing(&done) && !done.stopped && !done.waits {
@@ -49,6 +48,7 @@ pub(super) fn run(db: &Path, args: &CompactArgs) -> Result<ExitCode> {
             "it was stopped before it was through: the host stops, or was asked once more",
         ));
     }
+    let health = database.health()?;
     if !health.is_good() {
         return Err(exit::no(format!("not all could be compacted:\n{}", health_rows(&health))));
     }
