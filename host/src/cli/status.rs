@@ -154,6 +154,9 @@ fn compaction_row(last: Option<&LastCompaction>, now: u64) -> String {
 
 /// What is wrong with the node's own data; nothing where all is well.
 pub(super) fn health_rows(health: &Health) -> String {
+    let name = |rows: &mut String, hashes: &[String]| {
+        hashes.iter().for_each(|hash| *rows += &format!("          {hash}\n"));
+    };
     let mut rows = String::new();
     if let Some(why) = &health.poisoned {
         let _ = writeln!(
@@ -169,9 +172,7 @@ pub(super) fn health_rows(health: &Health) -> String {
              has it.\n          If none has: verify --repair",
             segments(health.unreadable)
         );
-        for hash in &health.unreadable_segments {
-            let _ = writeln!(rows, "          {hash}");
-        }
+        name(&mut rows, &health.unreadable_segments);
     }
     if health.lost > 0 {
         let _ = writeln!(
@@ -180,9 +181,7 @@ pub(super) fn health_rows(health: &Health) -> String {
              them back.\n          If none has: verify --repair --accept-loss",
             segments(health.lost)
         );
-        for hash in &health.lost_segments {
-            let _ = writeln!(rows, "          {hash}");
-        }
+        name(&mut rows, &health.lost_segments);
     }
     if health.unregistered > 0 {
         let _ = writeln!(

@@ -1,4 +1,4 @@
-//! The file `records/acknowledged`: how far the writer was, as those who write were told.
+//! The file `records/acknowledged`: the numbers of the last commit that was acknowledged.
 //!
 //! After a crash there is no mark of a clean stop, and a journal that lost its end looks like one
 //! that a crash cut short. What a process wrote before it was killed is in its files, though, synced
@@ -10,8 +10,8 @@ use std::fs::{self, File};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
+use super::clean_stop::{sealed, unsealed};
 use super::store::Position;
-use crate::Hash;
 
 const NAME: &str = "acknowledged";
 const TITLE: &str = "edgestore-host acknowledged 1";
@@ -58,20 +58,13 @@ impl Acknowledged {
     /// The same length for all numbers, so that one takes the place of another.
     fn encode(&self) -> String {
         let Self { lsn, next_id, synced, boot } = self;
-        let body = format!(
+        sealed(format!(
             "{TITLE}\nlsn {lsn:020}\nnext-id {next_id:020}\nsynced {synced:5}\nboot {boot}\n"
-        );
-        let sum = Hash::of(body.as_bytes());
-        format!("{body}blake3 {sum}\n")
+        ))
     }
 
     fn decode(text: &str) -> Option<Self> {
-        let (body, sum) = text.strip_suffix('\n')?.rsplit_once('\n')?;
-        let body = format!("{body}\n");
-        if sum.strip_prefix("blake3 ")?.parse() != Ok(Hash::of(body.as_bytes())) {
-            return None;
-        }
-        let mut lines = body.lines();
+        let mut lines = unsealed(text)?.lines();
         let mut value = |name| lines.next()?.strip_prefix(name).map(str::trim);
         value(TITLE)?;
         Some(Self {

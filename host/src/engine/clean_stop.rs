@@ -122,18 +122,11 @@ impl Mark {
         for keyspace in &self.keyspaces {
             let _ = writeln!(text, "keyspace {keyspace}");
         }
-        let sum = Hash::of(text.as_bytes());
-        let _ = writeln!(text, "blake3 {sum}");
-        text
+        sealed(text)
     }
 
     fn decode(text: &str) -> Option<Self> {
-        let (body, sum) = text.strip_suffix('\n')?.rsplit_once('\n')?;
-        let body = format!("{body}\n");
-        if sum.strip_prefix("blake3 ")?.parse() != Ok(Hash::of(body.as_bytes())) {
-            return None;
-        }
-        let mut lines = body.lines();
+        let mut lines = unsealed(text)?.lines();
         if lines.next()? != TITLE {
             return None;
         }
@@ -162,6 +155,20 @@ impl Mark {
         }
         Some(mark)
     }
+}
+
+/// Lines, with their BLAKE3 in one more.
+pub(super) fn sealed(body: String) -> String {
+    let sum = Hash::of(body.as_bytes());
+    body + &format!("blake3 {sum}\n")
+}
+
+/// The lines without that of their BLAKE3; none where they are not what it says.
+pub(super) fn unsealed(text: &str) -> Option<&str> {
+    let end = text.strip_suffix('\n')?.rfind('\n')? + 1;
+    let (body, sum) = text.split_at(end);
+    let sum = sum.strip_prefix("blake3 ")?.strip_suffix('\n')?;
+    (sum.parse() == Ok(Hash::of(body.as_bytes()))).then_some(body)
 }
 
 fn sync(dir: &Path) -> io::Result<()> {

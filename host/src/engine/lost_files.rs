@@ -5,7 +5,6 @@
 //! is named, and pulled again from a peer that has it.
 
 use std::collections::HashSet;
-use std::io;
 use std::sync::{PoisonError, TryLockError};
 use std::time::Duration;
 
@@ -55,15 +54,10 @@ impl Engine {
             Err(TryLockError::WouldBlock) => return Ok(()),
         };
         let Some(segment) = self.index().get(hash).cloned() else { return Ok(()) };
-        let why = match self.folder.hash_of(hash) {
-            Ok(found) if found == *hash => return Ok(()),
-            Ok(found) => format!("its file has the bytes of {}", found.short()),
-            Err(EngineError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                "its file is gone".to_owned()
-            }
-            Err(error) => return Err(error),
-        };
-        self.give_up(&segment, &why)
+        match self.open_checked(&segment)? {
+            Ok(_) => Ok(()),
+            Err(why) => self.give_up(&segment, &why),
+        }
     }
 
     /// As [`Engine::note_damage`], for who has looked, and keeps others from retiring segments.

@@ -629,9 +629,9 @@ fn recover_segments(
 }
 
 /// What the record store should hold and does not, as a clause. A clean stop has said how far it
-/// was, and every commit says so for the time after a crash. Without that, more segments that nobody registered and that hold something new than a crash
-/// leaves are proof. What a flush or a compaction was about to register holds nothing new, however
-/// many files it is.
+/// was, and every commit says so for the time after a crash. Without that, more segments that nobody
+/// registered and that hold something new than a crash leaves are proof. What a flush or a compaction
+/// was about to register holds nothing new, however many files it is.
 fn missing_writes(
     folder: &Folder,
     store: &Store,
