@@ -6,9 +6,11 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 const ROUNDS: u32 = 20;
 
@@ -52,7 +54,7 @@ impl Drop for Busy {
 
 /// Runs the suite as `args` say.
 pub fn run(args: &[&str]) -> Result<()> {
-    let mut rounds = ROUNDS;
+    let (mut rounds, mut at_once) = (ROUNDS, 1);
     let mut cores = std::thread::available_parallelism()?.get();
     let (options, filter) = match args.iter().position(|arg| *arg == "--") {
         Some(at) => (&args[..at], &args[at + 1..]),
@@ -62,6 +64,7 @@ pub fn run(args: &[&str]) -> Result<()> {
         match option {
             ["--rounds", number] => rounds = number.parse().context("--rounds")?,
             ["--busy", number] => cores = number.parse().context("--busy")?,
+            ["--at-once", number] => at_once = number.parse().context("--at-once")?,
             _ => bail!("unknown option: {}", option.join(" ")),
         }
     }
@@ -72,39 +75,67 @@ pub fn run(args: &[&str]) -> Result<()> {
     let folder = folder.canonicalize()?;
 
     let _busy = Busy::new(cores)?;
-    println!("{rounds} rounds beside {cores} busy loops; logs in {}", folder.display());
-    let (mut failures, mut slowest) = (BTreeMap::new(), BTreeMap::new());
-    let mut failed_rounds = 0;
-    for round in 1..=rounds {
-        let log = folder.join(format!("round-{round}.log"));
-        let (passed, took) = one_round(filter, &log)?;
-        let text = fs::read_to_string(&log)?;
-        let found = Round::read(&text);
-        failed_rounds += u32::from(!passed);
-        println!(
-            "round {round}: {} in {:.0} s",
-            if passed { "ok" } else { "FAILED" },
-            took.as_secs_f64()
-        );
-        for name in &found.failed {
+    println!(
+        "{rounds} rounds, {at_once} at once, beside {cores} busy loops; logs in {}",
+        folder.display()
+    );
+    let next = AtomicU32::new(1);
+    let found = Mutex::new(Found::default());
+    std::thread::scope(|scope| -> Result<()> {
+        let one_after_the_other = || -> Result<()> {
+            loop {
+                let round = next.fetch_add(1, Ordering::Relaxed);
+                if round > rounds {
+                    return Ok(());
+                }
+                let log = folder.join(format!("round-{round}.log"));
+                let (passed, took) = one_round(filter, &log)?;
+                let read = Round::read(&fs::read_to_string(&log)?);
+                found
+                    .lock()
+                    .map_err(|_| anyhow!("another round panicked"))?
+                    .note(round, passed, took, read);
+            }
+        };
+        let runs: Vec<_> = (0..at_once).map(|_| scope.spawn(one_after_the_other)).collect();
+        runs.into_iter().try_for_each(|run| run.join().map_err(|_| anyhow!("a round panicked"))?)
+    })?;
+    let found = found.into_inner().map_err(|_| anyhow!("a round panicked"))?;
+    println!("\nthe longest that each took:");
+    for (binary, seconds) in found.slowest {
+        println!("{seconds:>8.1} s  {binary}");
+    }
+    for (name, count) in &found.failures {
+        println!("failed in {count} of {rounds} rounds: {name}");
+    }
+    let failed = found.failed_rounds;
+    ensure!(failed == 0, "{failed} of {rounds} rounds failed");
+    println!("{rounds} of {rounds} rounds passed");
+    Ok(())
+}
+
+/// What all rounds have shown until now.
+#[derive(Default)]
+struct Found {
+    failed_rounds: u32,
+    failures: BTreeMap<String, u32>,
+    slowest: BTreeMap<String, f64>,
+}
+
+impl Found {
+    fn note(&mut self, round: u32, passed: bool, took: Duration, read: Round) {
+        self.failed_rounds += u32::from(!passed);
+        let verdict = if passed { "ok" } else { "FAILED" };
+        println!("round {round}: {verdict} in {:.0} s", took.as_secs_f64());
+        for name in read.failed {
             println!("    {name}");
-            *failures.entry(name.clone()).or_insert(0) += 1;
+            *self.failures.entry(name).or_insert(0) += 1;
         }
-        for (binary, seconds) in found.seconds {
-            let most: &mut f64 = slowest.entry(binary).or_default();
+        for (binary, seconds) in read.seconds {
+            let most = self.slowest.entry(binary).or_default();
             *most = most.max(seconds);
         }
     }
-    println!("\nthe longest that each took:");
-    for (binary, seconds) in slowest {
-        println!("{seconds:>8.1} s  {binary}");
-    }
-    for (name, count) in &failures {
-        println!("failed in {count} of {rounds} rounds: {name}");
-    }
-    ensure!(failed_rounds == 0, "{failed_rounds} of {rounds} rounds failed");
-    println!("{rounds} of {rounds} rounds passed");
-    Ok(())
 }
 
 fn suite(args: &[&str]) -> Command {
