@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::pipe;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use edgestore_host_tests::wait_until;
 use program::{Folder, Ran, Running, edgestore, ran, run};
@@ -353,6 +354,66 @@ fn a_host_whose_folder_was_moved_stops_and_touches_no_other() {
         assert_eq!(run(&["get", "ns", key, "--db", &moved]).code, Some(0), "{key}");
     }
     run(&["verify", "--db", &moved]).ok();
+}
+
+/// They wait for the database, and it is gone when their turn comes.
+#[test]
+fn a_command_makes_no_database_where_one_was_moved_away() {
+    let dir = Folder::new();
+    let commands: [&[&str]; 5] = [
+        &["put", "ns", "k", "v"],
+        &["delete", "ns", "k00001"],
+        &["flush"],
+        &["compact"],
+        &["verify", "--repair"],
+    ];
+    for (n, command) in commands.into_iter().enumerate() {
+        let db = database(&dir, &format!("db-{n}"), 3);
+        let lock = File::open(Path::new(&db).join("LOCK")).unwrap();
+        lock.lock().unwrap();
+        let mut waiting = edgestore(&[command, &["--db", &db]].concat());
+        let mut waiting = waiting.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(500));
+        fs::rename(&db, dir.path("moved")).unwrap();
+        drop(lock);
+        let status = waiting.wait().unwrap();
+        assert!(!status.success(), "{command:?}");
+        assert!(!Path::new(&db).exists(), "{command:?}");
+        run(&["verify", "--db", &dir.path("moved")]).ok();
+        fs::remove_dir_all(dir.path("moved")).unwrap();
+    }
+}
+
+#[test]
+fn a_host_under_which_a_backup_is_put_back_stops_and_leaves_it_alone() {
+    let dir = Folder::new();
+    let db = database(&dir, "db", 3);
+    let backup = dir.path("backup");
+    let copy = |from: &str, to: &str| {
+        let copied = Command::new("cp").args(["-a", &format!("{from}/."), to]).status().unwrap();
+        assert!(copied.success());
+    };
+    copy(&db, &backup);
+    for by_name in [false, true] {
+        let log = dir.path("log");
+        let args = ["--listen", "none", "--flush-interval", "1ms", "--compact-interval", "1ms"];
+        let mut host = Host::start(&db, &args, File::create(&log).unwrap());
+        run(&["put", "ns", "later", "v", "--db", &db]).ok();
+        run(&["compact", "--db", &db]).ok();
+        if by_name {
+            for entry in fs::read_dir(&db).unwrap().map(|entry| entry.unwrap().path()) {
+                if entry.is_dir() { fs::remove_dir_all(entry) } else { fs::remove_file(entry) }
+                    .unwrap();
+            }
+        }
+        copy(&backup, &db);
+        assert_eq!(host.ended(), Some(3));
+        let log = fs::read_to_string(&log).unwrap();
+        assert!(log.contains("removed or replaced while it was open"), "{log}");
+    }
+    run(&["verify", "--db", &db]).ok();
+    assert_eq!(run(&["get", "ns", "k00001", "--db", &db]).code, Some(0));
+    assert_eq!(run(&["get", "ns", "later", "--db", &db]).code, Some(1), "it is not in the backup");
 }
 
 #[test]

@@ -92,12 +92,16 @@ impl Database {
             }
             bail!("{error} To make a new one there, give --create");
         }
-        Self::open(dir, Missing::Create)
+        Self::open(dir, if create { Missing::Create } else { Missing::Fail })
     }
 
     /// [`Database::open`], with options for when it is opened directly.
     pub(super) fn open_with(dir: &Path, missing: Missing, options: &EngineOptions) -> Result<Self> {
-        Self::reach(dir, missing, || Engine::open_with(dir, options.clone()))
+        Self::reach(dir, missing, || match missing {
+            Missing::Create => Engine::open_with(dir, options.clone()),
+            // The folder may go while this waits for whoever has it.
+            Missing::Fail => Engine::open_existing(dir, options.clone()),
+        })
     }
 
     fn reach(

@@ -187,7 +187,7 @@ fn reload(config: &Effective, watch: Option<&FileWatch>) {
 fn check_folder(engine: &Engine) -> Result<()> {
     let db = engine.path().display();
     match engine.is_in_place() {
-        Ok(true) => Ok(()),
+        Ok(true) => Ok(engine.check_files()?),
         Ok(false) => Err(anyhow!(
             "the database folder {db} was moved, removed or replaced under the running host: \
              start a host with --db where the folder is now"

@@ -36,7 +36,7 @@ fn fixed(dir: &File) -> Option<PathBuf> {
     use std::os::fd::AsRawFd as _;
     let path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
     // Some containers have no /proc.
-    same(dir, &path).unwrap_or(false).then_some(path)
+    is_same_file(dir, &path).unwrap_or(false).then_some(path)
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -44,9 +44,9 @@ fn fixed(_: &File) -> Option<PathBuf> {
     None
 }
 
-/// Whether the path names this folder.
+/// Whether the path names this file or folder.
 #[cfg(unix)]
-fn same(dir: &File, path: &Path) -> io::Result<bool> {
+pub(crate) fn is_same_file(open: &File, path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt as _;
     let named = match fs::metadata(path) {
         Err(error)
@@ -56,12 +56,12 @@ fn same(dir: &File, path: &Path) -> io::Result<bool> {
         }
         named => named?,
     };
-    let held = dir.metadata()?;
+    let held = open.metadata()?;
     Ok((named.dev(), named.ino()) == (held.dev(), held.ino()))
 }
 
 #[cfg(not(unix))]
-fn same(_: &File, path: &Path) -> io::Result<bool> {
+pub(crate) fn is_same_file(_: &File, path: &Path) -> io::Result<bool> {
     fs::exists(path)
 }
 
@@ -113,7 +113,7 @@ impl Disk for HeldFolder {
     }
 
     fn is_in_place(&self) -> io::Result<bool> {
-        same(&self.dir, &self.path)
+        is_same_file(&self.dir, &self.path)
     }
 }
 

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 const PAGE: usize = 4096;
 
 /// Files and folders by their paths, folders before what is in them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Image {
     entries: Vec<(PathBuf, Entry)>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 enum Entry {
     Dir,
     File {

@@ -29,6 +29,7 @@ use std::sync::Arc;
 #[cfg(test)]
 pub(crate) use self::faulty::test_folder;
 pub(crate) use self::faulty::{Fault, FaultyDisk};
+pub(crate) use self::held::is_same_file;
 pub(crate) use self::image::Image;
 
 /// All that is done to files and folders. Errors are those of the system.
@@ -91,6 +92,29 @@ impl RealDisk {
     }
 }
 
+/// Opens a file to read it, and nothing but a file: a pipe would keep whoever opens it waiting.
+pub(crate) fn open_file(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    }
+    let file = options.open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file")),
+    }
+}
+
+/// All that is in a file, see [`open_file`].
+pub(crate) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_file(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 impl Disk for RealDisk {
     fn create(&self, dir: &Path, prefix: &str, suffix: &str) -> io::Result<NewFile> {
         let file = tempfile::Builder::new().prefix(prefix).suffix(suffix).tempfile_in(dir)?;
@@ -99,7 +123,7 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(File::open(path)?))
+        Ok(Box::new(open_file(path)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -8,10 +8,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::clean_stop::{sealed, unsealed};
 use super::store::Position;
+use crate::disk::{is_same_file, read_file};
 
 const NAME: &str = "acknowledged";
 const TITLE: &str = "edgestore-host acknowledged 1";
@@ -34,7 +35,7 @@ impl Acknowledged {
     /// since, or all was on disk by then.
     pub(super) fn read(records: &Path) -> io::Result<Option<Self>> {
         let path = records.join(NAME);
-        let bytes = match fs::read(&path) {
+        let bytes = match read_file(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -80,7 +81,10 @@ impl Acknowledged {
 #[derive(Debug)]
 pub(super) struct AcknowledgedFile {
     file: File,
+    path: PathBuf,
     last: Acknowledged,
+    /// The disk took it.
+    is_written: bool,
 }
 
 impl AcknowledgedFile {
@@ -88,24 +92,41 @@ impl AcknowledgedFile {
     pub(super) fn open(records: &Path, position: &Position, synced: bool) -> io::Result<Self> {
         let mut options = File::options();
         // There is always one that can be read.
-        let file = options.create(true).truncate(false).write(true).open(records.join(NAME))?;
+        let path = records.join(NAME);
+        let file = options.create(true).truncate(false).write(true).open(&path)?;
         let Position { lsn, next_id, .. } = *position;
-        let mut this = Self { file, last: Acknowledged { lsn, next_id, synced, boot: boot() } };
+        let last = Acknowledged { lsn, next_id, synced, boot: boot() };
+        let mut this = Self { file, path, last, is_written: true };
         this.write()?;
         this.file.set_len(this.last.encode().len() as u64)?;
         Ok(this)
     }
 
     /// After a commit. A disk that does not take it leaves the numbers of an earlier one, which are
-    /// as true.
-    pub(super) fn note(&mut self, position: &Position) {
-        if (self.last.lsn, self.last.next_id) == (position.lsn, position.next_id) {
-            return;
+    /// as true. Returns whether the file is in its place: if not, what was committed is in files
+    /// without a name.
+    pub(super) fn note(&mut self, position: &Position) -> bool {
+        if (self.last.lsn, self.last.next_id) != (position.lsn, position.next_id) {
+            (self.last.lsn, self.last.next_id) = (position.lsn, position.next_id);
+            let written = self.write();
+            self.is_written = written.is_ok();
+            if let Err(error) = written {
+                tracing::debug!(%error, "can't note what was acknowledged");
+            }
         }
-        (self.last.lsn, self.last.next_id) = (position.lsn, position.next_id);
-        if let Err(error) = self.write() {
-            tracing::debug!(%error, "can't note what was acknowledged");
-        }
+        is_same_file(&self.file, &self.path).unwrap_or(true)
+    }
+
+    /// Whether this is the file of the record store, and nobody else has written to it. Also where
+    /// the system does not say.
+    pub(super) fn is_in_place(&self) -> bool {
+        let is_last = || {
+            let text = read_file(&self.path).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+            // A damaged one is no other database's.
+            let found = text.and_then(|text| Acknowledged::decode(&text));
+            !self.is_written || found.is_none_or(|found| found == self.last)
+        };
+        is_same_file(&self.file, &self.path).unwrap_or(true) && is_last()
     }
 
     fn write(&mut self) -> io::Result<()> {

@@ -161,7 +161,7 @@ impl Engine {
         if waits {
             self.hold(&mut writer, id, records);
         }
-        self.publish(&writer);
+        self.publish(&writer)?;
         self.register(registration);
         Ok(Ok(count))
     }

@@ -84,7 +84,7 @@ impl Engine {
         if waits {
             self.hold(&mut writer, id, records);
         }
-        self.publish(&writer);
+        self.publish(&writer)?;
         self.register(registration);
         Ok(Applied { written, skipped: count - written, duplicate: false })
     }

@@ -8,14 +8,16 @@
 //!
 //! It is text, with its own BLAKE3 in the last line.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use super::inspect::{journals, keyspaces};
+use super::inspect::{journals, keyspaces, version_number};
 use super::journal;
 use crate::Hash;
+use crate::disk::read_file;
 
 const NAME: &str = "clean-stop";
 const TITLE: &str = "edgestore-host clean stop 1";
@@ -48,6 +50,8 @@ pub(super) struct Mark {
     pub(super) journals: Vec<JournalMark>,
     /// The numbers of the keyspaces. Earlier versions of this host did not note them.
     pub(super) keyspaces: Vec<u64>,
+    /// Of each keyspace, by its number, the number of its list of tables. These only grow.
+    pub(super) versions: BTreeMap<u64, u64>,
 }
 
 impl JournalMark {
@@ -74,7 +78,10 @@ impl Mark {
     pub(super) fn write(records: &Path, progress: Progress) -> io::Result<()> {
         let journals = journals(records)?.into_iter().map(|path| JournalMark::of(&path));
         let journals = journals.collect::<io::Result<_>>()?;
-        let mark = Self { progress, journals, keyspaces: keyspaces(records)? };
+        let keyspaces = keyspaces(records)?;
+        let version = |&number: &u64| Some((number, version_number(records, number)?));
+        let versions = keyspaces.iter().filter_map(version).collect();
+        let mark = Self { progress, journals, keyspaces, versions };
         let mut file = tempfile::NamedTempFile::new_in(records)?;
         file.write_all(mark.encode().as_bytes())?;
         file.as_file().sync_all()?;
@@ -94,7 +101,7 @@ impl Mark {
     /// None where there is none, or none that can be read.
     pub(super) fn read(records: &Path) -> io::Result<Option<Self>> {
         let path = records.join(NAME);
-        let bytes = match fs::read(&path) {
+        let bytes = match read_file(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -121,6 +128,9 @@ impl Mark {
         }
         for keyspace in &self.keyspaces {
             let _ = writeln!(text, "keyspace {keyspace}");
+        }
+        for (keyspace, version) in &self.versions {
+            let _ = writeln!(text, "version {keyspace} {version}");
         }
         sealed(text)
     }
@@ -149,6 +159,10 @@ impl Mark {
                     });
                 }
                 "keyspace" => mark.keyspaces.push(value.parse().ok()?),
+                "version" => {
+                    let (keyspace, version) = value.split_once(' ')?;
+                    mark.versions.insert(keyspace.parse().ok()?, version.parse().ok()?);
+                }
                 // Of a later version.
                 _ => {}
             }
@@ -183,7 +197,8 @@ mod tests {
     fn clean_stop_mark_with_any_flipped_bit_is_none() {
         let progress = Progress { lsn: 7, next_id: 9, stamp: -3, segments: 2, pending: 1 };
         let journal = JournalMark { name: "0.jnl".into(), len: 12, hash: Hash::of(b"x") };
-        let mark = Mark { progress, journals: vec![journal], keyspaces: vec![0, 1] };
+        let (keyspaces, versions) = (vec![0, 1], BTreeMap::from([(0, 3), (1, 0)]));
+        let mark = Mark { progress, journals: vec![journal], keyspaces, versions };
         let text = mark.encode();
         assert_eq!(Mark::decode(&text), Some(mark));
         for at in 0..text.len() {

@@ -26,6 +26,10 @@ impl Drop for Engine {
         if self.folder.is_read_only() {
             return;
         }
+        if let Err(error) = self.check_files() {
+            tracing::error!(%error, "the stop leaves no mark");
+            return;
+        }
         let mut writer = self.writer();
         if let Err(error) = self.drain(&mut writer) {
             tracing::warn!(%error, "applied segments are read again at the next start");

@@ -85,6 +85,13 @@ pub enum EngineError {
         /// What is missing or not as it was.
         what: String,
     },
+    /// Somebody has put other files in the place of those that were opened.
+    #[error(
+        "the files of the database were removed or replaced while it was open: nothing more is \
+         written. What is there now is left as it is, and a host that starts takes it; writes that \
+         came after the files went are not in it"
+    )]
+    Replaced,
     /// It was opened to read alone.
     #[error("the database is open to read alone: open it to write")]
     ReadOnly,
@@ -101,6 +108,7 @@ impl EngineError {
             Self::Io { .. }
                 | Self::Store(_)
                 | Self::Stalled(_)
+                | Self::Replaced
                 | Self::Corrupt(_)
                 | Self::Damaged { .. }
         )
@@ -110,13 +118,12 @@ impl EngineError {
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Corrupt(_) | Self::Damaged { .. } => true,
-            Self::Store(error) => !matches!(
-                **error,
-                fjall::Error::Io(_)
-                    | fjall::Error::Storage(fjall::LsmError::Io(_))
-                    | fjall::Error::Poisoned
-                    | fjall::Error::Locked
-            ),
+            Self::Store(error) => match &**error {
+                fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => {
+                    is_of_content(error)
+                }
+                error => !matches!(error, fjall::Error::Poisoned | fjall::Error::Locked),
+            },
             _ => false,
         }
     }
@@ -146,10 +153,19 @@ fn describe_io(error: &io::Error) -> String {
     format!("{error}{fix}")
 }
 
+/// Whether an error comes of what is in a file, such as one that is too short to have an end.
+fn is_of_content(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof)
+}
+
 fn describe_store(error: &fjall::Error) -> String {
     match error {
-        fjall::Error::Io(error) => describe_io(error),
-        fjall::Error::Storage(fjall::LsmError::Io(error)) => describe_io(error),
+        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error))
+            if !is_of_content(error) =>
+        {
+            describe_io(error)
+        }
         fjall::Error::Poisoned => "an earlier write failed, and what came of it is unknown until \
                                    the next start: see that the disk has space and is healthy, \
                                    then restart; acknowledged writes are on it"

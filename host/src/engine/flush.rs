@@ -35,7 +35,7 @@ impl Engine {
     pub fn flush_all(&self) -> Result<Vec<SegmentMeta>, EngineError> {
         let mut writer = self.writer();
         let flushed = self.flush_locked(&mut writer);
-        self.publish(&writer);
+        self.publish(&writer)?;
         flushed
     }
 

@@ -24,7 +24,7 @@ use super::inspect::{Inspected, inspect};
 use super::store::Position;
 use super::{EngineError, StagingFile, view};
 use crate::Hash;
-use crate::disk::{Disk, temporary};
+use crate::disk::{Disk, is_same_file, temporary};
 
 const FORMAT: &str = "edgestore-host 2\n";
 
@@ -34,6 +34,8 @@ pub(super) enum Access {
     /// Nothing on disk changes.
     Read,
     Write,
+    /// To write to one that there is.
+    Existing,
     /// As to write, of a database that has lost some of what it knew.
     Repair,
 }
@@ -49,7 +51,7 @@ pub(super) struct Folder {
     /// How far the writer was when it stopped.
     stopped: Mutex<Option<Progress>>,
     /// None where there is no file to lock, and so nobody else.
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 impl Drop for Folder {
@@ -65,7 +67,7 @@ impl Drop for Folder {
 
 impl Folder {
     /// Opens the folder, with the record store in it, and clears it of what a crash left. Makes both
-    /// where they are missing, except for a reader. `open` opens or makes a record store; `synced`
+    /// where they are missing, for [`Access::Write`] alone. `open` opens or makes a record store; `synced`
     /// says whether its writes are synced one by one.
     pub(super) fn open<S>(
         path: &Path,
@@ -79,14 +81,15 @@ impl Folder {
             return Err(EngineError::Foreign { path: path.to_owned(), why });
         }
         let reads = access == Access::Read;
-        if reads {
-            if !is_database(path, &*disk)? {
-                let none = || "there is none. See that the path is right".to_owned();
-                let why = lost_format(path).unwrap_or_else(none);
-                return Err(EngineError::Foreign { path: path.to_owned(), why });
-            }
-        } else {
+        let none = || {
+            let why = "there is none. See that the path is right".to_owned();
+            let why = lost_format(path).unwrap_or(why);
+            Err(EngineError::Foreign { path: path.to_owned(), why })
+        };
+        if access == Access::Write {
             disk.make_dir(path).map_err(EngineError::io("make", path))?;
+        } else if !is_database(path, &*disk)? {
+            return none();
         }
         // From here on all is in this folder, whatever comes to have its name.
         let held = disk.hold(path).map_err(EngineError::io("open", path))?;
@@ -95,15 +98,18 @@ impl Folder {
         let lock = lock(path, &*disk, reads)?;
         let (view, stopped) = (None, Mutex::default());
         let held = Arc::clone(&disk);
-        let mut folder = Self { path: path.to_owned(), disk, access, view, stopped, _lock: lock };
+        let mut folder = Self { path: path.to_owned(), disk, access, view, stopped, lock };
         let open = |records: &Path| open(&held.real(records));
         let records = folder.records();
         if known {
             if !records.is_dir() {
                 return Err(folder.damaged(&["the folder records is missing".to_owned()]));
             }
-        } else {
+        } else if access == Access::Write {
             folder.make(&records, open)?;
+        } else {
+            // The folder was moved, and another one has its name.
+            return none();
         }
         let inspected =
             inspect(&held.real(&records), synced)?.map_err(|found| folder.damaged(&found.what))?;
@@ -140,7 +146,7 @@ impl Folder {
         let disk = held.unwrap_or(disk);
         let lock = lock(path, &*disk, false)?;
         let (path, view, stopped) = (path.to_owned(), None, Mutex::default());
-        Ok(Self { path, disk, access: Access::Repair, view, stopped, _lock: lock })
+        Ok(Self { path, disk, access: Access::Repair, view, stopped, lock })
     }
 
     fn make_view(&mut self, inspected: &Inspected) -> Result<PathBuf, EngineError> {
@@ -177,6 +183,12 @@ impl Folder {
     /// The next start may count on this, if the record store can be closed.
     pub(super) fn stopped(&self, progress: Progress) {
         *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
+    }
+
+    /// Whether the file that is locked is still the one that others lock.
+    pub(super) fn is_locked(&self) -> bool {
+        let lock = self.disk.real(&self.path.join("LOCK"));
+        self.lock.as_ref().is_none_or(|open| is_same_file(open, &lock).unwrap_or(true))
     }
 
     /// Begins to write down what is acknowledged, from what the record store holds.

@@ -43,6 +43,8 @@ pub(super) struct Findings {
     pub(super) store: bool,
     /// Keyspaces whose lists of tables can't be read.
     pub(super) keyspaces: Vec<PathBuf>,
+    /// In the places of files, and no files. Nothing else was looked at where there are any.
+    pub(super) odd: Vec<PathBuf>,
 }
 
 /// The journals of a record store, oldest first.
@@ -82,12 +84,49 @@ pub(super) fn inspect(
     synced: bool,
 ) -> Result<Result<Inspected, Findings>, EngineError> {
     let look = || -> io::Result<Result<Inspected, Findings>> {
-        let mut findings = Findings::default();
+        let mut findings = Findings { odd: odd_files(records)?, ..Findings::default() };
+        if !findings.odd.is_empty() {
+            let name = |path: &PathBuf| {
+                let name = path.strip_prefix(records).unwrap_or(path).display();
+                format!("in the place of its file {name} there is something that is no file")
+            };
+            findings.what = findings.odd.iter().map(name).collect();
+            findings.store = true;
+            return Ok(Err(findings));
+        }
         let inspected = inspect_journals(records, synced, &mut findings)?;
         inspect_versions(records, &mut findings)?;
         Ok(if findings.what.is_empty() { Ok(inspected) } else { Err(findings) })
     };
     look().map_err(EngineError::io("read", records))
+}
+
+/// What is in the places of files and is no file, such as a pipe, for which whoever opens it waits.
+pub(super) fn odd_files(records: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut odd = Vec::new();
+    let mut dirs = vec![(records.to_owned(), 0)];
+    while let Some((dir, depth)) = dirs.pop() {
+        for entry in fs::read_dir(&dir)? {
+            let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
+            let metadata = match fs::metadata(&path) {
+                // A table that is compacted this moment, or a link to nothing.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                metadata => metadata?,
+            };
+            let is_place_of_folder = match depth {
+                0 => name == "keyspaces",
+                1 => true,
+                2 => name == "tables",
+                _ => false,
+            };
+            if metadata.is_dir() && is_place_of_folder {
+                dirs.push((path, depth + 1));
+            } else if !metadata.is_file() {
+                odd.push(path);
+            }
+        }
+    }
+    Ok(odd)
 }
 
 fn inspect_journals(
@@ -169,6 +208,13 @@ fn inspect_versions(records: &Path, findings: &mut Findings) -> io::Result<()> {
     Ok(())
 }
 
+/// Keyspaces whose lists of tables can't be read.
+pub(super) fn without_lists(records: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut findings = Findings::default();
+    inspect_versions(records, &mut findings)?;
+    Ok(findings.keyspaces)
+}
+
 /// `found`: those of which there are folders.
 fn inspect_keyspaces(records: &Path, found: &[u64], findings: &mut Findings) -> io::Result<()> {
     let marked = findings.mark.iter().flat_map(|mark| &mark.keyspaces).copied();
@@ -188,7 +234,16 @@ fn inspect_keyspaces(records: &Path, found: &[u64], findings: &mut Findings) -> 
         let why = match current_version(&dir) {
             Ok(None) if !used.contains(&number) && is_new(&dir)? => continue,
             Ok(None) => "the file current is missing".to_owned(),
-            Ok(Some(_)) => continue,
+            Ok(Some(_)) => {
+                let left = findings.mark.as_ref().and_then(|mark| mark.versions.get(&number));
+                match version_number(records, number) {
+                    Some(found) if left.is_some_and(|&left| found < left) => {
+                        "the list of tables is older than the one that the last clean stop left"
+                            .to_owned()
+                    }
+                    _ => continue,
+                }
+            }
             Err(why) => why,
         };
         findings.what.push(format!("in its folder keyspaces/{number}, {why}"));
@@ -218,6 +273,12 @@ fn is_new(dir: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
+/// The number of the list of tables of a keyspace, as far as its file `current` says.
+pub(super) fn version_number(records: &Path, keyspace: u64) -> Option<u64> {
+    let current = fs::read(records.join(format!("keyspaces/{keyspace}/current"))).ok()?;
+    Some(u64::from_le_bytes(*current.first_chunk()?))
+}
+
 /// The path of the file that lists the tables of a keyspace, checked against its checksum; none where
 /// nothing names one. The error says what is wrong.
 fn current_version(dir: &Path) -> Result<Option<PathBuf>, String> {
@@ -244,8 +305,9 @@ fn current_version(dir: &Path) -> Result<Option<PathBuf>, String> {
 }
 
 /// The tables of a record store that are not what they were when they were written: path, and what
-/// is wrong. Reads all of them. A table that vanishes meanwhile was compacted.
-pub(super) fn damaged_tables(records: &Path) -> io::Result<Vec<(PathBuf, String)>> {
+/// is wrong. Reads all of them. While the store is open, a table that is not there was compacted
+/// meanwhile.
+pub(super) fn damaged_tables(records: &Path, closed: bool) -> io::Result<Vec<(PathBuf, String)>> {
     let mut damaged = Vec::new();
     for dir in fs::read_dir(records.join("keyspaces"))? {
         let dir = dir?.path();
@@ -266,7 +328,7 @@ pub(super) fn damaged_tables(records: &Path) -> io::Result<Vec<(PathBuf, String)
             match read() {
                 Ok(found) if found == sum => {}
                 Ok(_) => damaged.push((path, "its bytes have changed".to_owned())),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !closed => {}
                 Err(error) => damaged.push((path, format!("it can't be read: {error}"))),
             }
         }

@@ -65,6 +65,7 @@ impl Engine {
         if self.folder.is_read_only() {
             return Ok(());
         }
+        self.check_files()?;
         // The memtable has what was in it.
         self.drain(&mut self.writer())?;
         self.quarantine(segment)?;

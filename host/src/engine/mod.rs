@@ -226,6 +226,17 @@ impl Engine {
         Self::open_on(path.as_ref(), options, RealDisk::shared())
     }
 
+    /// [`Engine::open_with`], of a database that there is: none is made.
+    ///
+    /// # Errors
+    /// As [`Engine::open`]; [`EngineError::Foreign`] when there is none, too.
+    pub fn open_existing(
+        path: impl AsRef<Path>,
+        options: EngineOptions,
+    ) -> Result<Self, EngineError> {
+        Self::open_for(path.as_ref(), options, RealDisk::shared(), Access::Existing)
+    }
+
     /// Opens a database to read alone: nothing in its folder changes. Others may do so meanwhile,
     /// and none may write. It sees the database as it is now.
     ///
@@ -345,6 +356,20 @@ impl Engine {
     /// When the system does not say.
     pub(crate) fn is_in_place(&self) -> io::Result<bool> {
         self.folder.disk().is_in_place()
+    }
+
+    /// Looks whether the files of the folder are those that were opened, as after a backup was put
+    /// into it. If not, nothing more is written or removed.
+    ///
+    /// # Errors
+    /// [`EngineError::Replaced`].
+    pub(crate) fn check_files(&self) -> Result<(), EngineError> {
+        let acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.folder.is_locked() && acknowledged.as_ref().is_none_or(|file| file.is_in_place())
+        {
+            true => Ok(()),
+            false => Err(self.store.give_up()),
+        }
     }
 
     /// The disk that it is on.
@@ -482,7 +507,7 @@ impl Engine {
         batch.insert(&self.store.state, store::POSITION, position.encode());
         self.store.commit(batch)?;
         writer.position = position;
-        self.publish(&writer);
+        self.publish(&writer)?;
         Ok(())
     }
 
@@ -543,13 +568,15 @@ impl Engine {
     }
 
     /// Lets readers see how far the writer is, and the next start.
-    fn publish(&self, writer: &Writer) {
+    ///
+    /// # Errors
+    /// [`EngineError::Replaced`]: no start will find what was committed.
+    fn publish(&self, writer: &Writer) -> Result<(), EngineError> {
         let mut acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(file) = &mut *acknowledged {
-            file.note(&writer.position);
-        }
+        let in_place = acknowledged.as_mut().is_none_or(|file| file.note(&writer.position));
         drop(acknowledged);
         *self.progress.write().unwrap_or_else(PoisonError::into_inner) = writer.progress();
+        if in_place { Ok(()) } else { Err(self.store.give_up()) }
     }
 
     fn memtable(&self) -> Arc<Memtable> {
@@ -640,6 +667,16 @@ fn missing_writes(
     writer: &Writer,
     unknown: &[(Hash, u64)],
 ) -> Result<Option<String>, EngineError> {
+    if let Some(left) = inspected.acknowledged.as_ref()
+        && left.is_ahead_of(&writer.position)
+    {
+        let store::Position { lsn, next_id, .. } = writer.position;
+        return Ok(Some(format!(
+            "it had acknowledged {} local writes and segments up to the number {}, and the record \
+             store has {lsn} and {next_id}",
+            left.lsn, left.next_id
+        )));
+    }
     if let Some(mark) = &inspected.mark {
         let left = mark.progress;
         let segments = (index.all().len() + writer.absent.len()) as u64;
@@ -654,16 +691,6 @@ fn missing_writes(
             )));
         }
         return Ok(None);
-    }
-    if let Some(left) = inspected.acknowledged.as_ref()
-        && left.is_ahead_of(&writer.position)
-    {
-        let store::Position { lsn, next_id, .. } = writer.position;
-        return Ok(Some(format!(
-            "before it was killed it had acknowledged {} local writes and segments up to the number \
-             {}, and the record store has {lsn} and {next_id}",
-            left.lsn, left.next_id
-        )));
     }
     if unknown.len() <= adopt::LEFT_BY_A_CRASH {
         return Ok(None);

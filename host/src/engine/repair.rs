@@ -10,14 +10,17 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use fjall::PersistMode;
+use tempfile::TempDir;
 
 use super::acknowledged::Acknowledged;
 use super::clean_stop::{Mark, Progress};
 use super::folder::{Access, Folder, free_name};
-use super::inspect::{Findings, VERSION, inspect, journals};
+use super::inspect::{
+    Findings, Inspected, VERSION, damaged_tables, inspect, journals, without_lists,
+};
 use super::record::{Stored, Version};
 use super::store::{LOST_RECORDS, POSITION, Pending, Position, Store, Writer};
-use super::{Engine, EngineError, EngineOptions, journal};
+use super::{Engine, EngineError, EngineOptions, journal, view};
 use crate::Hash;
 use crate::disk::RealDisk;
 
@@ -63,6 +66,8 @@ struct Salvaged {
     segments: Option<HashSet<Hash>>,
     /// Segments that a repair gave up, as the store has them.
     lost: BTreeMap<Hash, Vec<u8>>,
+    /// Some of the above may be missing, and nothing would show it.
+    partial: bool,
 }
 
 impl Salvaged {
@@ -85,7 +90,7 @@ impl Engine {
     ) -> Result<(Self, StoreRepair), EngineError> {
         let path = path.as_ref();
         let mut report = StoreRepair::default();
-        let damage = match Self::open_with(path, options.clone()) {
+        let damage = match Self::open_existing(path, options.clone()) {
             Ok(engine) => return Ok((engine, report)),
             Err(error) if error.is_damage() => error,
             Err(error) => return Err(error),
@@ -109,13 +114,13 @@ impl Engine {
         if let Some(findings) = found.take_if(|findings| findings.store && records.is_dir()) {
             found = mend(&folder, findings, &options, &mut report.done)?;
         }
-        let journals_only = found.as_ref().is_none_or(|found| !found.store);
-        if journals_only {
+        let damaged = found.take_if(|found| found.store);
+        if damaged.is_none() {
             let journals = found.map(|found| found.journals).unwrap_or_default();
-            keep_journals(&folder, &journals, &mut report.done)?;
+            keep_journals(&folder, &journals, &mut report)?;
         }
         drop(folder);
-        if journals_only {
+        if damaged.is_none() {
             let disk = RealDisk::shared();
             match Self::open_for(path, options.clone(), disk, Access::Repair) {
                 Ok(engine) => {
@@ -128,12 +133,14 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         }
-        // A table may be damaged, and the rest can be read.
-        let salvaged = match journals_only {
-            true => Store::open(&records, options.cache_bytes, false)
-                .and_then(|store| Ok(salvage(&store, &store.load_writer()?)))
-                .unwrap_or_default(),
-            false => Salvaged::default(),
+        let salvaged = match damaged {
+            // A table may be damaged, and the rest can be read.
+            None => match salvage_closed(&records, &options) {
+                Ok(salvaged) => salvaged,
+                Err(_) => salvage_journals(&records, &options, &mut report.done)?,
+            },
+            Some(_) if records.is_dir() => salvage_journals(&records, &options, &mut report.done)?,
+            Some(_) => Salvaged::default(),
         };
         let engine = Self::make_anew(path, options, salvaged, before, &mut report)?;
         Ok((engine, report))
@@ -190,7 +197,8 @@ impl Engine {
         let folder = Folder::open_damaged(path, RealDisk::shared())?;
         let gone = salvaged.gone(&folder);
         // What a retired segment held is in others, as long as all of these are here.
-        let retired_are_covered = gone.is_empty() && salvaged.lost.is_empty();
+        let retired_are_covered =
+            salvaged.segments.is_some() && gone.is_empty() && salvaged.lost.is_empty();
         let records = folder.records();
         let half = path.join("records.new");
         if half.exists() {
@@ -203,6 +211,10 @@ impl Engine {
                 position.lsn = position.lsn.max(progress.lsn);
                 position.next_id = position.next_id.max(progress.next_id);
                 position.stamp = position.stamp.max(progress.stamp);
+            }
+            for (_, version, pending) in &salvaged.pending {
+                position.lsn = position.lsn.max(pending.lsn);
+                position.stamp = position.stamp.max(version.timestamp);
             }
             position.flush_id = position.take_id();
             let mut batch = store.batch(PersistMode::SyncAll);
@@ -258,6 +270,7 @@ impl Engine {
             segments: segments as u64,
             ..Progress::default()
         };
+        let before = before.filter(|before| before.whole || !salvaged.partial);
         say_what_is_lost(now, before, report);
         Ok(engine)
     }
@@ -322,6 +335,9 @@ fn mend(
     options: &EngineOptions,
     done: &mut Vec<String>,
 ) -> Result<Option<Findings>, EngineError> {
+    if !found.odd.is_empty() {
+        return Ok(Some(found));
+    }
     let (records, half) = (folder.records(), folder.path().join("records.new"));
     let mended = || -> io::Result<PathBuf> {
         let kept = free_name(&folder.quarantine(), "records");
@@ -370,6 +386,70 @@ fn mend(
     Ok(inspect(&records, options.sync_writes)?.err())
 }
 
+/// What can be read of a closed record store with sound lists of tables.
+fn salvage_closed(records: &Path, options: &EngineOptions) -> Result<Salvaged, EngineError> {
+    let store = Store::open(records, options.cache_bytes, false)?;
+    Ok(salvage(&store, &store.load_writer()?))
+}
+
+/// What can be read of a record store some of whose keyspaces have lost their lists of tables, or
+/// some of their tables: of those, what the journals say. Changes nothing of it. The error is of the copy that this makes.
+fn salvage_journals(
+    records: &Path,
+    options: &EngineOptions,
+    done: &mut Vec<String>,
+) -> Result<Salvaged, EngineError> {
+    let make = || -> io::Result<(TempDir, PathBuf)> {
+        let dir = tempfile::Builder::new().prefix("edgestore-read-").tempdir()?;
+        let copy = dir.path().join("records");
+        view::make(records, &Inspected::default(), &copy)?;
+        Ok((dir, copy))
+    };
+    let (dir, copy) = make().map_err(EngineError::io("copy", records))?;
+    let new = dir.path().join("new");
+    drop(Store::open(&new, options.cache_bytes, false)?);
+    let complete = || -> io::Result<()> {
+        fs::copy(new.join("version"), copy.join("version"))?;
+        fs::create_dir_all(copy.join("keyspaces"))?;
+        for journal in journals(&copy)? {
+            leave_out_damage(&journal)?;
+        }
+        let mut lost = without_lists(&copy)?;
+        for (table, _) in damaged_tables(&copy, true)? {
+            lost.extend(table.ancestors().nth(2).map(Path::to_owned));
+        }
+        for keyspace in fs::read_dir(new.join("keyspaces"))? {
+            let (from, name) = keyspace.map(|entry| (entry.path(), entry.file_name()))?;
+            let to = copy.join("keyspaces").join(&name);
+            if to.is_dir() && !lost.contains(&to) {
+                continue;
+            }
+            if to.is_dir() {
+                fs::remove_dir_all(&to)?;
+            }
+            fs::create_dir_all(to.join("tables"))?;
+            // That of the names of the others, which are the same in all databases of this version,
+            // has a table.
+            for dir in ["", "tables"] {
+                for entry in fs::read_dir(from.join(dir))? {
+                    let entry = entry?;
+                    if entry.file_type()?.is_file() {
+                        fs::copy(entry.path(), to.join(dir).join(entry.file_name()))?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    };
+    complete().map_err(EngineError::io("copy", records))?;
+    let salvaged = salvage_closed(&copy, options).unwrap_or_else(|error| {
+        done.push(format!("nothing can be read of the damaged record store: {error}"));
+        Salvaged::default()
+    });
+    // What a retired segment held may be in one that nothing lists any more.
+    Ok(Salvaged { retired: HashSet::new(), partial: true, ..salvaged })
+}
+
 /// What can be read of an open record store.
 fn salvage(store: &Store, writer: &Writer) -> Salvaged {
     let mut salvaged = Salvaged {
@@ -385,8 +465,9 @@ fn salvage(store: &Store, writer: &Writer) -> Salvaged {
     }
     for (key, &pending) in &writer.pending {
         let version = store.version(key, |there| there.map(|there| there.version.to_owned()));
-        if let Ok(Some(version)) = version {
-            salvaged.pending.push((key.clone(), version, pending));
+        match version {
+            Ok(Some(version)) => salvaged.pending.push((key.clone(), version, pending)),
+            _ => salvaged.partial = true,
         }
     }
     salvaged
@@ -408,7 +489,7 @@ fn keep(folder: &Folder) -> Result<PathBuf, EngineError> {
 fn keep_journals(
     folder: &Folder,
     journals: &[PathBuf],
-    done: &mut Vec<String>,
+    report: &mut StoreRepair,
 ) -> Result<(), EngineError> {
     if journals.is_empty() {
         return Ok(());
@@ -426,24 +507,32 @@ fn keep_journals(
         File::open(folder.path())?.sync_all()
     };
     copy().map_err(EngineError::io("keep the damaged journals in", &kept))?;
-    done.push(format!("the damaged journals are kept in {}", kept.display()));
+    report.done.push(format!("the damaged journals are kept in {}", kept.display()));
     for path in journals {
-        let salvage = || -> io::Result<(u64, u64)> {
-            let (mut left, len) = (0, journal::end(path, 0)?);
-            let dir = path.parent().unwrap_or(path);
-            let mut file = tempfile::NamedTempFile::new_in(dir)?;
-            for range in journal::salvage(path)? {
-                left += range.end - range.start;
-                file.write_all(&journal::read(path, range)?)?;
-            }
-            file.as_file().sync_all()?;
-            file.persist(path)?;
-            File::open(dir)?.sync_all()?;
-            Ok((left, len))
-        };
-        let (left, len) = salvage().map_err(EngineError::io("repair", path))?;
+        let (left, len) = leave_out_damage(path).map_err(EngineError::io("repair", path))?;
         let name = path.file_name().unwrap_or_default().display();
-        done.push(format!("of the {len} bytes of the journal {name}, {left} could be read"));
+        report.done.push(format!("of the {len} bytes of the journal {name}, {left} could be read"));
+        if left < len {
+            report.lost.push(format!(
+                "writes that were in the other {} bytes of the journal {name}",
+                len - left
+            ));
+        }
     }
     folder.forget_clean_stop()
+}
+
+/// Leaves out of a journal what can't be read. Returns how many bytes are left, and of how many.
+fn leave_out_damage(path: &Path) -> io::Result<(u64, u64)> {
+    let (mut left, len) = (0, journal::end(path, 0)?);
+    let dir = path.parent().unwrap_or(path);
+    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    for range in journal::salvage(path)? {
+        left += range.end - range.start;
+        file.write_all(&journal::read(path, range)?)?;
+    }
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    File::open(dir)?.sync_all()?;
+    Ok((left, len))
 }

@@ -343,7 +343,7 @@ impl Engine {
         self.store.commit(batch)?;
         writer.position = position;
         self.flush_locked(&mut writer)?;
-        self.publish(&writer);
+        self.publish(&writer)?;
         // Nobody should pull what was from the future.
         self.remove_leaving();
         Ok(Some(Restamped { stamp, ..stamps.done }))

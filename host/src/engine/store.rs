@@ -69,6 +69,8 @@ pub(super) struct Store {
     pub(super) poisoned: AtomicBool,
     /// What failed first.
     poison: OnceLock<String>,
+    /// Set once the files have turned out to be another database's.
+    replaced: AtomicBool,
     /// Nothing is written.
     read_only: bool,
 }
@@ -182,6 +184,7 @@ impl Store {
             db,
             poisoned: AtomicBool::new(false),
             poison: OnceLock::new(),
+            replaced: AtomicBool::new(false),
             read_only,
         })
     }
@@ -200,6 +203,14 @@ impl Store {
         error
     }
 
+    /// Nothing more is written, as the files are another database's, or gone.
+    pub(super) fn give_up(&self) -> EngineError {
+        let _ = self.poison.set(EngineError::Replaced.to_string());
+        self.replaced.store(true, Ordering::Relaxed);
+        self.poisoned.store(true, Ordering::Relaxed);
+        EngineError::Replaced
+    }
+
     /// Why nothing more is written; `None` where writes go on.
     pub(super) fn poisoned(&self) -> Option<String> {
         let unknown = || "a commit failed".to_owned();
@@ -211,6 +222,9 @@ impl Store {
     pub(super) fn check(&self) -> Result<(), EngineError> {
         if self.read_only {
             return Err(EngineError::ReadOnly);
+        }
+        if self.replaced.load(Ordering::Relaxed) {
+            return Err(EngineError::Replaced);
         }
         if self.poisoned.load(Ordering::Relaxed) {
             return Err(fjall::Error::Poisoned.into());

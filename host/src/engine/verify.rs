@@ -178,7 +178,7 @@ impl Engine {
     /// Whether the record store can be read.
     fn verify_store(&self, found: &mut Verified) -> Result<bool, EngineError> {
         let records = self.folder.records();
-        let damaged = inspect::damaged_tables(&records);
+        let damaged = inspect::damaged_tables(&records, false);
         for (file, why) in damaged.map_err(EngineError::io("read", &records))? {
             found.note(Problem::Table(file, why));
         }
@@ -252,7 +252,7 @@ impl Engine {
                 writer.forget_pending(key);
                 writer.overwritten.remove(key);
             }
-            self.publish(&writer);
+            self.publish(&writer)?;
         }
         Ok(())
     }
@@ -375,7 +375,7 @@ impl Engine {
             writer.forget_pending(key);
             writer.note_overwritten(&memtable, key);
         }
-        self.publish(&writer);
+        self.publish(&writer)?;
         Ok(())
     }
 
@@ -442,7 +442,7 @@ impl Engine {
                 writer.note_overwritten(&memtable, &key);
                 writer.note_pending(key, pending);
             }
-            self.publish(&writer);
+            self.publish(&writer)?;
         }
         Ok(())
     }

@@ -8,13 +8,14 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use super::inspect::Inspected;
+use super::inspect::{Inspected, odd_files};
 use super::journal;
 
 /// Makes a view of a sound record store in `to`, which must not exist.
 pub(super) fn make(records: &Path, inspected: &Inspected, to: &Path) -> io::Result<()> {
     let records = fs::canonicalize(records)?;
     let torn = inspected.torn.as_ref().map(|(path, valid, _)| (path.file_name(), *valid));
+    let odd = odd_files(&records)?;
     let mut dirs = vec![PathBuf::new()];
     while let Some(dir) = dirs.pop() {
         fs::create_dir(join(to, &dir))?;
@@ -22,7 +23,9 @@ pub(super) fn make(records: &Path, inspected: &Inspected, to: &Path) -> io::Resu
             let entry = entry?;
             let path = dir.join(entry.file_name());
             let (from, to) = (entry.path(), to.join(&path));
-            if entry.file_type()?.is_dir() {
+            if odd.contains(&from) {
+                continue;
+            } else if entry.file_type()?.is_dir() {
                 dirs.push(path);
             } else if dir.ends_with("tables") {
                 link(&from, &to)?;

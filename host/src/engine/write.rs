@@ -185,7 +185,7 @@ impl Engine {
             // The write itself is done. It stays pending, and the next one tries again.
             tracing::error!(%error, "can't flush");
         }
-        self.publish(&writer);
+        self.publish(&writer)?;
         Ok(position.lsn)
     }
 }

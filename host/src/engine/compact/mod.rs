@@ -145,6 +145,9 @@ impl Engine {
     pub(super) fn remove_leaving(&self) {
         let mut leaving: Vec<Hash> = self.leaving().keys().copied().collect();
         leaving.sort_unstable();
+        if leaving.is_empty() || self.check_files().is_err() {
+            return;
+        }
         for hash in leaving {
             let path = self.folder.segment(&hash);
             match self.folder.disk().remove(&path) {

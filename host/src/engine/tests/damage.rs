@@ -516,6 +516,9 @@ fn keyspace_without_its_list_of_tables_is_refused_and_a_new_store_made() {
             }
         }
         let (engine, report) = Engine::open_to_repair(&db, fast()).unwrap();
+        // The journal has what is in no segment.
+        assert_eq!(dump(&engine), expected, "{context}: {report:?}");
+        assert_eq!(engine.stats().pending_records, 1, "{context}: {report:?}");
         engine.verify(true, |_, _| {}).unwrap();
         assert_sound(&engine);
         assert!(unused || !report.done.is_empty(), "{context}");
@@ -580,4 +583,197 @@ fn folder_with_the_name_of_a_segment_is_reported_and_set_aside() {
     assert!(!apply(&engine, &bytes).unwrap().duplicate, "a peer brings it again");
     assert_eq!(dump(&engine), expected);
     assert_sound(&engine);
+}
+
+/// As by `rm -r db/*; cp -a backup/. db/` beside a host that runs, or with the files written over.
+#[test]
+fn files_that_are_replaced_under_an_open_database_are_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (live, backup) = (dir.path().join("live"), dir.path().join("backup"));
+    let (_, expected) = database(&backup);
+    let remove_all = |db: &Path| {
+        for entry in fs::read_dir(db).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() { fs::remove_dir_all(entry) } else { fs::remove_file(entry) }
+                .unwrap();
+        }
+    };
+    let remove_records = |db: &Path| fs::remove_dir_all(db.join("records")).unwrap();
+    let remove_lock = |db: &Path| fs::remove_file(db.join("LOCK")).unwrap();
+    let keep = |_: &Path| {};
+    let removals: [&dyn Fn(&Path); 4] = [&remove_all, &remove_records, &remove_lock, &keep];
+    for (n, removal) in removals.into_iter().enumerate() {
+        let db = live.join(n.to_string());
+        copy(&backup, &db);
+        let engine = open(&db);
+        // Retires the segments of the backup.
+        engine.put(b"ns", b"e", b"later").unwrap();
+        engine.flush().unwrap();
+        compact(&engine);
+        engine.check_files().unwrap();
+        removal(&db);
+        // Over what is there, where it is.
+        copy(&backup, &db);
+        let before = crate::disk::Image::read(&db).unwrap();
+
+        if n < 2 {
+            let error = engine.put(b"ns", b"f", b"v").unwrap_err();
+            assert!(matches!(error, EngineError::Replaced), "{n}: {error}");
+        }
+        let error = engine.check_files().unwrap_err();
+        assert!(matches!(error, EngineError::Replaced), "{n}: {error}");
+        assert!(engine.put(b"ns", b"f", b"v").is_err(), "{n}");
+        assert!(engine.poisoned().unwrap().contains("replaced"), "{n}");
+        engine.remove_leaving();
+        drop(engine);
+        assert!(crate::disk::Image::read(&db).unwrap() == before, "{n}: nothing is touched");
+        if n == 0 {
+            let engine = open(&db);
+            assert_eq!(dump(&engine), expected);
+            assert_sound(&engine);
+        }
+    }
+}
+
+/// Whoever opens a pipe waits for ever.
+#[test]
+fn pipe_or_folder_in_the_place_of_a_file_of_the_store_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = dir.path().join("whole");
+    let (_, expected) = database(&whole);
+    for name in ["clean-stop", "acknowledged", "version", "keyspaces/1/current", "keyspaces/2/v0"] {
+        for pipe in [true, false] {
+            let db = dir.path().join("db");
+            copy(&whole, &db);
+            let path = db.join("records").join(name);
+            fs::remove_file(&path).unwrap();
+            if pipe {
+                let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+                assert!(made.success());
+            } else {
+                fs::create_dir(&path).unwrap();
+            }
+            for error in [
+                Engine::open_with(&db, fast()).unwrap_err(),
+                Engine::open_to_read(&db, fast()).unwrap_err(),
+            ] {
+                let text = error.to_string();
+                assert!(text.contains("verify --repair") && text.contains(name), "{text}");
+            }
+            let (engine, report) = Engine::open_to_repair(&db, fast()).unwrap();
+            assert_eq!(dump(&engine), expected, "{name}: {report:?}");
+            assert_eq!(engine.stats().pending_records, 2, "{name}: {report:?}");
+            assert_eq!(engine.verify(false, |_, _| {}).unwrap().count, 0);
+            drop(engine);
+            fs::remove_dir_all(&db).unwrap();
+        }
+    }
+}
+
+/// As where a backup tool puts back some of the files.
+#[test]
+fn files_of_a_store_that_are_older_than_its_last_stop_are_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("db");
+    let (_, _) = database(&db);
+    let old = dir.path().join("old");
+    copy(&db, &old);
+    let engine = open(&db);
+    for n in 0..3_u8 {
+        engine.put(b"ns", b"later", &[n]).unwrap();
+        engine.flush().unwrap();
+    }
+    apply(&engine, &stamped(Duration::ZERO)).unwrap();
+    engine.drain(&mut engine.writer()).unwrap();
+    let expected = dump(&engine);
+    drop(engine);
+    let keyspace = |db: &Path, n: u64| db.join(format!("records/keyspaces/{n}"));
+    let version = |db: &Path, n: u64| inspect::version_number(&db.join("records"), n).unwrap();
+    let changed: Vec<_> = (0..10).filter(|&n| version(&old, n) < version(&db, n)).collect();
+    assert!(changed.contains(&1), "{changed:?}");
+    let undo = |names: &[&str], from: &Path, to: &Path| {
+        for name in names {
+            fs::copy(from.join("records").join(name), to.join("records").join(name)).unwrap();
+        }
+    };
+    for case in 0..=changed.len() {
+        let broken = dir.path().join("broken");
+        copy(&db, &broken);
+        match changed.get(case) {
+            Some(&n) => {
+                fs::remove_dir_all(keyspace(&broken, n)).unwrap();
+                crate::disk::Image::read(&keyspace(&old, n))
+                    .unwrap()
+                    .write(&keyspace(&broken, n))
+                    .unwrap();
+            }
+            // The journal and the mark of an earlier stop.
+            None => undo(&["0.jnl", "clean-stop"], &old, &broken),
+        }
+        for error in [
+            Engine::open_with(&broken, fast()).unwrap_err(),
+            Engine::open_to_read(&broken, fast()).unwrap_err(),
+        ] {
+            assert!(matches!(error, EngineError::Damaged { .. }), "{case}: {error}");
+        }
+        let (engine, report) = Engine::open_to_repair(&broken, fast()).unwrap();
+        assert_eq!(dump(&engine), expected, "{case}: {report:?}");
+        assert_sound(&engine);
+        drop(engine);
+        fs::remove_dir_all(&broken).unwrap();
+    }
+}
+
+/// No number shows it: the later writes are there.
+#[test]
+fn repair_says_that_a_write_in_the_middle_of_a_journal_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let live = dir.path().join("live");
+    let engine = open(&live);
+    for value in ["old", "damaged", "later"] {
+        let key: &[u8] = if value == "later" { b"other" } else { b"key" };
+        engine.put(b"ns", key, value.as_bytes()).unwrap();
+    }
+    let killed = dir.path().join("killed");
+    copy(&live, &killed);
+    drop(engine);
+    for db in [live, killed] {
+        let journal = inspect::journals(&db.join("records")).unwrap().pop().unwrap();
+        let mut bytes = fs::read(&journal).unwrap();
+        let at = bytes.windows(7).position(|bytes| bytes == b"damaged").unwrap();
+        bytes[at] ^= 1;
+        fs::write(&journal, bytes).unwrap();
+        let (engine, report) = Engine::open_to_repair(&db, fast()).unwrap();
+        assert_eq!(dump(&engine).len(), 2);
+        assert!(report.lost.iter().any(|line| line.contains("bytes of the journal")), "{report:?}");
+    }
+}
+
+/// It is too short to have an end, and the store can't be opened.
+#[test]
+fn table_that_is_cut_or_gone_costs_no_write_that_is_in_the_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("db");
+    let engine = open(&db);
+    apply(&engine, &stamped(Duration::ZERO)).unwrap();
+    engine.drain(&mut engine.writer()).unwrap();
+    engine.put(b"ns", b"late", b"pending").unwrap();
+    let expected = dump(&engine);
+    drop(engine);
+    for len in [Some(0), Some(30), None] {
+        let broken = dir.path().join("broken");
+        copy(&db, &broken);
+        let tables = fs::read_dir(broken.join("records/keyspaces/1/tables")).unwrap();
+        for table in tables.map(|entry| entry.unwrap().path()) {
+            match len {
+                Some(len) => File::options().write(true).open(table).unwrap().set_len(len),
+                None => fs::remove_file(table),
+            }
+            .unwrap();
+        }
+        let (engine, report) = repair_store(&broken);
+        assert_eq!(dump(&engine), expected, "{report:?}");
+        assert_eq!(engine.stats().pending_records, 1, "{report:?}");
+        drop(engine);
+        fs::remove_dir_all(&broken).unwrap();
+    }
 }
