@@ -79,9 +79,7 @@ impl Project {
         if quick || wants_all() || !self.component().exists() {
             let build = self.dir.join("build.sh");
             // From elsewhere, as an editor may call it.
-            if author_runs(Path::new("/"), build.to_str().unwrap(), &[]).is_none() {
-                return None;
-            }
+            author_runs(Path::new("/"), build.to_str().unwrap(), &[])?;
         }
         Some(self.component())
     }
