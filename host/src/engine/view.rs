@@ -28,7 +28,10 @@ pub(super) fn make(records: &Path, inspected: &Inspected, to: &Path) -> io::Resu
             } else if entry.file_type()?.is_dir() {
                 dirs.push(path);
             } else if dir.ends_with("tables") {
-                link(&from, &to)?;
+                // The store names them by numbers, and ends where it finds another name.
+                if entry.file_name().to_string_lossy().parse::<u64>().is_ok() {
+                    link(&from, &to)?;
+                }
             } else if path.extension().is_some_and(|ext| ext == "jnl") {
                 let torn = torn.filter(|(name, _)| *name == Some(&entry.file_name()));
                 let len = match torn {
