@@ -114,13 +114,13 @@ impl Engine {
         if let Some(findings) = found.take_if(|findings| findings.store && records.is_dir()) {
             found = mend(&folder, findings, &options, &mut report.done)?;
         }
-        let damaged = found.take_if(|found| found.store);
-        if damaged.is_none() {
+        let lists_are_damaged = found.take_if(|found| found.store).is_some();
+        if !lists_are_damaged {
             let journals = found.map(|found| found.journals).unwrap_or_default();
             keep_journals(&folder, &journals, &mut report)?;
         }
         drop(folder);
-        if damaged.is_none() {
+        if !lists_are_damaged {
             let disk = RealDisk::shared();
             match Self::open_for(path, options.clone(), disk, Access::Repair) {
                 Ok(engine) => {
@@ -133,14 +133,13 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         }
-        let salvaged = match damaged {
-            // A table may be damaged, and the rest can be read.
-            None => match salvage_closed(&records, &options) {
-                Ok(salvaged) => salvaged,
-                Err(_) => salvage_journals(&records, &options, &mut report.done)?,
-            },
-            Some(_) if records.is_dir() => salvage_journals(&records, &options, &mut report.done)?,
-            Some(_) => Salvaged::default(),
+        // Where a single table is damaged, the rest can be read as it is.
+        let closed =
+            (!lists_are_damaged).then(|| salvage_closed(&records, &options).ok()).flatten();
+        let salvaged = match closed {
+            Some(salvaged) => salvaged,
+            None if records.is_dir() => salvage_journals(&records, &options, &mut report.done)?,
+            None => Salvaged::default(),
         };
         let engine = Self::make_anew(path, options, salvaged, before, &mut report)?;
         Ok((engine, report))

@@ -674,7 +674,7 @@ fn pipe_or_folder_in_the_place_of_a_file_of_the_store_is_damage() {
 fn files_of_a_store_that_are_older_than_its_last_stop_are_damage() {
     let dir = tempfile::tempdir().unwrap();
     let db = dir.path().join("db");
-    let (_, _) = database(&db);
+    database(&db);
     let old = dir.path().join("old");
     copy(&db, &old);
     let engine = open(&db);
