@@ -90,19 +90,26 @@ fn repair(db: &Path, options: &EngineOptions, accept_loss: bool) -> Result<ExitC
         output::print(&format!("{accepted} lost segments are forgotten\n"))?;
     }
     let left = verify(&engine, false)?;
+    let code = print_what_is_left(&left, count, !store.lost.is_empty())?;
+    engine.end_repair()?;
+    Ok(code)
+}
+
+/// Prints what a second look finds after a repair of `count` problems.
+fn print_what_is_left(left: &Verified, count: u64, lost: bool) -> Result<ExitCode> {
     if left.count > 0 {
         output::print(&format!(
             "repaired {} of {count} problems; what is left:\n",
             count.saturating_sub(left.count)
         ))?;
-        print_problems(&left)?;
+        print_problems(left)?;
         return Ok(ExitCode::FAILURE);
     }
     if count > 0 {
         output::print(&format!("repaired {count} of {count} problems\n"))?;
     }
     let Verified { segments, records, .. } = left;
-    if !store.lost.is_empty() {
+    if lost {
         output::print(&format!("what is left is sound: {segments} segments, {records} records\n"))?;
         return Ok(ExitCode::FAILURE);
     }

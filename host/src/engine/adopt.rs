@@ -56,9 +56,10 @@ pub(super) fn has_news(
 }
 
 impl Engine {
-    /// Adopts files, or sets them aside. What the disk does not let it do is left for the next
-    /// start.
-    pub(super) fn adopt_all(&self, files: Vec<(Hash, u64)>) {
+    /// Adopts files, or sets them aside. Those with which the disk does not let it do so are returned,
+    /// and left for the next start.
+    pub(super) fn adopt_all(&self, files: Vec<(Hash, u64)>) -> Vec<(Hash, u64)> {
+        let mut left = Vec::new();
         for (hash, bytes) in files {
             match self.adopt(hash, bytes) {
                 Ok(Ok(records)) => tracing::warn!(
@@ -73,13 +74,20 @@ impl Engine {
                         "a file in segments/ was registered nowhere and {why}; it is kept in \
                          quarantine/"
                     ),
-                    Err(error) => tracing::warn!(%hash, %error, "a file stays in segments/"),
+                    Err(error) => {
+                        tracing::warn!(%hash, %error, "a file stays in segments/");
+                        left.push((hash, bytes));
+                    }
                 },
-                Err(error) => tracing::warn!(
-                    %hash, %error, "the file of a segment is registered nowhere, and stays so"
-                ),
+                Err(error) => {
+                    tracing::warn!(
+                        %hash, %error, "the file of a segment is registered nowhere, and stays so"
+                    );
+                    left.push((hash, bytes));
+                }
             }
         }
+        left
     }
 
     /// Merges the records of a file in `segments/` and registers it. Returns how many there are, or

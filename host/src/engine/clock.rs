@@ -6,7 +6,8 @@
 //! while it is open, with a clock that never jumps. When they disagree, the wall clock is trusted
 //! again once it agrees with what was seen before, or has gone on evenly for [`PROBATION`] while
 //! the database was open. That time is counted across restarts, so a node that was off for long
-//! waits for that once.
+//! waits for that once. A new database has seen nothing, and waits for that, too: a node may start
+//! before its clock is set.
 
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
@@ -38,12 +39,15 @@ const STEP: i64 = 1_000_000_000;
 /// What is on disk of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Seen {
-    /// The latest wall clock time that was trusted, in Unix nanoseconds.
+    /// The latest wall clock time that was trusted, in Unix nanoseconds; of a new database, the
+    /// least likely to be ahead.
     trusted: i64,
     /// What the wall clock was at last, while it was not trusted; 0 while it is.
     doubted: i64,
     /// How long that clock has gone on evenly, in nanoseconds.
     proven: i64,
+    /// No clock was trusted to forget by it yet.
+    new: bool,
 }
 
 /// Two clocks at the same instant, in nanoseconds.
@@ -72,8 +76,11 @@ struct Doubt {
 #[derive(Debug)]
 pub(super) struct ClockTrust {
     tolerance: i64,
-    /// The last instant at which the wall clock was found to be right.
+    /// The last instant at which the wall clock was found to be right; of a new database, the one
+    /// that is the least likely to be ahead.
     trusted: Instant,
+    /// No clock was trusted to forget by it yet, so agreeing with `trusted` proves nothing.
+    new: bool,
     doubt: Option<Doubt>,
     /// As it was written last.
     written: Option<Seen>,
@@ -83,8 +90,8 @@ pub(super) struct ClockTrust {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Distrust {
     /// How far the wall clock is ahead of what it should be, in nanoseconds; negative when it is
-    /// behind.
-    pub(super) ahead: i64,
+    /// behind. `None` when the database is too new to tell.
+    pub(super) ahead: Option<i64>,
     /// How much longer it must go on evenly.
     pub(super) left: Duration,
 }
@@ -98,21 +105,37 @@ impl ClockTrust {
     /// a database that has not noted what it saw, 0 for a new one.
     fn new(now: Instant, seen: Option<Seen>, stamp: i64, grace: Duration) -> Self {
         let tolerance = nanos(TOLERANCE.max(grace / 10));
-        let unknown =
-            Seen { trusted: if stamp > 0 { stamp } else { now.wall }, doubted: 0, proven: 0 };
+        let unknown = Seen {
+            trusted: if stamp > 0 { stamp } else { now.wall },
+            doubted: 0,
+            proven: 0,
+            new: stamp == 0,
+        };
         let was = seen.unwrap_or(unknown);
         let trusted = Instant { wall: was.trusted, ..now };
-        let mut trust = Self { tolerance, trusted, doubt: None, written: seen };
-        if trust.is_even(trusted, now) {
+        let mut trust = Self { tolerance, trusted, new: was.new, doubt: None, written: seen };
+        if trust.agrees(now) {
             // Off for a while.
             trust.trusted = now;
         } else {
             let goes_on = was.doubted > 0 && now.wall >= was.doubted.saturating_sub(tolerance);
             let pause = now.wall.saturating_sub(was.doubted).clamp(0, nanos(PAUSE));
             let before = if goes_on { was.proven.saturating_add(pause) } else { 0 };
-            trust.doubt = Some(Doubt { since: now, before });
+            trust.begin_doubt(now, before);
         }
         trust
+    }
+
+    /// Whether the wall clock is where it should be by what was seen before.
+    fn agrees(&self, now: Instant) -> bool {
+        !self.new && self.is_even(self.trusted, now)
+    }
+
+    fn begin_doubt(&mut self, since: Instant, before: i64) {
+        self.doubt = Some(Doubt { since, before });
+        if self.new && since.wall < self.trusted.wall_at(since.monotonic) {
+            self.trusted = since;
+        }
     }
 
     fn is_even(&self, from: Instant, now: Instant) -> bool {
@@ -121,10 +144,10 @@ impl ClockTrust {
 
     /// Compares the clocks.
     fn observe(&mut self, now: Instant) {
-        if self.is_even(self.trusted, now) {
+        if self.agrees(now) {
             self.doubt = None;
         } else if self.doubt.is_none_or(|doubt| !self.is_even(doubt.since, now)) {
-            self.doubt = Some(Doubt { since: now, before: 0 });
+            self.begin_doubt(now, 0);
         }
     }
 
@@ -139,10 +162,11 @@ impl ClockTrust {
         let Some(doubt) = self.doubt else { return Ok(()) };
         let left = nanos(PROBATION).saturating_sub(Self::proven(doubt, now));
         if left <= 0 {
-            (self.trusted, self.doubt) = (now, None);
+            (self.trusted, self.new, self.doubt) = (now, false, None);
             return Ok(());
         }
         let ahead = now.wall.saturating_sub(self.trusted.wall_at(now.monotonic));
+        let ahead = (!self.new).then_some(ahead);
         Err(Distrust { ahead, left: Duration::from_nanos(left.unsigned_abs()) })
     }
 
@@ -156,32 +180,38 @@ impl ClockTrust {
 
     fn seen(&self, now: Instant) -> Seen {
         match self.doubt {
-            None => Seen { trusted: now.wall, doubted: 0, proven: 0 },
+            None => Seen { trusted: now.wall, doubted: 0, proven: 0, new: false },
             Some(doubt) => Seen {
                 trusted: self.trusted.wall_at(now.monotonic),
                 doubted: now.wall,
                 proven: Self::proven(doubt, now),
+                new: self.new,
             },
         }
     }
 }
 
 impl Seen {
-    /// All fields, little-endian, in their order.
+    /// All numbers, little-endian, in their order, and a byte that is 1 when it is new.
     fn encode(self) -> Vec<u8> {
-        [self.trusted, self.doubted, self.proven].map(i64::to_le_bytes).concat()
+        let mut bytes = [self.trusted, self.doubted, self.proven].map(i64::to_le_bytes).concat();
+        bytes.extend(self.new.then_some(1));
+        bytes
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let (&[trusted, doubted, proven], []) = bytes.as_chunks::<8>() else { return None };
+        let (&[trusted, doubted, proven], new @ ([] | [1])) = bytes.as_chunks::<8>() else {
+            return None;
+        };
         let [trusted, doubted, proven] = [trusted, doubted, proven].map(i64::from_le_bytes);
-        Some(Self { trusted, doubted, proven })
+        Some(Self { trusted, doubted, proven, new: !new.is_empty() })
     }
 
     fn is_near(self, other: Self) -> bool {
         let near = |a: i64, b: i64| a.abs_diff(b) < STEP.unsigned_abs();
         let (a, b) = (self, other);
-        near(a.trusted, b.trusted) && near(a.doubted, b.doubted) && near(a.proven, b.proven)
+        let numbers = [(a.trusted, b.trusted), (a.doubted, b.doubted), (a.proven, b.proven)];
+        a.new == b.new && numbers.into_iter().all(|(a, b)| near(a, b))
     }
 }
 
@@ -219,6 +249,13 @@ impl Engine {
     /// Whether a compaction may forget by the wall clock.
     pub(super) fn check_wall_clock(&self) -> Result<(), Distrust> {
         self.trust().check(self.options.instant())
+    }
+
+    /// As if the database had been open for an hour.
+    #[cfg(test)]
+    pub(super) fn trust_wall_clock(&self) {
+        let (mut trust, now) = (self.trust(), self.options.instant());
+        (trust.trusted, trust.new, trust.doubt) = (now, false, None);
     }
 
     /// The time for notes that expire: never behind what it should be.
@@ -260,8 +297,9 @@ mod tests {
         Instant { wall: START + wall, monotonic }
     }
 
+    /// That of a database that has seen this instant.
     fn first() -> ClockTrust {
-        ClockTrust::new(at(0, 0), None, 0, GRACE)
+        ClockTrust::new(at(0, 0), None, START, GRACE)
     }
 
     fn reopened(trust: &ClockTrust, left: Instant, now: Instant) -> ClockTrust {
@@ -283,7 +321,7 @@ mod tests {
         for jump in [400 * DAY, -400 * DAY] {
             let mut trust = first();
             let distrust = trust.check(at(jump + HOUR, HOUR)).unwrap_err();
-            assert_eq!((distrust.ahead, distrust.left), (jump, PROBATION));
+            assert_eq!((distrust.ahead, distrust.left), (Some(jump), PROBATION));
             assert_eq!(trust.sober(at(jump + HOUR, HOUR)), START + HOUR + jump.min(0));
             trust.check(at(jump + HOUR + HOUR / 2, HOUR + HOUR / 2)).unwrap_err();
             trust.check(at(2 * HOUR, 2 * HOUR)).unwrap();
@@ -306,6 +344,30 @@ mod tests {
         again.check(at(60 * DAY + HOUR / 2, HOUR + HOUR / 2)).unwrap_err();
         again.check(at(60 * DAY + HOUR, 2 * HOUR)).unwrap();
         again.check(at(61 * DAY, 25 * HOUR)).unwrap();
+    }
+
+    #[test]
+    fn a_new_database_waits_for_its_first_hour_whatever_its_clock_shows() {
+        for reopen in [false, true] {
+            let mut new = ClockTrust::new(at(400 * DAY, 0), None, 0, GRACE);
+            let left = |trust: &mut ClockTrust, now| trust.check(now).unwrap_err().left;
+            assert_eq!(left(&mut new, at(400 * DAY, 0)), PROBATION);
+            assert_eq!(left(&mut new, at(400 * DAY + HOUR / 2, HOUR / 2)), PROBATION / 2);
+            if reopen {
+                let left = at(400 * DAY + HOUR / 2, HOUR / 2);
+                new = reopened(&new, left, at(HOUR / 2, HOUR / 2));
+            }
+            // The clock is set. What it showed before holds nothing up.
+            let set = at(HOUR / 2, HOUR / 2);
+            assert_eq!(new.check(set), Err(Distrust { ahead: None, left: PROBATION }));
+            assert_eq!(new.sober(at(HOUR, HOUR)), START + HOUR);
+            // Nothing shares a segment with records of a clock that goes ahead again.
+            let mut other = reopened(&new, set, set);
+            other.check(at(400 * DAY + HOUR, HOUR)).unwrap_err();
+            assert_eq!(other.sober(at(400 * DAY + HOUR, HOUR)), START + HOUR);
+            new.check(at(HOUR + HOUR / 2, HOUR + HOUR / 2)).unwrap();
+            assert_eq!(new.check(at(90 * DAY, 2 * HOUR)).unwrap_err().left, PROBATION);
+        }
     }
 
     #[test]

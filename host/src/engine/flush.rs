@@ -49,8 +49,10 @@ impl Engine {
         self.store.check()?;
         let entries = writer.pending.iter().map(|(key, pending)| {
             // What the memtable has of the key is older.
-            let version =
-                self.store.version(key, |stored| stored.map(|stored| stored.version.to_owned()))?;
+            let version = self.store.version(key, |stored| {
+                let stored = stored.filter(|stored| writer.position.is_of(pending, stored));
+                stored.map(|stored| stored.version.to_owned())
+            })?;
             let missing = || EngineError::Corrupt("a pending write has no record".to_owned());
             let version = version.ok_or_else(missing)?;
             Ok(Entry { key: key.clone(), version, lsn: pending.lsn })

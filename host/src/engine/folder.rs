@@ -7,6 +7,7 @@
 //! segments/       {hash}.dat, immutable
 //! staging/        downloads and segments in the making; cleared at every start
 //! quarantine/     what is damaged, and what nobody knows: kept for whoever wants to look at it
+//! REPAIR          while one runs: what it has lost so far
 //! sync/, policies/, admin.sock   of the host
 //! ```
 
@@ -36,6 +37,8 @@ pub(super) enum Access {
     Write,
     /// To write to one that there is.
     Existing,
+    /// As [`Access::Existing`], also where a repair was stopped.
+    Resume,
     /// As to write, of a database that has lost some of what it knew.
     Repair,
 }
@@ -99,6 +102,10 @@ impl Folder {
         let (view, stopped) = (None, Mutex::default());
         let held = Arc::clone(&disk);
         let mut folder = Self { path: path.to_owned(), disk, access, view, stopped, lock };
+        let repairs = matches!(access, Access::Resume | Access::Repair);
+        if !repairs && folder.unfinished_repair()?.is_some() {
+            return Err(folder.damaged(&["a repair of it was stopped before its end".to_owned()]));
+        }
         let open = |records: &Path| open(&held.real(records));
         let records = folder.records();
         if known {
@@ -207,6 +214,46 @@ impl Folder {
         let records = self.records();
         Mark::remove(&records)
             .map_err(EngineError::io("remove the mark of the last stop in", &records))
+    }
+
+    /// What a repair that was stopped had lost by then, a sentence each; none where none was.
+    pub(super) fn unfinished_repair(&self) -> Result<Option<Vec<String>>, EngineError> {
+        let path = self.repair_note();
+        let mut text = String::new();
+        match self.disk.open(&path).and_then(|mut file| file.read_to_string(&mut text)) {
+            Ok(_) => Ok(Some(text.lines().map(str::to_owned).collect())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(EngineError::io("read", &path)(error)),
+        }
+    }
+
+    /// Makes durable what a repair has lost, and that it runs.
+    pub(super) fn note_repair(&self, lost: &[String]) -> Result<(), EngineError> {
+        let path = self.repair_note();
+        let write = || -> io::Result<()> {
+            self.disk.make_dir(&self.staging())?;
+            let (mut file, name) = temporary(&self.disk, &self.staging(), PREFIX, SUFFIX)?;
+            file.write_all(lost.join("\n").as_bytes())?;
+            file.sync()?;
+            name.persist(&path)?;
+            self.disk.sync_dir(&self.path)
+        };
+        write().map_err(EngineError::io("write", &path))
+    }
+
+    /// The repair has ended, and has said what it lost.
+    pub(super) fn forget_repair(&self) -> Result<(), EngineError> {
+        let path = self.repair_note();
+        let remove = || match self.disk.remove(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => self.disk.sync_dir(&self.path),
+        };
+        remove().map_err(EngineError::io("remove", &path))
+    }
+
+    fn repair_note(&self) -> PathBuf {
+        self.path.join("REPAIR")
     }
 
     /// Moves a segment file to `quarantine/`, under a name that is free there.
@@ -363,6 +410,11 @@ impl Folder {
     /// Whether a folder has the name of a segment's file.
     pub(super) fn is_folder(&self, hash: &Hash) -> bool {
         self.disk.real(&self.segment(hash)).is_dir()
+    }
+
+    /// Whether a file has the name of a segment's file.
+    pub(super) fn is_file(&self, hash: &Hash) -> bool {
+        self.disk.len(&self.segment(hash)).is_ok()
     }
 
     /// Whether the file of a segment is what its name says.

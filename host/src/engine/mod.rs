@@ -270,7 +270,7 @@ impl Engine {
         let (folder, store, inspected) =
             Folder::open(path, disk, access, options.sync_writes, open)?;
         let mut writer = store.load_writer()?;
-        let Recovered { index, undrained, retired, unknown, folders } =
+        let Recovered { index, undrained, retired, unknown, strays } =
             recover_segments(&folder, &store, &mut writer)?;
         if access != Access::Repair {
             let missing = missing_writes(&folder, &store, &inspected, &index, &writer, &unknown)?;
@@ -285,11 +285,12 @@ impl Engine {
                 let path = folder.segment(&hash);
                 folder.disk().remove(&path).map_err(EngineError::io("remove", &path))?;
             }
-            for hash in &folders {
+            for hash in &strays {
                 let to = folder.set_aside(hash)?;
                 tracing::warn!(
-                    folder = %to.display(),
-                    "a folder in segments/ had the name of a segment; it is kept in quarantine/"
+                    file = %to.display(),
+                    "what had the name of a segment in segments/ was another thing; it is kept in \
+                     quarantine/"
                 );
             }
         }
@@ -323,11 +324,12 @@ impl Engine {
         }
         if reads {
             let mut writer = engine.writer();
-            let strays = unknown.into_iter().chain(folders.into_iter().map(|hash| (hash, 0)));
+            let strays = unknown.into_iter().chain(strays.into_iter().map(|hash| (hash, 0)));
             writer.unregistered =
                 strays.filter(|(hash, _)| !writer.absent.contains_key(hash)).collect();
         } else {
-            engine.adopt_all(unknown);
+            let left = engine.adopt_all(unknown);
+            engine.writer().unregistered = left;
         }
         Ok(engine)
     }
@@ -610,8 +612,8 @@ struct Recovered {
     retired: Vec<Hash>,
     /// Files that are registered nowhere, by hash, with their sizes.
     unknown: Vec<(Hash, u64)>,
-    /// Folders with the names of segment files.
-    folders: Vec<Hash>,
+    /// Folders with the names of segment files, and files of other sizes than those registered.
+    strays: Vec<Hash>,
 }
 
 /// Compares files with registrations. What has lost its file is remembered as absent. Changes
@@ -621,7 +623,7 @@ fn recover_segments(
     store: &Store,
     writer: &mut Writer,
 ) -> Result<Recovered, EngineError> {
-    let SegmentFiles { files, folders } = folder.segment_files()?;
+    let SegmentFiles { files, folders: mut strays } = folder.segment_files()?;
     let mut files: HashMap<Hash, u64> = files.into_iter().collect();
     let mut index = Index::default();
     let mut undrained = Vec::new();
@@ -644,6 +646,7 @@ fn recover_segments(
                      has it. If none has: verify --repair"
                 );
                 writer.absent.insert(hash, segment);
+                strays.extend(found.map(|_| hash));
             }
         }
     }
@@ -652,7 +655,7 @@ fn recover_segments(
     let (retired, unknown): (Vec<_>, _) =
         files.into_iter().partition(|(hash, _)| index.is_retired(hash));
     let retired = retired.into_iter().map(|(hash, _)| hash).collect();
-    Ok(Recovered { index, undrained, retired, unknown, folders })
+    Ok(Recovered { index, undrained, retired, unknown, strays })
 }
 
 /// What the record store should hold and does not, as a clause. A clean stop has said how far it
@@ -675,6 +678,13 @@ fn missing_writes(
             "it had acknowledged {} local writes and segments up to the number {}, and the record \
              store has {lsn} and {next_id}",
             left.lsn, left.next_id
+        )));
+    }
+    let lost = store.lost_pending(writer)?.len();
+    if lost > 0 {
+        return Ok(Some(format!(
+            "of {} local writes that are in no segment, the record store has lost {lost}",
+            writer.pending.len()
         )));
     }
     if let Some(mark) = &inspected.mark {

@@ -2,7 +2,8 @@
 //!
 //! Where journals alone are damaged, the batches that can't be read are left out. Where more is, a
 //! new record store is made of the segments, and of what the old one can still say. The damaged
-//! files are in `quarantine/` before anything is changed.
+//! files are in `quarantine/` before anything is changed, and what is lost is noted before it goes,
+//! so that a repair that is stopped says so when it is run again.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
@@ -31,6 +32,26 @@ pub struct StoreRepair {
     pub done: Vec<String>,
     /// What is gone, or may be, and no peer is known to have.
     pub lost: Vec<String>,
+}
+
+/// Of a record store in the making.
+const NEW_STORE: &str = "records.new";
+
+/// Noted while a repair runs.
+const UNFINISHED: &str =
+    "a repair was stopped before it said what it lost: some local writes may be missing";
+
+impl StoreRepair {
+    /// Makes durable what is lost, before it goes.
+    fn note(&self, folder: &Folder) -> Result<(), EngineError> {
+        let mut lost = folder.unfinished_repair()?.unwrap_or_default();
+        for line in self.lost.iter().map(String::as_str).chain([UNFINISHED]) {
+            if !lost.iter().any(|noted| noted == line) {
+                lost.push(line.to_owned());
+            }
+        }
+        folder.note_repair(&lost)
+    }
 }
 
 /// What a record store is known to have held.
@@ -80,7 +101,8 @@ impl Salvaged {
 
 impl Engine {
     /// Opens a database that may have lost some of what was acknowledged, and accepts the loss: see
-    /// [`EngineError::Damaged`]. Also returns what was done.
+    /// [`EngineError::Damaged`]. Also returns what was done. Who has told it calls
+    /// [`Engine::end_repair`]; until then nobody else opens the database after damage.
     ///
     /// # Errors
     /// As [`Engine::open_with`], but for damage.
@@ -90,13 +112,31 @@ impl Engine {
     ) -> Result<(Self, StoreRepair), EngineError> {
         let path = path.as_ref();
         let mut report = StoreRepair::default();
-        let damage = match Self::open_existing(path, options.clone()) {
-            Ok(engine) => return Ok((engine, report)),
+        let damage = match Self::open_for(path, options.clone(), RealDisk::shared(), Access::Resume)
+        {
+            Ok(engine) => {
+                report.lost = engine.folder.unfinished_repair()?.unwrap_or_default();
+                if !report.lost.is_empty() {
+                    report.done.push("a repair that was stopped has been finished".to_owned());
+                }
+                return Ok((engine, report));
+            }
             Err(error) if error.is_damage() => error,
             Err(error) => return Err(error),
         };
         let folder = Folder::open_damaged(path, RealDisk::shared())?;
         let records = folder.records();
+        let unfinished = folder.unfinished_repair()?;
+        let made = path.join(NEW_STORE);
+        if unfinished.is_some() && !records.exists() && made.is_dir() {
+            // It was through when the old one was moved away.
+            fs::rename(&made, &records).map_err(EngineError::io("rename", &made))?;
+            folder.disk().sync_dir(path).map_err(EngineError::io("sync", path))?;
+            drop(folder);
+            return Self::open_to_repair(path, options);
+        }
+        report.lost = unfinished.unwrap_or_default();
+        report.note(&folder)?;
         let mut found = match records.is_dir() {
             true => inspect(&records, options.sync_writes)?.err(),
             false => Some(Findings { store: true, ..Findings::default() }),
@@ -125,6 +165,7 @@ impl Engine {
             match Self::open_for(path, options.clone(), disk, Access::Repair) {
                 Ok(engine) => {
                     engine.forget_marks()?;
+                    engine.give_up_lost_pending(&mut report)?;
                     let now = engine.stop_progress(&engine.writer());
                     say_what_is_lost(now, before, &mut report);
                     return Ok((engine, report));
@@ -145,8 +186,36 @@ impl Engine {
         Ok((engine, report))
     }
 
+    /// Local writes that were in no segment, and are not in the record store, are lost.
+    fn give_up_lost_pending(&self, report: &mut StoreRepair) -> Result<(), EngineError> {
+        let mut writer = self.writer();
+        let lost = self.store.lost_pending(&writer)?;
+        if lost.is_empty() {
+            return Ok(());
+        }
+        report.lost.push(format!(
+            "{} local writes that were in no segment are gone from the record store",
+            lost.len()
+        ));
+        let mut batch = self.store.batch(PersistMode::SyncAll);
+        for key in &lost {
+            batch.remove(&self.store.pending, key.as_slice());
+            writer.forget_pending(key);
+        }
+        self.store.commit(batch)?;
+        self.publish(&writer)
+    }
+
+    /// A repair has told what it lost.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn end_repair(&self) -> Result<(), EngineError> {
+        self.folder.forget_repair()
+    }
+
     /// Makes a new record store of the segments, and of what this one can still say: for one whose
-    /// tables can't be read. Also returns what was done.
+    /// tables can't be read. Also returns what was done, as [`Engine::open_to_repair`].
     ///
     /// # Errors
     /// When the disk fails.
@@ -194,12 +263,13 @@ impl Engine {
         report: &mut StoreRepair,
     ) -> Result<Self, EngineError> {
         let folder = Folder::open_damaged(path, RealDisk::shared())?;
+        report.note(&folder)?;
         let gone = salvaged.gone(&folder);
         // What a retired segment held is in others, as long as all of these are here.
         let retired_are_covered =
             salvaged.segments.is_some() && gone.is_empty() && salvaged.lost.is_empty();
         let records = folder.records();
-        let half = path.join("records.new");
+        let half = path.join(NEW_STORE);
         if half.exists() {
             fs::remove_dir_all(&half).map_err(EngineError::io("remove", &half))?;
         }
@@ -337,7 +407,7 @@ fn mend(
     if !found.odd.is_empty() {
         return Ok(Some(found));
     }
-    let (records, half) = (folder.records(), folder.path().join("records.new"));
+    let (records, half) = (folder.records(), folder.path().join(NEW_STORE));
     let mended = || -> io::Result<PathBuf> {
         let kept = free_name(&folder.quarantine(), "records");
         fs::create_dir_all(&kept)?;
@@ -462,10 +532,13 @@ fn salvage(store: &Store, writer: &Writer) -> Salvaged {
         salvaged.own = own.map(|segment| segment.meta.hash).collect();
         salvaged.segments = Some(segments.iter().map(|segment| segment.meta.hash).collect());
     }
-    for (key, &pending) in &writer.pending {
-        let version = store.version(key, |there| there.map(|there| there.version.to_owned()));
+    for (key, pending) in &writer.pending {
+        let version = store.version(key, |there| {
+            let there = there.filter(|there| writer.position.is_of(pending, there));
+            there.map(|there| there.version.to_owned())
+        });
         match version {
-            Ok(Some(version)) => salvaged.pending.push((key.clone(), version, pending)),
+            Ok(Some(version)) => salvaged.pending.push((key.clone(), version, *pending)),
             _ => salvaged.partial = true,
         }
     }
@@ -493,6 +566,28 @@ fn keep_journals(
     if journals.is_empty() {
         return Ok(());
     }
+    let mark = Mark::read(&folder.records()).map_err(EngineError::io("read", folder.path()))?;
+    for path in journals {
+        let ranges = journal::salvage(path).map_err(EngineError::io("read", path))?;
+        let left: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        let len = journal::end(path, 0).map_err(EngineError::io("read", path))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let marked = mark.iter().flat_map(|mark| &mark.journals).find(|one| one.name == name);
+        let holds = marked.is_none_or(|marked| marked.holds(path).unwrap_or(false));
+        report.done.push(format!("of the {len} bytes of the journal {name}, {left} could be read"));
+        if left < len {
+            report.lost.push(format!(
+                "writes that were in the other {} bytes of the journal {name}",
+                len - left
+            ));
+        } else if !holds {
+            report.lost.push(format!(
+                "the journal {name} is whole, and not the one that the last clean stop left: writes \
+                 of that one"
+            ));
+        }
+    }
+    report.note(folder)?;
     let kept = keep(folder)?;
     let copy = || -> io::Result<()> {
         fs::create_dir(&kept)?;
@@ -508,30 +603,19 @@ fn keep_journals(
     copy().map_err(EngineError::io("keep the damaged journals in", &kept))?;
     report.done.push(format!("the damaged journals are kept in {}", kept.display()));
     for path in journals {
-        let (left, len) = leave_out_damage(path).map_err(EngineError::io("repair", path))?;
-        let name = path.file_name().unwrap_or_default().display();
-        report.done.push(format!("of the {len} bytes of the journal {name}, {left} could be read"));
-        if left < len {
-            report.lost.push(format!(
-                "writes that were in the other {} bytes of the journal {name}",
-                len - left
-            ));
-        }
+        leave_out_damage(path).map_err(EngineError::io("repair", path))?;
     }
     folder.forget_clean_stop()
 }
 
-/// Leaves out of a journal what can't be read. Returns how many bytes are left, and of how many.
-fn leave_out_damage(path: &Path) -> io::Result<(u64, u64)> {
-    let (mut left, len) = (0, journal::end(path, 0)?);
+/// Leaves out of a journal what can't be read.
+fn leave_out_damage(path: &Path) -> io::Result<()> {
     let dir = path.parent().unwrap_or(path);
     let mut file = tempfile::NamedTempFile::new_in(dir)?;
     for range in journal::salvage(path)? {
-        left += range.end - range.start;
         file.write_all(&journal::read(path, range)?)?;
     }
     file.as_file().sync_all()?;
     file.persist(path)?;
-    File::open(dir)?.sync_all()?;
-    Ok((left, len))
+    File::open(dir)?.sync_all()
 }

@@ -109,8 +109,8 @@ pub(super) struct Writer {
     pub(super) overwritten: HashSet<Vec<u8>>,
     /// Registered segments whose files are gone.
     pub(super) absent: HashMap<Hash, Registration>,
-    /// Segment files that are registered nowhere, with their sizes, of a database that is open to
-    /// read alone.
+    /// Segment files that are registered nowhere, with their sizes: of a database that is open to
+    /// read alone, all; else those that the disk did not let it adopt.
     pub(super) unregistered: Vec<(Hash, u64)>,
 }
 
@@ -195,9 +195,9 @@ impl Store {
     }
 
     /// Nothing more is written: what became of the last batch is known at the next start.
-    fn poison(&self, error: fjall::Error) -> EngineError {
+    pub(super) fn poison(&self, error: impl Into<EngineError>) -> EngineError {
         self.poisoned.store(true, Ordering::Relaxed);
-        let error = EngineError::from(error);
+        let error = error.into();
         // The first failure is the cause of the others.
         let _ = self.poison.set(error.to_string());
         error
@@ -345,6 +345,25 @@ impl Store {
         Ok(writer)
     }
 
+    /// Keys of local writes that are in no segment, and that the store has lost, or has in an older
+    /// version.
+    pub(super) fn lost_pending(&self, writer: &Writer) -> Result<Vec<Vec<u8>>, EngineError> {
+        let mut lost = Vec::new();
+        for (key, pending) in &writer.pending {
+            let is_here = |stored: Option<Stored<&[u8]>>| {
+                stored.is_some_and(|stored| writer.position.is_of(pending, &stored))
+            };
+            match self.version(key, is_here) {
+                Ok(true) => {}
+                Ok(false) => lost.push(key.clone()),
+                // It is told by who reads it.
+                Err(EngineError::Corrupt(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(lost)
+    }
+
     /// `seed`: of the ids of epochs; none takes a random one.
     pub(super) fn load_lineage(&self, seed: Option<u64>) -> Result<Lineage, EngineError> {
         Ok(Lineage::decode(self.state.get(LINEAGE)?.as_deref(), seed))
@@ -455,6 +474,12 @@ impl Position {
     pub(super) fn take_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id - 1
+    }
+
+    /// Whether what is stored under the key of a pending write is that write, as far as its owner
+    /// says. What is in a segment already has another one.
+    pub(super) fn is_of(&self, pending: &Pending, stored: &Stored<&[u8]>) -> bool {
+        stored.owner == self.flush_id || pending.lsn <= self.confirmed_lsn
     }
 
     /// All fields, little-endian, in their order.

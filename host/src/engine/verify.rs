@@ -66,10 +66,6 @@ pub enum Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = |key: &[u8]| match split(key) {
-            Some((ns, key)) => format!("{} in {}", ns_or_key(key), ns_or_key(ns)),
-            None => ns_or_key(key),
-        };
         match self {
             Self::Missing(hash) => write!(
                 f,
@@ -84,18 +80,18 @@ impl fmt::Display for Problem {
             Self::Unreadable(key) => write!(
                 f,
                 "record {}: it can't be read; --repair takes it from the segments",
-                name(key)
+                display_key(key)
             ),
             Self::Behind(hash, key) => write!(
                 f,
                 "record {}: segment {hash} has a later one; --repair merges it",
-                name(key)
+                display_key(key)
             ),
             Self::Uncovered(key) => write!(
                 f,
                 "record {}: it is in no segment, so no peer can pull it; --repair puts it into \
                  the next one",
-                name(key)
+                display_key(key)
             ),
             Self::Lost(hash) => write!(
                 f,
@@ -125,6 +121,14 @@ impl fmt::Display for Problem {
                  can still say"
             ),
         }
+    }
+}
+
+/// A store key in words.
+pub(super) fn display_key(key: &[u8]) -> String {
+    match split(key) {
+        Some((ns, key)) => format!("{} in {}", ns_or_key(key), ns_or_key(ns)),
+        None => ns_or_key(key),
     }
 }
 
@@ -208,6 +212,8 @@ impl Engine {
         for (hash, _) in self.writer().unregistered.clone() {
             let why = match self.folder.is_folder(&hash) {
                 true => Some("is a folder"),
+                // It came since, or went.
+                false if self.has(&hash) || !self.folder.is_file(&hash) => continue,
                 false => (!self.folder.is_intact(&hash)?).then_some("is damaged"),
             };
             found.note(Problem::Unregistered(hash, why.map(str::to_owned)));

@@ -15,7 +15,8 @@ use fjall::{OwnedWriteBatch, PersistMode};
 use super::census::Census;
 use super::{Compacted, Halt, Pace};
 use crate::Hash;
-use crate::engine::Engine;
+use crate::engine::verify::display_key;
+use crate::engine::{Engine, EngineError};
 use crate::engine::clock::Distrust;
 use crate::engine::index::Registration;
 use crate::engine::record::Stored;
@@ -32,27 +33,42 @@ const ROUNDS: usize = 10;
 pub(super) struct Hidden {
     /// Records that are stamped after it are from the future.
     horizon: i64,
+    now: i64,
+    grace: Duration,
     keys: Vec<Vec<u8>>,
-    /// A record is beneath one from the future: peers do not take that one yet, and need this.
+    /// A record is beneath one from the future: peers do not take that one yet, and need this. Or it
+    /// is a tombstone that the store does not have, as one with a shorter grace period has forgotten
+    /// it.
     pub(super) is_needed: bool,
+    /// Store key of a record that the store should have, and does not.
+    behind: Option<Vec<u8>>,
     /// Segments that can't be read: nobody knows what they hold.
     unknown: Vec<Hash>,
 }
 
 impl Hidden {
-    pub(super) fn new(horizon: i64) -> Self {
-        Self { horizon, keys: Vec::new(), is_needed: false, unknown: Vec::new() }
-    }
-
-    /// Notes a key if the segment's version of it is beneath such a one. Returns whether it is
-    /// beneath a version from the future.
-    pub(super) fn note(&mut self, entry: &Entry<&[u8]>, stored: &Stored<&[u8]>) -> bool {
-        let passes = stored.version.deleted || stored.version.ttl > 0;
-        if passes && stored.version > entry.version {
-            self.keys.push(entry.key.to_vec());
-        }
-        let (horizon, version) = (self.horizon, &entry.version);
-        let needed = stored.version.timestamp > horizon && version.timestamp <= horizon;
+    /// Notes a key if the segment's version of it is beneath such a one. Returns whether the version
+    /// is needed, although it is not the store's.
+    pub(super) fn note(&mut self, entry: &Entry<&[u8]>, stored: Option<&Stored<&[u8]>>) -> bool {
+        let version = &entry.version;
+        let needed = match stored {
+            Some(Stored { version: there, .. }) if there < version => {
+                self.behind = Some(entry.key.to_vec());
+                true
+            }
+            Some(Stored { version: there, .. }) => {
+                if (there.deleted || there.ttl > 0) && there > version {
+                    self.keys.push(entry.key.to_vec());
+                }
+                there.timestamp > self.horizon && version.timestamp <= self.horizon
+            }
+            None => {
+                if version.is_live(self.now) {
+                    self.behind = Some(entry.key.to_vec());
+                }
+                !version.is_past(self.now, self.grace)
+            }
+        };
         self.is_needed |= needed;
         needed
     }
@@ -65,6 +81,33 @@ impl Hidden {
 }
 
 impl Engine {
+    /// Nothing yet. Records that are stamped after `horizon` are from the future.
+    pub(super) fn nothing_hidden(&self, horizon: i64) -> Hidden {
+        Hidden {
+            horizon,
+            now: self.now(),
+            grace: self.options.tombstone_grace,
+            keys: Vec::new(),
+            is_needed: false,
+            behind: None,
+            unknown: Vec::new(),
+        }
+    }
+
+    /// Looks whether the store has what segments hold, before they go.
+    ///
+    /// # Errors
+    /// When it does not: part of the record store is older than the rest. Nothing more is written.
+    pub(super) fn check_merged(&self, hidden: &Hidden) -> Result<(), Halt> {
+        let Some(key) = &hidden.behind else { return Ok(()) };
+        let error = EngineError::Corrupt(format!(
+            "segments hold what the record store has lost, such as the record {}: stop the host, and \
+             put a backup in the place of the database, or run `edgestore-host verify --repair`",
+            display_key(key)
+        ));
+        Err(self.store.poison(error).into())
+    }
+
     pub(super) fn note_hidden(
         &self,
         segment: &Registration,
@@ -79,15 +122,11 @@ impl Engine {
         while reader.next_block(&mut block)? {
             pace.spend(block.weight() as u64)?;
             for entry in block.iter() {
-                self.stored(entry.key, |stored| {
-                    if let Some(stored) = &stored {
-                        hidden.note(&entry, stored);
-                    }
-                })?;
+                self.stored(entry.key, |stored| hidden.note(&entry, stored.as_ref()))?;
             }
             block.clear();
         }
-        Ok(())
+        self.check_merged(hidden)
     }
 
     /// Adds what was noted to a batch.
@@ -114,19 +153,11 @@ impl Engine {
         pace: &Pace,
         done: &mut Compacted,
     ) -> Result<(), Halt> {
-        if let Err(Distrust { ahead, left }) = self.check_wall_clock() {
+        if let Err(distrust) = self.check_wall_clock() {
             // What was noted expires by the same clock.
             done.waits = !census.past.is_empty() || !self.store.hidden.is_empty()?;
             if done.waits {
-                let off = Duration::from_secs(ahead.unsigned_abs() / 1_000_000_000);
-                tracing::warn!(
-                    off = %humantime::format_duration(off),
-                    direction = if ahead > 0 { "ahead" } else { "behind" },
-                    left = %humantime::format_duration(Duration::from_secs(left.as_secs() + 1)),
-                    "nothing is forgotten: the wall clock is not where it should be by what this \
-                     database has seen. Check it; it is trusted again once it is right, or has \
-                     gone on evenly for that long while the database is open"
-                );
+                say_why_it_waits(distrust);
             }
             return Ok(());
         }
@@ -233,4 +264,27 @@ impl Engine {
         self.store.commit(batch)?;
         Ok(forgotten)
     }
+}
+
+/// Says why nothing is forgotten, and until when.
+fn say_why_it_waits(Distrust { ahead, left }: Distrust) {
+    let left = humantime::format_duration(Duration::from_secs(left.as_secs() + 1));
+    let Some(ahead) = ahead else {
+        tracing::info!(
+            %left,
+            "nothing is forgotten yet: the database is too new to know whether the wall clock is \
+             right. It is trusted once it has gone on evenly for that long while the database is \
+             open"
+        );
+        return;
+    };
+    let off = Duration::from_secs(ahead.unsigned_abs() / 1_000_000_000);
+    tracing::warn!(
+        off = %humantime::format_duration(off),
+        direction = if ahead > 0 { "ahead" } else { "behind" },
+        %left,
+        "nothing is forgotten: the wall clock is not where it should be by what this database has \
+         seen. Check it; it is trusted again once it is right, or has gone on evenly for that long \
+         while the database is open"
+    );
 }

@@ -32,9 +32,10 @@ impl Engine {
         }
         let ids: HashSet<u64> = group.iter().map(|segment| segment.meta.id).collect();
         let heirs = self.store.load_heirs()?;
-        let mut hidden = Hidden::new(horizon);
+        let mut hidden = self.nothing_hidden(horizon);
         let live = Live { ids: &ids, heirs: &heirs, hidden: &mut hidden };
         let mut made = self.write_live(inputs, live, horizon, pace)?;
+        self.check_merged(&hidden)?;
         if hidden.is_needed && group.len() > 1 {
             // Later, when the time of the records that hide them has come.
             return Ok(());
@@ -107,12 +108,12 @@ impl Engine {
                 };
                 let bytes = (entry.key.len() + entry.version.value.len()) as u64;
                 let wanted = self.stored(&entry.key, |stored| {
-                    stored.is_some_and(|stored| {
-                        let needed = hidden.note(&entry.as_ref(), &stored);
-                        let owned = stored.version == entry.version.as_ref()
-                            && ids.contains(&heirs.owner(&entry.key, &stored));
-                        owned || (needed && alone)
-                    })
+                    let needed = hidden.note(&entry.as_ref(), stored.as_ref());
+                    let owned = stored.is_some_and(|stored| {
+                        stored.version == entry.version.as_ref()
+                            && ids.contains(&heirs.owner(&entry.key, &stored))
+                    });
+                    owned || (needed && alone)
                 });
                 // Read once, and maybe written.
                 match pace.spend(bytes).and(wanted.map_err(Halt::from)) {

@@ -34,7 +34,6 @@ use std::sync::atomic::Ordering;
 use fjall::PersistMode;
 
 pub(super) use self::census::Census;
-use self::forget::Hidden;
 use self::group::Choice;
 pub use self::pace::Pace;
 use super::drain::SegmentReader;
@@ -59,7 +58,8 @@ pub struct Compacted {
     pub forgotten: u64,
     /// Whether it was stopped before it was through.
     pub stopped: bool,
-    /// Whether it forgot nothing because the wall clock has jumped, and is not trusted yet.
+    /// Whether it forgot nothing because the wall clock has jumped, or the database is new, and the
+    /// clock is not trusted yet.
     #[serde(default)]
     pub waits: bool,
 }
@@ -170,9 +170,9 @@ impl Engine {
         let segments = std::mem::take(&mut census.segments);
         let unneeded = |segment: &Registration| census.is_unneeded(segment.meta.id);
         let (candidates, mut kept): (Vec<_>, Vec<_>) = segments.into_iter().partition(unneeded);
-        let (mut hidden, mut retired) = (Hidden::new(census.horizon), Vec::new());
+        let (mut hidden, mut retired) = (self.nothing_hidden(census.horizon), Vec::new());
         for segment in candidates {
-            let mut beneath = Hidden::new(census.horizon);
+            let mut beneath = self.nothing_hidden(census.horizon);
             self.note_hidden(&segment, &mut beneath, pace)?;
             if beneath.is_needed {
                 kept.push(segment);

@@ -26,7 +26,9 @@ fn open_at(path: &Path, grace: Duration, clock: WallClock) -> Engine {
         tombstone_grace: grace,
         ..EngineOptions::default()
     };
-    Engine::open_with(path, options).unwrap()
+    let engine = Engine::open_with(path, options).unwrap();
+    engine.trust_wall_clock();
+    engine
 }
 
 /// Longer than anything here is old.

@@ -66,6 +66,7 @@ fn journal_cut_short_after_a_clean_stop_is_refused_and_repaired() {
         );
         engine.verify(true, |_, _| {}).unwrap();
         assert_eq!(engine.verify(false, |_, _| {}).unwrap().count, 0);
+        engine.end_repair().unwrap();
         drop(engine);
         drop(open(&db));
     }
@@ -256,6 +257,7 @@ fn files_of_a_store_that_hold_nothing_are_made_again_and_no_write_is_lost() {
         assert_eq!(dump(&engine), expected, "{report:?}");
         assert_eq!((engine.stats().pending_records, report.lost.len()), (2, 0), "{report:?}");
         assert_eq!(engine.verify(false, |_, _| {}).unwrap().count, 0);
+        engine.end_repair().unwrap();
         drop(engine);
         open(&db);
     }
@@ -670,12 +672,11 @@ fn pipe_or_folder_in_the_place_of_a_file_of_the_store_is_damage() {
 }
 
 /// As where a backup tool puts back some of the files.
-#[test]
-fn files_of_a_store_that_are_older_than_its_last_stop_are_damage() {
-    let dir = tempfile::tempdir().unwrap();
-    let db = dir.path().join("db");
+/// A database with two pending writes, and what it was a while before. Also returns the numbers of
+/// the keyspaces that have changed since.
+fn with_older(dir: &Path) -> (std::path::PathBuf, std::path::PathBuf, Vec<u64>, Dump) {
+    let (db, old) = (dir.join("db"), dir.join("old"));
     database(&db);
-    let old = dir.path().join("old");
     copy(&db, &old);
     let engine = open(&db);
     for n in 0..3_u8 {
@@ -684,30 +685,37 @@ fn files_of_a_store_that_are_older_than_its_last_stop_are_damage() {
     }
     apply(&engine, &stamped(Duration::ZERO)).unwrap();
     engine.drain(&mut engine.writer()).unwrap();
+    engine.put(b"ns", b"later", b"pending").unwrap();
     let expected = dump(&engine);
     drop(engine);
-    let keyspace = |db: &Path, n: u64| db.join(format!("records/keyspaces/{n}"));
     let version = |db: &Path, n: u64| inspect::version_number(&db.join("records"), n).unwrap();
     let changed: Vec<_> = (0..10).filter(|&n| version(&old, n) < version(&db, n)).collect();
     assert!(changed.contains(&1), "{changed:?}");
-    let undo = |names: &[&str], from: &Path, to: &Path| {
-        for name in names {
-            fs::copy(from.join("records").join(name), to.join("records").join(name)).unwrap();
-        }
-    };
+    (db, old, changed, expected)
+}
+
+/// Puts the folder of a keyspace into the place of that of another database.
+fn put_keyspace(from: &Path, to: &Path, number: u64) {
+    let folder = |db: &Path| db.join(format!("records/keyspaces/{number}"));
+    fs::remove_dir_all(folder(to)).unwrap();
+    copy(&folder(from), &folder(to));
+}
+
+#[test]
+fn files_of_a_store_that_are_older_than_its_last_stop_are_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, old, changed, expected) = with_older(dir.path());
     for case in 0..=changed.len() {
         let broken = dir.path().join("broken");
         copy(&db, &broken);
         match changed.get(case) {
-            Some(&n) => {
-                fs::remove_dir_all(keyspace(&broken, n)).unwrap();
-                crate::disk::Image::read(&keyspace(&old, n))
-                    .unwrap()
-                    .write(&keyspace(&broken, n))
-                    .unwrap();
-            }
+            Some(&n) => put_keyspace(&old, &broken, n),
             // The journal and the mark of an earlier stop.
-            None => undo(&["0.jnl", "clean-stop"], &old, &broken),
+            None => {
+                for name in ["records/0.jnl", "records/clean-stop"] {
+                    fs::copy(old.join(name), broken.join(name)).unwrap();
+                }
+            }
         }
         for error in [
             Engine::open_with(&broken, fast()).unwrap_err(),
@@ -716,10 +724,164 @@ fn files_of_a_store_that_are_older_than_its_last_stop_are_damage() {
             assert!(matches!(error, EngineError::Damaged { .. }), "{case}: {error}");
         }
         let (engine, report) = Engine::open_to_repair(&broken, fast()).unwrap();
-        assert_eq!(dump(&engine), expected, "{case}: {report:?}");
+        let found = dump(&engine);
+        let lost = expected.iter().filter(|(key, record)| found.get(*key) != Some(*record)).count();
+        // The write that is in no segment is gone with its journal.
+        let gone = usize::from(case == changed.len());
+        assert_eq!((found.len(), lost), (expected.len(), gone), "{case}: {report:?}");
+        assert!(gone == 0 || !report.lost.is_empty(), "{report:?}");
         assert_sound(&engine);
         drop(engine);
         fs::remove_dir_all(&broken).unwrap();
+    }
+}
+
+/// Nothing has noted which lists of tables there were.
+#[test]
+fn keyspaces_that_are_older_than_the_rest_after_a_kill_cost_no_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, old, changed, expected) = with_older(dir.path());
+    for n in changed {
+        let broken = dir.path().join("broken");
+        copy(&db, &broken);
+        fs::remove_file(broken.join("records/clean-stop")).unwrap();
+        put_keyspace(&old, &broken, n);
+        let files = segment_files(&broken);
+        let compacted = Engine::open_with(&broken, fast()).and_then(|engine| {
+            engine.compact(&Pace::unbounded())?;
+            let found = dump(&engine);
+            assert!(found == expected, "{n}: it says that all is well");
+            Ok(())
+        });
+        if let Err(error) = compacted {
+            assert!(error.is_damage() && error.to_string().contains("verify --repair"), "{error}");
+            assert_eq!(segment_files(&broken), files, "{n}: {error}");
+            let (engine, report) = Engine::open_to_repair(&broken, fast()).unwrap();
+            engine.verify(true, |_, _| {}).unwrap();
+            assert_eq!(dump(&engine), expected, "{n}: {report:?}");
+            assert_sound(&engine);
+        }
+        fs::remove_dir_all(&broken).unwrap();
+    }
+}
+
+/// The record store of a node that was killed has lost a local write that is in no segment.
+#[test]
+fn pending_write_that_the_store_has_lost_is_told() {
+    for older in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = open(dir.path());
+        for key in [b"a", b"b"] {
+            engine.put(b"ns", key, b"first").unwrap();
+        }
+        let key = record::store_key(b"ns", b"a").unwrap();
+        let first = engine.store.records.get(&key).unwrap().unwrap();
+        engine.flush().unwrap();
+        engine.put(b"ns", b"a", b"second").unwrap();
+        let mut batch = engine.store.batch(PersistMode::SyncAll);
+        match older {
+            true => batch.insert(&engine.store.records, key.as_slice(), &*first),
+            false => batch.remove(&engine.store.records, key.as_slice()),
+        }
+        engine.store.commit(batch).unwrap();
+        assert!(matches!(engine.flush().unwrap_err(), EngineError::Corrupt(_)));
+        drop(engine);
+        for mark in [true, false] {
+            let text = Engine::open_with(dir.path(), fast()).unwrap_err().to_string();
+            assert!(text.contains("of 1 local writes") && text.contains("lost 1"), "{mark}: {text}");
+            let _ = fs::remove_file(dir.path().join("records/clean-stop"));
+        }
+        let (engine, report) = Engine::open_to_repair(dir.path(), fast()).unwrap();
+        assert!(report.lost.iter().any(|line| line.contains("1 local writes")), "{report:?}");
+        engine.verify(true, |_, _| {}).unwrap();
+        assert_sound(&engine);
+        assert_eq!(engine.get(b"ns", b"a").unwrap().unwrap(), b"first");
+    }
+}
+
+#[test]
+fn repair_that_is_stopped_says_what_it_lost_when_it_is_run_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, killed) = (dir.path().join("db"), dir.path().join("killed"));
+    let (journal, _) = database(&db);
+    let end = journal::end(&journal, 0).unwrap();
+    let mut bytes = fs::read(&journal).unwrap();
+    bytes[usize::try_from(end).unwrap() - 20] ^= 1;
+    fs::write(&journal, bytes).unwrap();
+
+    let (engine, first) = Engine::open_to_repair(&db, fast()).unwrap();
+    assert!(!first.lost.is_empty());
+    copy(&db, &killed);
+    for open in [Engine::open_with(&killed, fast()), Engine::open_to_read(&killed, fast())] {
+        let text = open.unwrap_err().to_string();
+        assert!(text.contains("a repair of it was stopped"), "{text}");
+    }
+    for _ in 0..2 {
+        let (_, again) = Engine::open_to_repair(&killed, fast()).unwrap();
+        let known = |line: &String| again.lost.contains(line);
+        assert!(first.lost.iter().any(known) && !again.done.is_empty(), "{first:?} {again:?}");
+    }
+    engine.end_repair().unwrap();
+    drop(engine);
+    let (_, after) = Engine::open_to_repair(&db, fast()).unwrap();
+    assert!(after.lost.is_empty() && after.done.is_empty(), "{after:?}");
+    open(&db);
+}
+
+#[test]
+fn repair_that_is_stopped_between_two_record_stores_loses_neither() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("db");
+    let (_, expected) = database(&db);
+    fs::remove_dir_all(db.join("records/keyspaces/3")).unwrap();
+    let (engine, report) = Engine::open_to_repair(&db, fast()).unwrap();
+    assert_eq!(dump(&engine), expected, "{report:?}");
+    drop(engine);
+    fs::rename(db.join("records"), db.join("records.new")).unwrap();
+    let (engine, report) = Engine::open_to_repair(&db, fast()).unwrap();
+    assert_eq!(dump(&engine), expected, "{report:?}");
+    assert_eq!(engine.stats().pending_records, 2);
+    assert!(!report.lost.is_empty(), "{report:?}");
+}
+
+#[test]
+fn journal_of_another_database_is_a_loss() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, other) = (dir.path().join("db"), dir.path().join("other"));
+    let (journal, _) = database(&db);
+    let (theirs, _) = database(&other);
+    fs::copy(theirs, journal).unwrap();
+    Engine::open_with(&db, fast()).unwrap_err();
+    let (_, report) = Engine::open_to_repair(&db, fast()).unwrap();
+    assert!(report.lost.iter().any(|line| line.contains("is whole")), "{report:?}");
+}
+
+#[test]
+fn segment_file_of_another_size_is_kept_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let cut = |file: &Path| File::options().write(true).open(file).unwrap().set_len(7).unwrap();
+    let empty = |file: &Path| drop(File::create(file).unwrap());
+    let append = |file: &Path| {
+        File::options().append(true).open(file).unwrap().write_all(b"more").unwrap();
+    };
+    let damage: [&dyn Fn(&Path); 3] = [&cut, &empty, &append];
+    for (n, damage) in damage.into_iter().enumerate() {
+        for repair in [true, false] {
+            let db = dir.path().join(format!("{n}-{repair}"));
+            let (_, expected) = database(&db);
+            let name = fs::read_dir(db.join("segments")).unwrap().next().unwrap().unwrap();
+            damage(&name.path());
+            let engine = match repair {
+                true => Engine::open_to_repair(&db, fast()).unwrap().0,
+                false => open(&db),
+            };
+            assert!(!name.path().exists() && db.join("quarantine").join(name.file_name()).exists());
+            engine.verify(true, |_, _| {}).unwrap();
+            drop(engine);
+            let reader = Engine::open_to_read(&db, fast()).unwrap();
+            assert_sound(&reader);
+            assert_eq!(dump(&reader), expected);
+        }
     }
 }
 

@@ -15,6 +15,7 @@ fn nothing_is_forgotten_by_a_clock_that_has_jumped_ahead() {
     for reopen in [false, true] {
         let path = dir.path().join(reopen.to_string());
         let mut engine = Engine::open_with(&path, clocks.options()).unwrap();
+        engine.trust_wall_clock();
         short_lived(&engine);
         clocks.jump(Clocks::YEAR);
         if reopen {
@@ -35,6 +36,7 @@ fn nothing_is_forgotten_by_a_clock_that_has_jumped_ahead() {
 fn a_node_that_was_off_for_long_forgets_after_an_hour() {
     let (dir, clocks) = (tempfile::tempdir().unwrap(), Clocks::new());
     let engine = Engine::open_with(dir.path(), clocks.options()).unwrap();
+    engine.trust_wall_clock();
     short_lived(&engine);
     drop(engine);
     clocks.jump(60 * Clocks::DAY);
@@ -55,5 +57,34 @@ fn a_node_that_is_always_on_forgets_at_once() {
     short_lived(&engine);
     clocks.pass(60 * Clocks::DAY);
     let done = compact(&engine);
+    assert_eq!((done.forgotten, done.waits), (1, false), "{done:?}");
+}
+
+#[test]
+fn a_new_node_forgets_nothing_by_a_clock_that_was_never_right() {
+    let (dir, clocks) = (tempfile::tempdir().unwrap(), Clocks::new());
+    let open = |name: &str| Engine::open_with(dir.path().join(name), clocks.options()).unwrap();
+    let peer = open("peer");
+    short_lived(&peer);
+    // The new node starts before its clock is set.
+    clocks.jump(Clocks::YEAR);
+    let mut node = open("node");
+    for reopen in [false, true] {
+        if reopen {
+            drop(node);
+            node = open("node");
+        }
+        pull(&node, &peer);
+        let done = compact(&node);
+        assert_eq!((done.forgotten, done.waits), (0, true), "{done:?}");
+        clocks.pass(Clocks::HOUR / 3);
+    }
+    clocks.jump(-Clocks::YEAR);
+    let done = compact(&node);
+    assert_eq!((done.forgotten, done.waits), (0, false), "{done:?}");
+    assert_eq!(node.get(b"ns", b"short").unwrap().unwrap(), b"value");
+    // It counts from then.
+    clocks.pass(20 * Clocks::DAY);
+    let done = compact(&node);
     assert_eq!((done.forgotten, done.waits), (1, false), "{done:?}");
 }
