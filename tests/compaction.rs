@@ -13,7 +13,9 @@ use std::time::{Duration, Instant, SystemTime};
 use edgestore::{EdgestoreConfig, Engine as StockEngine};
 use edgestore_host::Host;
 use edgestore_host::engine::{Engine, EngineOptions, Pace, WallClock};
-use edgestore_host_tests::{LONG, StockNode, dump, localhost, open, pull, wait_until};
+use edgestore_host_tests::{
+    LONG, StockNode, dump, localhost, make_trusting, open, pull, wait_until,
+};
 use edgestore_repl::AntiEntropyLoop;
 use program::{Folder, Running, edgestore, ran, run};
 
@@ -283,9 +285,15 @@ fn a_slow_compaction_holds_up_neither_requests_nor_the_end() {
 fn deletes_are_forgotten_after_the_grace_and_verify_is_told_of_it() {
     let dir = Folder::new();
     let db = dir.path("db");
+    run(&["put", "--create", "ns", "k", "value", "--db", &dir.path("new")]).ok();
+    run(&["delete", "ns", "k", "--db", &dir.path("new")]).ok();
+    run(&["flush", "--db", &dir.path("new")]).ok();
+    let told = run(&["compact", "--tombstone-grace", "10ms", "--db", &dir.path("new")]).ok();
+    assert!(told.contains("the database is too new to tell"), "{told}");
+    make_trusting(Path::new(&db));
     for n in 0..5 {
         let key = format!("k{n}");
-        run(&["put", "--create", "ns", &key, "value", "--db", &db]).ok();
+        run(&["put", "ns", &key, "value", "--db", &db]).ok();
         run(&["flush", "--db", &db]).ok();
         run(&["delete", "ns", &key, "--db", &db]).ok();
         run(&["flush", "--db", &db]).ok();

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use edgestore_host::admin::{AdminClient, Op};
 use edgestore_host::engine::{Engine, EngineOptions, Pace, WriteBatch};
 use edgestore_host::{Hash, Host};
-use edgestore_host_tests::{LONG, localhost, open, open_with, setting, wait_until};
+use edgestore_host_tests::{LONG, localhost, make_trusting, open, open_with, setting, wait_until};
 use edgestore_repl::PeerCursor;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_edgestore-host-under-test");
@@ -184,6 +184,7 @@ fn kill_again_and_again(primary: &Primary, kills: u32, seed: u64) {
     let mut rng = fastrand::Rng::with_seed(seed);
     let dir = tempfile::tempdir().unwrap();
     let db = dir.path().join("db");
+    make_trusting(&db);
     let mut acknowledged = Writes::new();
     let mut n = 0;
     for kill in 0..kills {

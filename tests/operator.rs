@@ -506,6 +506,44 @@ fn a_database_without_its_format_is_named_and_not_taken_for_none() {
 }
 
 #[test]
+fn a_value_that_may_not_be_the_latest_is_no_yes() {
+    let dir = Folder::new();
+    let [db, other] = ["db", "other"].map(|name| dir.path(name));
+    for (db, value) in [(&db, "older"), (&other, "later")] {
+        run(&["put", "--create", "ns", "k", value, "--db", db]).ok();
+        run(&["flush", "--db", db]).ok();
+    }
+    for entry in fs::read_dir(Path::new(&other).join("segments")).unwrap() {
+        let entry = entry.unwrap();
+        let to = Path::new(&db).join("segments").join(entry.file_name());
+        fs::copy(entry.path(), to).unwrap();
+    }
+    let got = run(&["get", "ns", "k", "--db", &db]);
+    assert_eq!((got.code, got.out.trim()), (Some(3), "older"), "{}", got.err);
+    got.fails(&["there may be a later value", "status"]);
+    run(&["flush", "--db", &db]).ok();
+    assert_eq!(run(&["get", "ns", "k", "--db", &db]).ok().trim(), "later");
+}
+
+#[test]
+fn a_host_that_can_not_flush_says_so() {
+    let dir = Folder::new();
+    let db = database(&dir, "db", 3);
+    let staging = Path::new(&db).join("staging");
+    let mut host = Running::start(&db, &["--listen", "none", "--flush-interval", "10ms"]);
+    fs::remove_dir(&staging).unwrap();
+    run(&["put", "ns", "k", "v", "--db", &db]).ok();
+    let status = || run(&["status", "--db", &db]);
+    wait_until("it says so", || {
+        let said = status();
+        said.code == Some(1) && said.out.contains("UNFLUSHED") && said.out.contains("staging")
+    });
+    fs::create_dir(&staging).unwrap();
+    wait_until("it flushes", || status().code == Some(0));
+    assert_eq!(host.stop("-TERM"), Some(0));
+}
+
+#[test]
 fn a_repair_sets_a_damaged_cursor_aside_and_is_done() {
     let dir = Folder::new();
     let db = database(&dir, "db", 3);

@@ -11,13 +11,14 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use edgestore::segment::SegmentWriter;
 use edgestore::types::{MemEntry, Operation, SegmentMeta, encode_key};
 use edgestore::{EdgestoreConfig, Engine as StockEngine, InMemorySegmentReader};
-use edgestore_host::engine::{Engine, EngineError, EngineOptions};
+use edgestore_host::engine::{Engine, EngineError, EngineOptions, MonotonicClock, Pace, WallClock};
 use edgestore_host::runtime::PeerStatus;
 use edgestore_host::{Hash, Host};
 use edgestore_repl::HttpReplicationServer;
@@ -69,6 +70,29 @@ pub fn open_with(dir: &Path, options: &EngineOptions) -> Engine {
         !matches!(opened, Some(Err(EngineError::Locked { .. })))
     });
     opened.expect("a try").expect("an engine")
+}
+
+/// Makes a database that has seen its clock go on evenly for an hour, and so forgets by it.
+pub fn make_trusting(dir: &Path) {
+    const HOUR: Duration = Duration::from_secs(60 * 60);
+    let passed = Arc::new(AtomicBool::new(false));
+    let elapsed = move |passed: &AtomicBool| match passed.load(Ordering::Relaxed) {
+        true => HOUR,
+        false => Duration::ZERO,
+    };
+    let (by_wall, by_monotonic) = (Arc::clone(&passed), Arc::clone(&passed));
+    let start = SystemTime::now() - HOUR;
+    let options = EngineOptions {
+        clock: WallClock::new(move || start + elapsed(&by_wall)),
+        monotonic: MonotonicClock::new(move || elapsed(&by_monotonic)),
+        ..EngineOptions::default()
+    };
+    let engine = open_with(dir, &options);
+    passed.store(true, Ordering::Relaxed);
+    // The second one notes what the first one came to.
+    for _ in 0..2 {
+        assert!(!engine.compact(&Pace::unbounded()).expect("a compaction").waits);
+    }
 }
 
 /// Serves an engine of ours; returns the host and its URL.

@@ -41,5 +41,8 @@ pub(super) fn run(db: &Path, args: &GetArgs) -> anyhow::Result<ExitCode> {
         }
     }
     output.flush()?;
-    Ok(ExitCode::SUCCESS)
+    match database.incomplete()? {
+        Some(why) => Err(exit::unknown(format!("there may be a later value: {why}"))),
+        None => Ok(ExitCode::SUCCESS),
+    }
 }

@@ -135,9 +135,14 @@ pub(super) fn run(config: Effective) -> Result<ExitCode> {
         Ok(host) => host.shutdown(),
         Err(shared) => drop(shared),
     }
+    let poisoned = engine.poisoned();
     drop(engine);
     tracing::info!("stopped");
-    ended.map(|_| ExitCode::SUCCESS)
+    ended?;
+    match poisoned {
+        Some(why) => Err(anyhow!("nothing was written any more before this stop: {why}")),
+        None => Ok(ExitCode::SUCCESS),
+    }
 }
 
 /// Returns the signal that ends the host.

@@ -159,10 +159,12 @@ pub(super) fn health_rows(health: &Health) -> String {
     };
     let mut rows = String::new();
     if let Some(why) = &health.poisoned {
+        let _ = writeln!(rows, "POISONED  nothing more is written until a restart: {why}");
+    }
+    if let Some(why) = &health.unflushed {
         let _ = writeln!(
             rows,
-            "POISONED  nothing more is written until a restart: {why}\n          see that the disk \
-             has space and is healthy, then restart; acknowledged writes are on it"
+            "UNFLUSHED no peer can pull what is pending, as the last flush failed: {why}"
         );
     }
     if health.unreadable > 0 {

@@ -159,6 +159,17 @@ fn is_of_content(error: &io::Error) -> bool {
     matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof)
 }
 
+/// Whether an error comes of what this process may do or has left, and says nothing of a file.
+pub(super) fn is_of_process(error: &io::Error) -> bool {
+    use io::ErrorKind::{OutOfMemory, PermissionDenied, StaleNetworkFileHandle, TimedOut};
+    // ENFILE and EMFILE: too many open files, of all or of this process.
+    matches!(error.raw_os_error(), Some(23 | 24))
+        || matches!(
+            error.kind(),
+            OutOfMemory | PermissionDenied | StaleNetworkFileHandle | TimedOut
+        )
+}
+
 fn describe_store(error: &fjall::Error) -> String {
     match error {
         fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error))

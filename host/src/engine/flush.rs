@@ -1,6 +1,7 @@
 //! Pending writes become segments.
 
 use std::io::{self, BufWriter};
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use fjall::PersistMode;
@@ -43,6 +44,13 @@ impl Engine {
         &self,
         writer: &mut Writer,
     ) -> Result<Vec<SegmentMeta>, EngineError> {
+        let flushed = self.flush_pending(writer);
+        let failed = flushed.as_ref().err().map(ToString::to_string);
+        *self.unflushed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
+        flushed
+    }
+
+    fn flush_pending(&self, writer: &mut Writer) -> Result<Vec<SegmentMeta>, EngineError> {
         if writer.pending.is_empty() {
             return Ok(Vec::new());
         }

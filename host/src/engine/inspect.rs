@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use super::EngineError;
 use super::acknowledged::Acknowledged;
 use super::clean_stop::Mark;
+use super::error::is_of_process;
 use super::journal::{self, Tail};
 
 /// The content of `version`.
@@ -197,11 +198,14 @@ fn inspect_journals(
 
 fn inspect_versions(records: &Path, findings: &mut Findings) -> io::Result<()> {
     let before = findings.what.len();
-    if fs::read(records.join("version")).unwrap_or_default() != VERSION {
-        findings.what.push("its file version is damaged".to_owned());
+    match fs::read(records.join("version")) {
+        Ok(version) if version == VERSION => {}
+        Err(error) if is_of_process(&error) => return Err(error),
+        _ => findings.what.push("its file version is damaged".to_owned()),
     }
     match keyspaces(records) {
         Ok(found) => inspect_keyspaces(records, &found, findings)?,
+        Err(error) if is_of_process(&error) => return Err(error),
         Err(error) => findings.what.push(format!("its folder keyspaces can't be read: {error}")),
     }
     findings.store |= findings.what.len() > before;
@@ -231,7 +235,7 @@ fn inspect_keyspaces(records: &Path, found: &[u64], findings: &mut Findings) -> 
     }
     for &number in found {
         let dir = records.join("keyspaces").join(number.to_string());
-        let why = match current_version(&dir) {
+        let why = match current_version(&dir)? {
             Ok(None) if !used.contains(&number) && is_new(&dir)? => continue,
             Ok(None) => "the file current is missing".to_owned(),
             Ok(Some(_)) => {
@@ -280,12 +284,13 @@ pub(super) fn version_number(records: &Path, keyspace: u64) -> Option<u64> {
 }
 
 /// The path of the file that lists the tables of a keyspace, checked against its checksum; none where
-/// nothing names one. The error says what is wrong.
-fn current_version(dir: &Path) -> Result<Option<PathBuf>, String> {
+/// nothing names one. The inner error says what is wrong.
+fn current_version(dir: &Path) -> io::Result<Result<Option<PathBuf>, String>> {
     let current = match fs::read(dir.join("current")) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(format!("the file current can't be read: {error}")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(None)),
+        Err(error) if is_of_process(&error) => return Err(error),
+        Err(error) => return Ok(Err(format!("the file current can't be read: {error}"))),
     };
     // Number, XXH3 of 128 bits, and the kind of checksum, little-endian.
     let parse = || {
@@ -293,15 +298,18 @@ fn current_version(dir: &Path) -> Result<Option<PathBuf>, String> {
         let (sum, rest) = rest.split_first_chunk::<16>()?;
         (rest == [0]).then_some((u64::from_le_bytes(*number), u128::from_le_bytes(*sum)))
     };
-    let (number, sum) = parse().ok_or("the file current is damaged")?;
+    let Some((number, sum)) = parse() else {
+        return Ok(Err("the file current is damaged".to_owned()));
+    };
     let path = dir.join(format!("v{number}"));
-    let bytes = fs::read(&path).map_err(|error| {
-        format!("the file v{number}, which current names, can't be read: {error}")
-    })?;
-    if xxhash_rust::xxh3::xxh3_128(&bytes) != sum {
-        return Err(format!("the file v{number} is not what current says"));
-    }
-    Ok(Some(path))
+    Ok(match fs::read(&path) {
+        Ok(bytes) if xxhash_rust::xxh3::xxh3_128(&bytes) == sum => Ok(Some(path)),
+        Ok(_) => Err(format!("the file v{number} is not what current says")),
+        Err(error) if is_of_process(&error) => return Err(error),
+        Err(error) => {
+            Err(format!("the file v{number}, which current names, can't be read: {error}"))
+        }
+    })
 }
 
 /// The tables of a record store that are not what they were when they were written: path, and what
@@ -311,7 +319,7 @@ pub(super) fn damaged_tables(records: &Path, closed: bool) -> io::Result<Vec<(Pa
     let mut damaged = Vec::new();
     for dir in fs::read_dir(records.join("keyspaces"))? {
         let dir = dir?.path();
-        let Ok(Some(version)) = current_version(&dir) else { continue };
+        let Ok(Some(version)) = current_version(&dir)? else { continue };
         for (id, sum) in tables(&version)? {
             let path = dir.join("tables").join(id.to_string());
             let mut hasher = xxhash_rust::xxh3::Xxh3::new();
@@ -329,6 +337,7 @@ pub(super) fn damaged_tables(records: &Path, closed: bool) -> io::Result<Vec<(Pa
                 Ok(found) if found == sum => {}
                 Ok(_) => damaged.push((path, "its bytes have changed".to_owned())),
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !closed => {}
+                Err(error) if is_of_process(&error) => return Err(error),
                 Err(error) => damaged.push((path, format!("it can't be read: {error}"))),
             }
         }

@@ -187,6 +187,8 @@ pub struct Engine {
     registered: AtomicU64,
     /// Bytes of segments that flushes have made since the start.
     flushed: AtomicU64,
+    /// Why the last flush failed, if it did.
+    unflushed: Mutex<Option<String>>,
     /// Segments that peers do not see any more, with the sizes of their files, which are still
     /// there.
     leaving: Mutex<HashMap<Hash, u64>>,
@@ -303,6 +305,7 @@ impl Engine {
             maintenance: Mutex::default(),
             registered: AtomicU64::new(index.all().len() as u64),
             flushed: AtomicU64::new(0),
+            unflushed: Mutex::default(),
             leaving: Mutex::default(),
             prepared: Arc::default(),
             store,
@@ -490,6 +493,11 @@ impl Engine {
             }
         }
         Ok(found)
+    }
+
+    /// Why the last flush failed; `None` where it did not.
+    pub fn unflushed(&self) -> Option<String> {
+        self.unflushed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Why nothing more is written until the next start; `None` where writes go on.

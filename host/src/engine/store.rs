@@ -198,8 +198,15 @@ impl Store {
     pub(super) fn poison(&self, error: impl Into<EngineError>) -> EngineError {
         self.poisoned.store(true, Ordering::Relaxed);
         let error = error.into();
+        let advice = match error.is_damage() {
+            true => "",
+            false => {
+                ": see that the disk has space and is healthy, then restart; acknowledged writes are \
+                 on it"
+            }
+        };
         // The first failure is the cause of the others.
-        let _ = self.poison.set(error.to_string());
+        let _ = self.poison.set(format!("{error}{advice}"));
         error
     }
 

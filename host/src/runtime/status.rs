@@ -39,6 +39,9 @@ pub struct HostStatus {
 pub struct Health {
     /// Why nothing more is written until the next start; `None` where writes go on.
     pub poisoned: Option<String>,
+    /// Why the last flush failed, so that no peer can pull what is pending; `None` where it did not.
+    #[serde(default)]
+    pub unflushed: Option<String>,
     /// Registered segments whose files are missing or damaged.
     pub unreadable: u64,
     /// The first 100 of their hashes, 64 hex digits each.
@@ -66,6 +69,7 @@ impl Health {
         }
         Self {
             poisoned,
+            unflushed: engine.unflushed(),
             unreadable: unreadable.len() as u64,
             unreadable_segments: first(&unreadable),
             lost: lost.len() as u64,
@@ -76,7 +80,10 @@ impl Health {
 
     /// Whether nothing is known to be wrong.
     pub fn is_good(&self) -> bool {
-        self.poisoned.is_none() && self.unreadable == 0 && self.is_complete()
+        self.poisoned.is_none()
+            && self.unflushed.is_none()
+            && self.unreadable == 0
+            && self.is_complete()
     }
 
     /// Whether what reads don't find is not there.

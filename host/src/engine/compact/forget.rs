@@ -15,12 +15,12 @@ use fjall::{OwnedWriteBatch, PersistMode};
 use super::census::Census;
 use super::{Compacted, Halt, Pace};
 use crate::Hash;
-use crate::engine::verify::display_key;
-use crate::engine::{Engine, EngineError};
 use crate::engine::clock::Distrust;
 use crate::engine::index::Registration;
 use crate::engine::record::Stored;
 use crate::engine::segment::{Entry, Records};
+use crate::engine::verify::display_key;
+use crate::engine::{Engine, EngineError};
 
 /// Records that are removed while writes wait.
 const CHUNK: usize = 10_000;

@@ -788,7 +788,10 @@ fn pending_write_that_the_store_has_lost_is_told() {
         drop(engine);
         for mark in [true, false] {
             let text = Engine::open_with(dir.path(), fast()).unwrap_err().to_string();
-            assert!(text.contains("of 1 local writes") && text.contains("lost 1"), "{mark}: {text}");
+            assert!(
+                text.contains("of 1 local writes") && text.contains("lost 1"),
+                "{mark}: {text}"
+            );
             let _ = fs::remove_file(dir.path().join("records/clean-stop"));
         }
         let (engine, report) = Engine::open_to_repair(dir.path(), fast()).unwrap();
