@@ -128,6 +128,14 @@ impl EngineError {
         }
     }
 
+    /// The same, with another path in its text.
+    pub(super) fn renamed(mut self, from: &Path, to: &Path) -> Self {
+        if let Self::Io { context: text, .. } | Self::Corrupt(text) = &mut self {
+            *text = text.replace(&*from.to_string_lossy(), &to.to_string_lossy());
+        }
+        self
+    }
+
     /// For `map_err`: what was done to which file.
     pub(super) fn io(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let context = format!("can't {what} {}", path.display());

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 
 use super::acknowledged::AcknowledgedFile;
 use super::clean_stop::{Mark, Progress};
-use super::inspect::{Inspected, inspect};
+use super::inspect::{Inspected, inspect, journals};
 use super::store::Position;
 use super::{EngineError, StagingFile, view};
 use crate::Hash;
@@ -106,7 +106,10 @@ impl Folder {
         if !repairs && folder.unfinished_repair()?.is_some() {
             return Err(folder.damaged(&["a repair of it was stopped before its end".to_owned()]));
         }
-        let open = |records: &Path| open(&held.real(records));
+        // Who reads an error knows the folder by its path.
+        let real = held.real(path);
+        let by_path = |error: EngineError| error.renamed(&real, path);
+        let open = |records: &Path| open(&held.real(records)).map_err(by_path);
         let records = folder.records();
         if known {
             if !records.is_dir() {
@@ -118,8 +121,9 @@ impl Folder {
             // The folder was moved, and another one has its name.
             return none();
         }
-        let inspected =
-            inspect(&held.real(&records), synced)?.map_err(|found| folder.damaged(&found.what))?;
+        let inspected = inspect(&held.real(&records), synced)
+            .map_err(by_path)?
+            .map_err(|found| folder.damaged(&found.what))?;
         if reads {
             let store = open(&folder.make_view(&inspected)?)?;
             return Ok((folder, store, inspected));
@@ -196,6 +200,11 @@ impl Folder {
     pub(super) fn is_locked(&self) -> bool {
         let lock = self.disk.real(&self.path.join("LOCK"));
         self.lock.as_ref().is_none_or(|open| is_same_file(open, &lock).unwrap_or(true))
+    }
+
+    /// Whether the record store has a journal, or the system does not say.
+    pub(super) fn has_journal(&self) -> bool {
+        journals(&self.disk.real(&self.records())).map_or(true, |found| !found.is_empty())
     }
 
     /// Begins to write down what is acknowledged, from what the record store holds.

@@ -370,8 +370,8 @@ impl Engine {
     /// [`EngineError::Replaced`].
     pub(crate) fn check_files(&self) -> Result<(), EngineError> {
         let acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.folder.is_locked() && acknowledged.as_ref().is_none_or(|file| file.is_in_place())
-        {
+        let is_in_place = acknowledged.as_ref().is_none_or(AcknowledgedFile::is_in_place);
+        match is_in_place && self.folder.is_locked() && self.folder.has_journal() {
             true => Ok(()),
             false => Err(self.store.give_up()),
         }

@@ -62,6 +62,8 @@ pub fn rehearse(
     settings: Vec<(String, String)>,
     observer: Option<Arc<dyn Observer>>,
 ) -> Result<Rehearsal, RehearsalError> {
+    // What the policy logs is of no peer.
+    let _span = tracing::info_span!("dry-run").entered();
     let stage = |error: &dyn std::fmt::Display| RehearsalError::Stage(error.to_string());
     let dir =
         tempfile::Builder::new().prefix(TRIAL_FOLDER).tempdir_in(dir).map_err(|e| stage(&e))?;

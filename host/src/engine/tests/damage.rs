@@ -944,3 +944,14 @@ fn table_that_is_cut_or_gone_costs_no_write_that_is_in_the_journal() {
         fs::remove_dir_all(&broken).unwrap();
     }
 }
+
+#[test]
+fn journal_that_is_removed_under_an_open_database_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = database(dir.path());
+    let engine = open(dir.path());
+    engine.check_files().unwrap();
+    fs::remove_file(journal).unwrap();
+    assert!(matches!(engine.check_files().unwrap_err(), EngineError::Replaced));
+    assert!(engine.put(b"ns", b"k", b"v").is_err());
+}
