@@ -108,6 +108,17 @@ pub(crate) fn open_file(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Whether a file can't be opened because there is another thing under its name, or nothing, or a
+/// link that leads to none.
+pub(crate) fn is_no_file(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, IsADirectory, NotADirectory, NotFound};
+    #[cfg(unix)]
+    if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
+        return true;
+    }
+    matches!(error.kind(), InvalidInput | IsADirectory | NotADirectory | NotFound)
+}
+
 /// All that is in a file, see [`open_file`].
 pub(crate) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -147,7 +158,9 @@ impl Disk for RealDisk {
     }
 
     fn len(&self, path: &Path) -> io::Result<u64> {
-        Ok(fs::symlink_metadata(path)?.len())
+        // Of a link that leads to no file, its own.
+        let metadata = fs::metadata(path).or_else(|_| fs::symlink_metadata(path))?;
+        Ok(metadata.len())
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::clean_stop::{sealed, unsealed};
 use super::store::Position;
-use crate::disk::{is_same_file, read_file};
+use crate::disk::{is_no_file, is_same_file, read_file};
 
 const NAME: &str = "acknowledged";
 const TITLE: &str = "edgestore-host acknowledged 1";
@@ -38,6 +38,8 @@ impl Acknowledged {
         let bytes = match read_file(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // As good as damaged.
+            Err(error) if is_no_file(&error) => Vec::new(),
             Err(error) => return Err(error),
         };
         let found = String::from_utf8(bytes).ok().and_then(|text| Self::decode(&text));

@@ -17,7 +17,7 @@ use std::path::Path;
 use super::inspect::{journals, keyspaces, version_number};
 use super::journal;
 use crate::Hash;
-use crate::disk::read_file;
+use crate::disk::{is_no_file, read_file};
 
 const NAME: &str = "clean-stop";
 const TITLE: &str = "edgestore-host clean stop 1";
@@ -104,6 +104,8 @@ impl Mark {
         let bytes = match read_file(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // As good as damaged.
+            Err(error) if is_no_file(&error) => Vec::new(),
             Err(error) => return Err(error),
         };
         let mark = String::from_utf8(bytes).ok().and_then(|text| Self::decode(&text));

@@ -12,7 +12,7 @@ use super::scan::merge;
 use super::segment::{Bounds, Invalid, Reader, Records};
 use super::store::Writer;
 use super::{Engine, EngineError};
-use crate::disk::DiskFile;
+use crate::disk::{DiskFile, is_no_file};
 
 /// More segments than this are not read again at a start.
 const MAX_SEGMENTS: usize = 1000;
@@ -139,7 +139,12 @@ impl Engine {
         if disk.len(&path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             return Ok(Err("its file is gone".to_owned()));
         }
-        let actual = self.folder.hash_of(&meta.hash)?;
+        let actual = match self.folder.hash_of(&meta.hash) {
+            Err(EngineError::Io { source, .. }) if is_no_file(&source) => {
+                return Ok(Err(format!("can't be opened: {source}")));
+            }
+            actual => actual?,
+        };
         if actual != meta.hash {
             return Ok(Err(format!("its file has the bytes of {}", actual.short())));
         }

@@ -14,6 +14,7 @@ use super::acknowledged::Acknowledged;
 use super::clean_stop::Mark;
 use super::error::is_of_process;
 use super::journal::{self, Tail};
+use crate::disk::is_no_file;
 
 /// The content of `version`.
 pub(super) const VERSION: &[u8] = b"FJL\x03";
@@ -40,20 +41,24 @@ pub(super) struct Findings {
     pub(super) what: Vec<String>,
     /// These can be made sound by leaving out the batches that can't be read.
     pub(super) journals: Vec<PathBuf>,
+    /// The names of journals that are not there.
+    pub(super) gone: Vec<String>,
     /// More than journals is damaged.
     pub(super) store: bool,
     /// Keyspaces whose lists of tables can't be read.
     pub(super) keyspaces: Vec<PathBuf>,
-    /// In the places of files, and no files. Nothing else was looked at where there are any.
+    /// In the places of files, and no files. Nothing but journals was looked at where there are any.
     pub(super) odd: Vec<PathBuf>,
 }
 
-/// The journals of a record store, oldest first.
+/// The journals of a record store that are files, oldest first.
 pub(super) fn journals(records: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(records)? {
         let path = entry?.path();
-        if let Some(number) = number(&path) {
+        if let Some(number) = number(&path)
+            && path.is_file()
+        {
             found.push((number, path));
         }
     }
@@ -86,17 +91,16 @@ pub(super) fn inspect(
 ) -> Result<Result<Inspected, Findings>, EngineError> {
     let look = || -> io::Result<Result<Inspected, Findings>> {
         let mut findings = Findings { odd: odd_files(records)?, ..Findings::default() };
-        if !findings.odd.is_empty() {
-            let name = |path: &PathBuf| {
-                let name = path.strip_prefix(records).unwrap_or(path).display();
-                format!("in the place of its file {name} there is something that is no file")
-            };
-            findings.what = findings.odd.iter().map(name).collect();
-            findings.store = true;
-            return Ok(Err(findings));
-        }
+        let name = |path: &PathBuf| {
+            let name = path.strip_prefix(records).unwrap_or(path).display();
+            format!("in the place of its file {name} there is something that is no file")
+        };
+        findings.what = findings.odd.iter().map(name).collect();
+        findings.store = !findings.odd.is_empty();
         let inspected = inspect_journals(records, synced, &mut findings)?;
-        inspect_versions(records, &mut findings)?;
+        if findings.odd.is_empty() {
+            inspect_versions(records, &mut findings)?;
+        }
         Ok(if findings.what.is_empty() { Ok(inspected) } else { Err(findings) })
     };
     look().map_err(EngineError::io("read", records))
@@ -110,8 +114,15 @@ pub(super) fn odd_files(records: &Path) -> io::Result<Vec<PathBuf>> {
         for entry in fs::read_dir(&dir)? {
             let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
             let metadata = match fs::metadata(&path) {
-                // A table that is compacted this moment, or a link to nothing.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                // A table that is compacted this moment.
+                Err(error) if is_no_file(&error) && fs::symlink_metadata(&path).is_err() => {
+                    continue;
+                }
+                // A link that leads nowhere.
+                Err(error) if is_no_file(&error) => {
+                    odd.push(path);
+                    continue;
+                }
                 metadata => metadata?,
             };
             let is_place_of_folder = match depth {
@@ -138,8 +149,14 @@ fn inspect_journals(
     let files = journals(records)?;
     let mut mark = Mark::read(records)?;
     findings.mark.clone_from(&mark);
+    let odd = findings.odd.iter().filter(|path| number(path).is_some());
+    let names = odd.map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+    findings.gone = names.collect();
     let Some((last, _)) = files.split_last() else {
         findings.what.push("its journal is missing".to_owned());
+        if findings.gone.is_empty() {
+            findings.gone.push("that is missing".to_owned());
+        }
         return Ok(Inspected::default());
     };
     let mut exact = mark.is_some();
@@ -154,6 +171,9 @@ fn inspect_journals(
             break;
         }
         findings.what.push(format!("its journal {} is missing", known.name));
+        if !findings.gone.contains(&known.name) {
+            findings.gone.push(known.name);
+        }
     }
     let mut torn = None;
     for file in &files {

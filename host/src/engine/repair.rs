@@ -14,7 +14,7 @@ use fjall::PersistMode;
 use tempfile::TempDir;
 
 use super::acknowledged::Acknowledged;
-use super::clean_stop::{Mark, Progress};
+use super::clean_stop::{JournalMark, Mark, Progress};
 use super::folder::{Access, Folder, free_name};
 use super::inspect::{
     Findings, Inspected, VERSION, damaged_tables, inspect, journals, without_lists,
@@ -23,7 +23,7 @@ use super::record::{Stored, Version};
 use super::store::{LOST_RECORDS, POSITION, Pending, Position, Store, Writer};
 use super::{Engine, EngineError, EngineOptions, journal, view};
 use crate::Hash;
-use crate::disk::RealDisk;
+use crate::disk::{RealDisk, is_no_file};
 
 /// What became of a damaged record store, a sentence each. Empty for a sound one.
 #[derive(Debug, Clone, Default)]
@@ -93,9 +93,16 @@ struct Salvaged {
 
 impl Salvaged {
     /// Registered segments without an intact file.
-    fn gone(&self, folder: &Folder) -> Vec<Hash> {
-        let known = self.segments.iter().flatten();
-        known.filter(|hash| !folder.is_intact(hash).unwrap_or(false)).copied().collect()
+    fn gone(&self, folder: &Folder) -> Result<Vec<Hash>, EngineError> {
+        let mut gone = Vec::new();
+        for hash in self.segments.iter().flatten() {
+            let intact = match folder.is_intact(hash) {
+                Err(EngineError::Io { source, .. }) if is_no_file(&source) => false,
+                intact => intact?,
+            };
+            gone.extend((!intact).then_some(*hash));
+        }
+        Ok(gone)
     }
 }
 
@@ -136,7 +143,6 @@ impl Engine {
             return Self::open_to_repair(path, options);
         }
         report.lost = unfinished.unwrap_or_default();
-        report.note(&folder)?;
         let mut found = match records.is_dir() {
             true => inspect(&records, options.sync_writes)?.err(),
             false => Some(Findings { store: true, ..Findings::default() }),
@@ -145,19 +151,30 @@ impl Engine {
             // What is missing was at the end of one.
             let journals = journals(&records).map_err(EngineError::io("read", &records))?;
             found = Some(Findings { journals, ..Findings::default() });
+            report.lost.push(
+                "writes that were acknowledged are missing; of those in no segment, it is not known \
+                 which"
+                    .to_owned(),
+            );
         }
         report.done.push(match &damage {
             EngineError::Damaged { what, .. } => format!("the database was damaged: {what}"),
             other => format!("the database was damaged: {other}"),
         });
+        if let Some(found) = &found {
+            say_what_journals_lost(&records, found, &mut report)?;
+        }
         let before = Before::read(&records);
         if let Some(findings) = found.take_if(|findings| findings.store && records.is_dir()) {
-            found = mend(&folder, findings, &options, &mut report.done)?;
+            found = mend(&folder, findings, &options, &mut report)?;
         }
         let lists_are_damaged = found.take_if(|found| found.store).is_some();
         if !lists_are_damaged {
             let journals = found.map(|found| found.journals).unwrap_or_default();
             keep_journals(&folder, &journals, &mut report)?;
+        }
+        if !lists_are_damaged {
+            report.note(&folder)?;
         }
         drop(folder);
         if !lists_are_damaged {
@@ -263,8 +280,7 @@ impl Engine {
         report: &mut StoreRepair,
     ) -> Result<Self, EngineError> {
         let folder = Folder::open_damaged(path, RealDisk::shared())?;
-        report.note(&folder)?;
-        let gone = salvaged.gone(&folder);
+        let gone = salvaged.gone(&folder)?;
         // What a retired segment held is in others, as long as all of these are here.
         let retired_are_covered =
             salvaged.segments.is_some() && gone.is_empty() && salvaged.lost.is_empty();
@@ -305,6 +321,7 @@ impl Engine {
             batch.insert(&store.state, POSITION, position.encode());
             store.commit(batch)?;
         }
+        report.note(&folder)?;
         if records.exists() {
             let kept = keep(&folder)?;
             fs::rename(&records, &kept).map_err(EngineError::io("move to quarantine", &records))?;
@@ -402,7 +419,7 @@ fn mend(
     folder: &Folder,
     found: Findings,
     options: &EngineOptions,
-    done: &mut Vec<String>,
+    report: &mut StoreRepair,
 ) -> Result<Option<Findings>, EngineError> {
     if !found.odd.is_empty() {
         return Ok(Some(found));
@@ -446,12 +463,17 @@ fn mend(
         tables.is_ok_and(|mut tables| tables.next().is_none())
             && half.join("keyspaces").join(dir.file_name().unwrap_or_default()).is_dir()
     };
-    let result = found.keyspaces.iter().all(is_empty).then(mended);
+    let can_be = found.keyspaces.iter().all(is_empty);
+    if can_be {
+        report.note(folder)?;
+    }
+    let result = can_be.then(mended);
     fs::remove_dir_all(&half).map_err(EngineError::io("remove", &half))?;
     let Some(kept) = result.transpose().map_err(EngineError::io("mend", &records))? else {
         return Ok(Some(found));
     };
-    done.push(format!("the damaged files of the record store are kept in {}", kept.display()));
+    let kept = kept.display();
+    report.done.push(format!("the damaged files of the record store are kept in {kept}"));
     Ok(inspect(&records, options.sync_writes)?.err())
 }
 
@@ -557,6 +579,39 @@ fn keep(folder: &Folder) -> Result<PathBuf, EngineError> {
     Ok(free_name(&dir, "records"))
 }
 
+/// What of the journals can't be read, or is not there.
+fn say_what_journals_lost(
+    records: &Path,
+    found: &Findings,
+    report: &mut StoreRepair,
+) -> Result<(), EngineError> {
+    for name in &found.gone {
+        report.lost.push(format!("writes that were in the journal {name}"));
+    }
+    for path in &found.journals {
+        let ranges = journal::salvage(path).map_err(EngineError::io("read", path))?;
+        let left: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        let len = journal::end(path, 0).map_err(EngineError::io("read", path))?;
+        let name = path.strip_prefix(records).unwrap_or(path).to_string_lossy();
+        let marked = found.mark.iter().flat_map(|mark| &mark.journals);
+        let marked = marked.clone().find(|marked| marked.name == name);
+        let holds = |marked: &JournalMark| marked.holds(path).unwrap_or(false);
+        report.done.push(format!("of the {len} bytes of the journal {name}, {left} could be read"));
+        if left < len {
+            report.lost.push(format!(
+                "writes that were in the other {} bytes of the journal {name}",
+                len - left
+            ));
+        } else if !marked.is_none_or(holds) {
+            report.lost.push(format!(
+                "the journal {name} is whole, and not the one that the last clean stop left: writes \
+                 of that one"
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Copies damaged journals, and the mark, to `quarantine/`, and leaves out what can't be read.
 fn keep_journals(
     folder: &Folder,
@@ -565,27 +620,6 @@ fn keep_journals(
 ) -> Result<(), EngineError> {
     if journals.is_empty() {
         return Ok(());
-    }
-    let mark = Mark::read(&folder.records()).map_err(EngineError::io("read", folder.path()))?;
-    for path in journals {
-        let ranges = journal::salvage(path).map_err(EngineError::io("read", path))?;
-        let left: u64 = ranges.iter().map(|range| range.end - range.start).sum();
-        let len = journal::end(path, 0).map_err(EngineError::io("read", path))?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let marked = mark.iter().flat_map(|mark| &mark.journals).find(|one| one.name == name);
-        let holds = marked.is_none_or(|marked| marked.holds(path).unwrap_or(false));
-        report.done.push(format!("of the {len} bytes of the journal {name}, {left} could be read"));
-        if left < len {
-            report.lost.push(format!(
-                "writes that were in the other {} bytes of the journal {name}",
-                len - left
-            ));
-        } else if !holds {
-            report.lost.push(format!(
-                "the journal {name} is whole, and not the one that the last clean stop left: writes \
-                 of that one"
-            ));
-        }
     }
     report.note(folder)?;
     let kept = keep(folder)?;

@@ -20,6 +20,7 @@ use super::segment::{Entry, Invalid, Records};
 use super::store::{LOST_RECORDS, POSITION, Pending};
 use super::{Engine, EngineError, inspect};
 use crate::Hash;
+use crate::disk::is_no_file;
 
 /// Problems that are told one by one; further ones are only counted.
 const TOLD: usize = 100;
@@ -214,7 +215,12 @@ impl Engine {
                 true => Some("is a folder"),
                 // It came since, or went.
                 false if self.has(&hash) || !self.folder.is_file(&hash) => continue,
-                false => (!self.folder.is_intact(&hash)?).then_some("is damaged"),
+                false => match self.folder.is_intact(&hash) {
+                    Err(EngineError::Io { source, .. }) if is_no_file(&source) => {
+                        Some("can't be opened")
+                    }
+                    intact => (!intact?).then_some("is damaged"),
+                },
             };
             found.note(Problem::Unregistered(hash, why.map(str::to_owned)));
         }

@@ -38,7 +38,7 @@ use serde::de::IgnoredAny;
 
 use super::PeerId;
 use crate::Hash;
-use crate::disk::{Disk, RealDisk, replace};
+use crate::disk::{Disk, RealDisk, is_no_file, replace};
 use crate::engine::{Engine, Mark};
 use crate::policy::{CursorLayout, CursorStore};
 
@@ -183,9 +183,14 @@ impl CursorFiles {
         for name in names {
             let path = self.dir.join(name);
             let extension = path.extension().unwrap_or_default().to_string_lossy();
-            if (extension == "cursor" || extension.starts_with(KEPT))
-                && let Err(why) = check(&read(self.disk.open(&path)?)?)
-            {
+            if extension != "cursor" && !extension.starts_with(KEPT) {
+                continue;
+            }
+            let checked = match self.disk.open(&path) {
+                Err(error) if is_no_file(&error) => Err("is no file"),
+                file => check(&read(file?)?),
+            };
+            if let Err(why) = checked {
                 damaged.push((path, why));
             }
         }

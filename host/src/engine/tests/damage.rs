@@ -955,3 +955,125 @@ fn journal_that_is_removed_under_an_open_database_is_noticed() {
     assert!(matches!(engine.check_files().unwrap_err(), EngineError::Replaced));
     assert!(engine.put(b"ns", b"k", b"v").is_err());
 }
+
+/// An older write, which is in a segment, comes back as one that is pending.
+#[test]
+fn new_store_of_an_older_journal_does_not_hide_what_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, old) = (dir.path().join("db"), dir.path().join("old"));
+    let mut engine = open(&db);
+    engine.put(b"ns", b"k1", b"v1").unwrap();
+    engine.flush().unwrap();
+    engine.put(b"ns", b"k2", b"v2").unwrap();
+    drop(engine);
+    copy(&db, &old);
+    engine = open(&db);
+    engine.flush().unwrap();
+    engine.put(b"ns", b"k3", b"precious").unwrap();
+    drop(engine);
+    let list = |db: &Path| {
+        let number = inspect::version_number(&db.join("records"), 0).unwrap();
+        db.join(format!("records/keyspaces/0/v{number}"))
+    };
+    let remove = |path: &Path| match path.is_dir() {
+        true => fs::remove_dir_all(path).unwrap(),
+        false => fs::remove_file(path).unwrap(),
+    };
+    let odd = |path: &Path| {
+        remove(path);
+        fs::create_dir(path).unwrap();
+    };
+    let damage: [&dyn Fn(&Path); 6] = [
+        &|db| fs::write(list(db), "").unwrap(),
+        &|db| remove(&db.join("records/keyspaces/0/current")),
+        &|db| remove(&db.join("records/keyspaces/5")),
+        &|db| odd(&db.join("records/version")),
+        &|db| odd(&db.join("records/keyspaces/1/current")),
+        &|_| {},
+    ];
+    let journal = "records/0.jnl";
+    for (n, damage) in damage.into_iter().enumerate() {
+        for case in ["cut", "zeroed", "older", "gone", "folder"] {
+            let broken = dir.path().join(format!("{n}-{case}"));
+            copy(&db, &broken);
+            let file = broken.join(journal);
+            let len = journal::end(&old.join(journal), 0).unwrap();
+            match case {
+                "cut" => File::options().write(true).open(&file).unwrap().set_len(len).unwrap(),
+                "zeroed" => {
+                    let mut bytes = fs::read(&file).unwrap();
+                    bytes[usize::try_from(len).unwrap()..].fill(0);
+                    fs::write(&file, bytes).unwrap();
+                }
+                "older" => drop(fs::copy(old.join(journal), &file).unwrap()),
+                "gone" => remove(&file),
+                _ => odd(&file),
+            }
+            damage(&broken);
+            let (engine, report) = Engine::open_to_repair(&broken, fast()).unwrap();
+            engine.verify(true, |_, _| {}).unwrap();
+            assert_eq!(engine.get(b"ns", b"k3").unwrap(), None, "{n} {case}");
+            assert_eq!(engine.get(b"ns", b"k1").unwrap().unwrap(), b"v1");
+            assert!(!report.lost.is_empty(), "{n} {case}: {report:?}");
+            drop(engine);
+            fs::remove_dir_all(&broken).unwrap();
+        }
+    }
+}
+
+/// Whatever is in the place of a file, a repair gets by it.
+#[cfg(unix)]
+#[test]
+fn links_that_lead_nowhere_are_damage_that_is_repaired() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("db");
+    let (_, expected) = database(&db);
+    let list = format!("keyspaces/1/v{}", inspect::version_number(&db.join("records"), 1).unwrap());
+    let segment = fs::read_dir(db.join("segments")).unwrap().next().unwrap().unwrap().file_name();
+    let store = ["keyspaces/1/current", &list, "keyspaces/1", "keyspaces", "version", "0.jnl"];
+    let all = store.map(|name| Path::new("records").join(name));
+    for name in all.into_iter().chain([Path::new("segments").join(&segment)]) {
+        for target in ["nowhere", "itself"] {
+            let broken = dir.path().join("broken");
+            copy(&db, &broken);
+            let path = broken.join(&name);
+            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.unwrap();
+            let to = if target == "itself" { path.as_path() } else { Path::new(target) };
+            std::os::unix::fs::symlink(to, &path).unwrap();
+            if name.starts_with("segments") {
+                // With a new record store.
+                fs::write(broken.join("records/keyspaces/1/current"), "").unwrap();
+                fs::write(broken.join("records/keyspaces/0/current"), "").unwrap();
+            }
+            let context = format!("{} to {target}", name.display());
+            assert!(Engine::open_to_read(&broken, fast()).is_err(), "{context}");
+            let (engine, report) = Engine::open_to_repair(&broken, fast())
+                .unwrap_or_else(|error| panic!("{context}: {error}"));
+            engine.verify(true, |_, _| {}).unwrap();
+            let whole = dump(&engine) == expected;
+            assert!(whole || !report.lost.is_empty() || !engine.lost().unwrap().is_empty());
+            engine.end_repair().unwrap();
+            drop(engine);
+            let reader = Engine::open_to_read(&broken, fast()).unwrap();
+            let left = reader.verify(false, |_, _| {}).unwrap().problems;
+            let lost = |problem: &Problem| matches!(problem, Problem::Lost(_));
+            assert!(left.iter().all(lost), "{context}: {left:?}");
+            drop(reader);
+            fs::remove_dir_all(&broken).unwrap();
+        }
+    }
+}
+
+#[test]
+fn folder_in_the_place_of_a_segment_is_noticed_by_who_has_it_open() {
+    let dir = tempfile::tempdir().unwrap();
+    database(dir.path());
+    let engine = open(dir.path());
+    let hash = engine.manifest()[0].hash;
+    let path = dir.path().join(format!("segments/{hash}.dat"));
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    engine.look_for_lost_files().unwrap();
+    assert_eq!(engine.unreadable(), [hash]);
+    assert!(!path.exists(), "it is kept in quarantine/");
+}
