@@ -21,7 +21,7 @@ mod tests;
 
 use std::ffi::OsString;
 use std::fmt::Debug;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -92,10 +92,13 @@ impl RealDisk {
     }
 }
 
-/// Opens a file to read it, and nothing but a file: a pipe would keep whoever opens it waiting.
+/// Opens a file to read it, and nothing but a file, see [`open_only_file`].
 pub(crate) fn open_file(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    options.read(true);
+    open_only_file(path, File::options().read(true))
+}
+
+/// Opens a file, and nothing but a file: a pipe would keep whoever opens it waiting.
+pub(crate) fn open_only_file(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt as _;
@@ -113,8 +116,15 @@ pub(crate) fn open_file(path: &Path) -> io::Result<File> {
 pub(crate) fn is_no_file(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidInput, IsADirectory, NotADirectory, NotFound};
     #[cfg(unix)]
-    if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
-        return true;
+    {
+        use rustix::io::Errno;
+        // The second one is what a socket answers.
+        if [Errno::LOOP, Errno::NXIO]
+            .map(Errno::raw_os_error)
+            .contains(&error.raw_os_error().unwrap_or(0))
+        {
+            return true;
+        }
     }
     matches!(error.kind(), InvalidInput | IsADirectory | NotADirectory | NotFound)
 }

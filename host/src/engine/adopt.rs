@@ -56,18 +56,21 @@ pub(super) fn has_news(
 }
 
 impl Engine {
-    /// Adopts files, or sets them aside. Those with which the disk does not let it do so are returned,
-    /// and left for the next start.
-    pub(super) fn adopt_all(&self, files: Vec<(Hash, u64)>) -> Vec<(Hash, u64)> {
-        let mut left = Vec::new();
+    /// Adopts files, or sets them aside. Returns how many it has adopted, and those with which the disk
+    /// did not let it do either, which are left for the next start.
+    pub(super) fn adopt_all(&self, files: Vec<(Hash, u64)>) -> (usize, Vec<(Hash, u64)>) {
+        let (mut adopted, mut left) = (0, Vec::new());
         for (hash, bytes) in files {
             match self.adopt(hash, bytes) {
-                Ok(Ok(records)) => tracing::warn!(
-                    %hash,
-                    records,
-                    "the file of a segment was registered nowhere; it was sound, and is registered \
-                     now"
-                ),
+                Ok(Ok(records)) => {
+                    adopted += 1;
+                    tracing::warn!(
+                        %hash,
+                        records,
+                        "the file of a segment was registered nowhere; it was sound, and is \
+                         registered now"
+                    );
+                }
                 Ok(Err(why)) => match self.folder.set_aside(&hash) {
                     Ok(to) => tracing::warn!(
                         file = %to.display(),
@@ -87,7 +90,7 @@ impl Engine {
                 }
             }
         }
-        left
+        (adopted, left)
     }
 
     /// Merges the records of a file in `segments/` and registers it. Returns how many there are, or

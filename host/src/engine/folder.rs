@@ -25,7 +25,7 @@ use super::inspect::{Inspected, inspect, journals};
 use super::store::Position;
 use super::{EngineError, StagingFile, view};
 use crate::Hash;
-use crate::disk::{Disk, is_same_file, temporary};
+use crate::disk::{Disk, is_same_file, open_only_file, temporary};
 
 const FORMAT: &str = "edgestore-host 2\n";
 
@@ -481,14 +481,14 @@ fn on_disk(meta: &fs::Metadata) -> u64 {
 /// Several may read at a time.
 fn lock(path: &Path, disk: &dyn Disk, reads: bool) -> Result<Option<File>, EngineError> {
     let file = path.join("LOCK");
-    let options = if reads {
-        File::options().read(true).open(disk.real(&file))
-    } else {
-        File::options().create(true).truncate(false).write(true).open(disk.real(&file))
+    let mut options = File::options();
+    match reads {
+        true => options.read(true),
+        false => options.create(true).truncate(false).write(true),
     };
-    let lock = match options {
+    let lock = match open_only_file(&disk.real(&file), &mut options) {
         Err(error) if reads && error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        options => options.map_err(EngineError::io("open", &file))?,
+        lock => lock.map_err(EngineError::io("open", &file))?,
     };
     match if reads { lock.try_lock_shared() } else { lock.try_lock() } {
         Ok(()) => Ok(Some(lock)),

@@ -47,7 +47,7 @@ pub(super) struct Findings {
     pub(super) store: bool,
     /// Keyspaces whose lists of tables can't be read.
     pub(super) keyspaces: Vec<PathBuf>,
-    /// In the places of files, and no files. Nothing but journals was looked at where there are any.
+    /// In the places of files and folders, and none. Nothing but journals was looked at where there are any.
     pub(super) odd: Vec<PathBuf>,
 }
 
@@ -93,7 +93,7 @@ pub(super) fn inspect(
         let mut findings = Findings { odd: odd_files(records)?, ..Findings::default() };
         let name = |path: &PathBuf| {
             let name = path.strip_prefix(records).unwrap_or(path).display();
-            format!("in the place of its file {name} there is something that is no file")
+            format!("in the place of {name} there is something else")
         };
         findings.what = findings.odd.iter().map(name).collect();
         findings.store = !findings.odd.is_empty();
@@ -106,7 +106,8 @@ pub(super) fn inspect(
     look().map_err(EngineError::io("read", records))
 }
 
-/// What is in the places of files and is no file, such as a pipe, for which whoever opens it waits.
+/// What is in the places of files and is no file, such as a pipe, for which whoever opens it waits;
+/// and in the places of folders, and no folder.
 pub(super) fn odd_files(records: &Path) -> io::Result<Vec<PathBuf>> {
     let mut odd = Vec::new();
     let mut dirs = vec![(records.to_owned(), 0)];
@@ -127,14 +128,14 @@ pub(super) fn odd_files(records: &Path) -> io::Result<Vec<PathBuf>> {
             };
             let is_place_of_folder = match depth {
                 0 => name == "keyspaces",
-                1 => true,
+                1 => name.to_str().is_some_and(|name| name.parse::<u64>().is_ok()),
                 2 => name == "tables",
                 _ => false,
             };
-            if metadata.is_dir() && is_place_of_folder {
-                dirs.push((path, depth + 1));
-            } else if !metadata.is_file() {
-                odd.push(path);
+            match is_place_of_folder {
+                true if metadata.is_dir() => dirs.push((path, depth + 1)),
+                false if metadata.is_file() => {}
+                _ => odd.push(path),
             }
         }
     }

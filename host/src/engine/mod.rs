@@ -189,6 +189,8 @@ pub struct Engine {
     flushed: AtomicU64,
     /// Why the last flush failed, if it did.
     unflushed: Mutex<Option<String>>,
+    /// The start found segments that the record store of a clean stop did not know.
+    is_older: bool,
     /// Segments that peers do not see any more, with the sizes of their files, which are still
     /// there.
     leaving: Mutex<HashMap<Hash, u64>>,
@@ -299,13 +301,14 @@ impl Engine {
         let lineage = store.load_lineage(options.seed)?;
         let rejected = store.load_rejected(options.max_segment_inflated_bytes)?;
         let trust = options.trust(&store, writer.position.stamp)?;
-        let engine = Self {
+        let mut engine = Self {
             progress: RwLock::new(writer.progress()),
             filter: Filter::new(options.filter_bytes, store.is_empty()?),
             maintenance: Mutex::default(),
             registered: AtomicU64::new(index.all().len() as u64),
             flushed: AtomicU64::new(0),
             unflushed: Mutex::default(),
+            is_older: false,
             leaving: Mutex::default(),
             prepared: Arc::default(),
             store,
@@ -331,8 +334,15 @@ impl Engine {
             writer.unregistered =
                 strays.filter(|(hash, _)| !writer.absent.contains_key(hash)).collect();
         } else {
-            let left = engine.adopt_all(unknown);
+            let (adopted, left) = engine.adopt_all(unknown);
             engine.writer().unregistered = left;
+            if inspected.mark.is_some() && adopted > 0 {
+                engine.is_older = true;
+                tracing::warn!(
+                    "a clean stop leaves no such files: the record store is older than segments/, \
+                     and local writes since that were in no segment are gone, if there were any"
+                );
+            }
         }
         Ok(engine)
     }

@@ -126,6 +126,13 @@ impl Engine {
                 if !report.lost.is_empty() {
                     report.done.push("a repair that was stopped has been finished".to_owned());
                 }
+                if engine.is_older {
+                    report.lost.push(
+                        "the record store was older than segments/, what these have is merged; local \
+                         writes since that were in no segment, if there were any"
+                            .to_owned(),
+                    );
+                }
                 return Ok((engine, report));
             }
             Err(error) if error.is_damage() => error,

@@ -433,8 +433,16 @@ fn record_store_of_a_backup_opens_beside_newer_segments() {
     drop(engine);
     fs::remove_dir_all(db.join("records")).unwrap();
     copy(&backup.join("records"), &db.join("records"));
-    let engine = open(&db);
+    let opened = dir.path().join("opened");
+    copy(&db, &opened);
+    let engine = open(&opened);
     assert_eq!(dump(&engine), expected, "newer segments are adopted");
+    let (engine, report) = Engine::open_to_repair(&db, fast()).unwrap();
+    assert_eq!(dump(&engine), expected);
+    assert!(report.lost.iter().any(|line| line.contains("older than segments/")), "{report:?}");
+    drop(engine);
+    let (_, report) = Engine::open_to_repair(&db, fast()).unwrap();
+    assert!(report.lost.is_empty(), "{report:?}");
 }
 
 #[test]
@@ -1030,16 +1038,21 @@ fn links_that_lead_nowhere_are_damage_that_is_repaired() {
     let (_, expected) = database(&db);
     let list = format!("keyspaces/1/v{}", inspect::version_number(&db.join("records"), 1).unwrap());
     let segment = fs::read_dir(db.join("segments")).unwrap().next().unwrap().unwrap().file_name();
-    let store = ["keyspaces/1/current", &list, "keyspaces/1", "keyspaces", "version", "0.jnl"];
+    let tables = "keyspaces/1/tables";
+    let store =
+        ["keyspaces/1/current", &list, tables, "keyspaces/1", "keyspaces", "version", "0.jnl"];
     let all = store.map(|name| Path::new("records").join(name));
     for name in all.into_iter().chain([Path::new("segments").join(&segment)]) {
-        for target in ["nowhere", "itself"] {
+        for target in ["nowhere", "itself", "file"] {
             let broken = dir.path().join("broken");
             copy(&db, &broken);
             let path = broken.join(&name);
             if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.unwrap();
             let to = if target == "itself" { path.as_path() } else { Path::new(target) };
-            std::os::unix::fs::symlink(to, &path).unwrap();
+            match target {
+                "file" => fs::write(&path, "").unwrap(),
+                _ => std::os::unix::fs::symlink(to, &path).unwrap(),
+            }
             if name.starts_with("segments") {
                 // With a new record store.
                 fs::write(broken.join("records/keyspaces/1/current"), "").unwrap();
