@@ -48,7 +48,7 @@ pub(super) enum Database {
 /// How the database and its host are.
 pub(super) enum Status {
     Running(Box<HostStatus>),
-    Idle { engine: EngineStats, root: String, health: Health },
+    Idle { engine: EngineStats, root: String, health: Box<Health> },
 }
 
 impl Database {
@@ -188,7 +188,7 @@ impl Database {
     pub(super) fn health(&mut self) -> Result<Health> {
         Ok(match self.status()? {
             Status::Running(host) => host.health,
-            Status::Idle { health, .. } => health,
+            Status::Idle { health, .. } => *health,
         })
     }
 
@@ -231,7 +231,7 @@ impl Database {
     pub(super) fn status(&mut self) -> Result<Status> {
         Ok(match self {
             Self::Direct(engine) => {
-                let (root, health) = (engine.root().to_string(), Health::of(engine));
+                let (root, health) = (engine.root().to_string(), Box::new(Health::of(engine)));
                 Status::Idle { engine: engine.stats(), root, health }
             }
             Self::Remote(client) => {

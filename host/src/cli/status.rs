@@ -384,7 +384,7 @@ mod tests {
         let idle = Status::Idle {
             engine: EngineStats::default(),
             root: String::new(),
-            health: Health::default(),
+            health: Box::default(),
         };
         assert!(json(&idle).unwrap().contains("\"running\": false"));
         assert!(text(&idle, 0).contains("no host is running"));
