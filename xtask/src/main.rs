@@ -11,7 +11,7 @@ usage: cargo xtask <task>
   guest            build the default policy and write guest-sync/sync.wasm
   guest --check    build it and compare with the committed guest-sync/sync.wasm
   stress           run the whole suite 20 times while every core is kept busy by something else
-                   options: --rounds N, --busy LOOPS, and after -- what `cargo test` is to get";
+                   options: --rounds N, --at-once N, --busy LOOPS, and after -- what `cargo test` is to get";
 
 fn main() -> Result<()> {
     if guest::is_rustc() {
