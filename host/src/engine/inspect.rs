@@ -135,6 +135,8 @@ pub(super) fn odd_files(records: &Path) -> io::Result<Vec<PathBuf>> {
             match is_place_of_folder {
                 true if metadata.is_dir() => dirs.push((path, depth + 1)),
                 false if metadata.is_file() => {}
+                // Somebody's, beside the keyspaces.
+                false if metadata.is_dir() && depth == 1 => {}
                 _ => odd.push(path),
             }
         }

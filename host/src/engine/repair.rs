@@ -128,8 +128,8 @@ impl Engine {
                 }
                 if engine.is_older {
                     report.lost.push(
-                        "the record store was older than segments/, what these have is merged; local \
-                         writes since that were in no segment, if there were any"
+                        "the record store was older than segments/; what these have is merged, and \
+                         local writes since that were in no segment are lost, if there were any"
                             .to_owned(),
                     );
                 }
@@ -159,8 +159,7 @@ impl Engine {
             let journals = journals(&records).map_err(EngineError::io("read", &records))?;
             found = Some(Findings { journals, ..Findings::default() });
             report.lost.push(
-                "writes that were acknowledged are missing; of those in no segment, it is not known \
-                 which"
+                "writes that were acknowledged are lost; of those in no segment, it is not known which"
                     .to_owned(),
             );
         }
@@ -593,7 +592,7 @@ fn say_what_journals_lost(
     report: &mut StoreRepair,
 ) -> Result<(), EngineError> {
     for name in &found.gone {
-        report.lost.push(format!("writes that were in the journal {name}"));
+        report.lost.push(format!("writes that were in the journal {name} are lost"));
     }
     for path in &found.journals {
         let ranges = journal::salvage(path).map_err(EngineError::io("read", path))?;
@@ -606,13 +605,13 @@ fn say_what_journals_lost(
         report.done.push(format!("of the {len} bytes of the journal {name}, {left} could be read"));
         if left < len {
             report.lost.push(format!(
-                "writes that were in the other {} bytes of the journal {name}",
+                "writes that were in the other {} bytes of the journal {name} are lost",
                 len - left
             ));
         } else if !marked.is_none_or(holds) {
             report.lost.push(format!(
                 "the journal {name} is whole, and not the one that the last clean stop left: writes \
-                 of that one"
+                 in that one are lost"
             ));
         }
     }
