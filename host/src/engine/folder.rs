@@ -16,6 +16,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -490,12 +491,24 @@ fn lock(path: &Path, disk: &dyn Disk, reads: bool) -> Result<Option<File>, Engin
         Err(error) if reads && error.kind() == io::ErrorKind::NotFound => return Ok(None),
         lock => lock.map_err(EngineError::io("open", &file))?,
     };
-    match if reads { lock.try_lock_shared() } else { lock.try_lock() } {
-        Ok(()) => Ok(Some(lock)),
-        Err(TryLockError::WouldBlock) => Err(EngineError::Locked { path: path.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(EngineError::io("lock", &file)(error)),
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match if reads { lock.try_lock_shared() } else { lock.try_lock() } {
+            Ok(()) => return Ok(Some(lock)),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                std::thread::sleep(LOCK_PATIENCE / 20);
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(EngineError::Locked { path: path.to_owned() });
+            }
+            Err(TryLockError::Error(error)) => return Err(EngineError::io("lock", &file)(error)),
+        }
     }
 }
+
+/// A process that this one is starting holds all that was open here, the lock of a database that
+/// was just closed as well, until it has become its program.
+const LOCK_PATIENCE: Duration = Duration::from_millis(200);
 
 /// `name` in `dir`, or with a number where that is taken.
 pub(super) fn free_name(dir: &Path, name: &str) -> PathBuf {
