@@ -119,10 +119,7 @@ pub(crate) fn is_no_file(error: &io::Error) -> bool {
     {
         use rustix::io::Errno;
         // The second one is what a socket answers.
-        if [Errno::LOOP, Errno::NXIO]
-            .map(Errno::raw_os_error)
-            .contains(&error.raw_os_error().unwrap_or(0))
-        {
+        if matches!(Errno::from_io_error(error), Some(Errno::LOOP | Errno::NXIO)) {
             return true;
         }
     }

@@ -10,9 +10,9 @@ use std::fs::{self, File};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::clean_stop::{sealed, unsealed};
+use super::clean_stop::{read_sealed, sealed, unsealed};
 use super::store::Position;
-use crate::disk::{is_no_file, is_same_file, read_file};
+use crate::disk::is_same_file;
 
 const NAME: &str = "acknowledged";
 const TITLE: &str = "edgestore-host acknowledged 1";
@@ -35,14 +35,7 @@ impl Acknowledged {
     /// since, or all was on disk by then.
     pub(super) fn read(records: &Path) -> io::Result<Option<Self>> {
         let path = records.join(NAME);
-        let bytes = match read_file(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            // As good as damaged.
-            Err(error) if is_no_file(&error) => Vec::new(),
-            Err(error) => return Err(error),
-        };
-        let found = String::from_utf8(bytes).ok().and_then(|text| Self::decode(&text));
+        let Some(found) = read_sealed(&path, Self::decode)? else { return Ok(None) };
         if found.is_none() {
             tracing::warn!(
                 file = %path.display(),
@@ -123,9 +116,8 @@ impl AcknowledgedFile {
     /// the system does not say.
     pub(super) fn is_in_place(&self) -> bool {
         let is_last = || {
-            let text = read_file(&self.path).ok().and_then(|bytes| String::from_utf8(bytes).ok());
             // A damaged one is no other database's.
-            let found = text.and_then(|text| Acknowledged::decode(&text));
+            let found = read_sealed(&self.path, Acknowledged::decode).ok().flatten().flatten();
             !self.is_written || found.is_none_or(|found| found == self.last)
         };
         is_same_file(&self.file, &self.path).unwrap_or(true) && is_last()

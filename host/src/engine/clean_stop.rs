@@ -101,14 +101,7 @@ impl Mark {
     /// None where there is none, or none that can be read.
     pub(super) fn read(records: &Path) -> io::Result<Option<Self>> {
         let path = records.join(NAME);
-        let bytes = match read_file(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            // As good as damaged.
-            Err(error) if is_no_file(&error) => Vec::new(),
-            Err(error) => return Err(error),
-        };
-        let mark = String::from_utf8(bytes).ok().and_then(|text| Self::decode(&text));
+        let Some(mark) = read_sealed(&path, Self::decode)? else { return Ok(None) };
         if mark.is_none() {
             tracing::warn!(
                 file = %path.display(),
@@ -185,6 +178,20 @@ pub(super) fn unsealed(text: &str) -> Option<&str> {
     let (body, sum) = text.split_at(end);
     let sum = sum.strip_prefix("blake3 ")?.strip_suffix('\n')?;
     (sum.parse() == Ok(Hash::of(body.as_bytes()))).then_some(body)
+}
+
+/// What a sealed file says; none where there is none. The inner one is none where it is damaged, or
+/// where another thing has its name.
+pub(super) fn read_sealed<T>(
+    path: &Path,
+    decode: impl FnOnce(&str) -> Option<T>,
+) -> io::Result<Option<Option<T>>> {
+    match read_file(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8(bytes).ok().and_then(|text| decode(&text)))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if is_no_file(&error) => Ok(Some(None)),
+        Err(error) => Err(error),
+    }
 }
 
 fn sync(dir: &Path) -> io::Result<()> {
