@@ -199,10 +199,11 @@ impl Database {
             Self::Remote(_) => self.health()?,
         };
         let count = health.lost + health.unregistered;
-        Ok((!health.is_complete()).then(|| {
-            format!(
+        Ok((!health.is_complete()).then(|| match count {
+            0 => "local writes may be lost: see `edgestore-host status`".to_owned(),
+            _ => format!(
                 "the records of {count} segments can't be read now: see `edgestore-host status`"
-            )
+            ),
         }))
     }
 

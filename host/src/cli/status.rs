@@ -167,6 +167,10 @@ pub(super) fn health_rows(health: &Health) -> String {
             "UNFLUSHED no peer can pull what is pending, as the last flush failed: {why}"
         );
     }
+    for line in &health.losses {
+        let _ =
+            writeln!(rows, "LOSSES    {line}.\n          verify --repair reports it and ends this");
+    }
     if health.unreadable > 0 {
         let _ = writeln!(
             rows,

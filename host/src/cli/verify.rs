@@ -49,7 +49,10 @@ fn look(db: &Path, options: &EngineOptions) -> Result<ExitCode> {
             "cursor {file}: it {why}; --repair, or the next tick, keeps it aside\n"
         ))?;
     }
-    if found.count > 0 || !cursors.is_empty() {
+    for line in engine.losses() {
+        output::print(&format!("{line}; --repair reports it and ends this\n"))?;
+    }
+    if found.count > 0 || !cursors.is_empty() || !engine.losses().is_empty() {
         return Ok(ExitCode::FAILURE);
     }
     let Verified { segments, records, .. } = found;

@@ -11,8 +11,9 @@ use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::clean_stop::{read_sealed, sealed, unsealed};
+use super::inspect::journals;
 use super::store::Position;
-use crate::disk::is_same_file;
+use crate::disk::{is_same_file, open_file};
 
 const NAME: &str = "acknowledged";
 const TITLE: &str = "edgestore-host acknowledged 1";
@@ -80,6 +81,47 @@ pub(super) struct AcknowledgedFile {
     last: Acknowledged,
     /// The disk took it.
     is_written: bool,
+    journal: OpenJournal,
+}
+
+/// The journal that commits go to: the newest one. The record store has it open, whatever comes to
+/// have its name.
+#[derive(Debug)]
+struct OpenJournal {
+    records: PathBuf,
+    newest: Option<(PathBuf, File)>,
+}
+
+impl OpenJournal {
+    fn open(records: &Path) -> io::Result<Self> {
+        let mut this = Self { records: records.to_owned(), newest: None };
+        this.look()?;
+        Ok(this)
+    }
+
+    /// Whether it has its name, also where the system does not say.
+    fn is_in_place(&mut self) -> bool {
+        let is_same = |(path, file): &(PathBuf, File)| is_same_file(file, path).unwrap_or(true);
+        // A full one makes way for another, and is removed once the tables have what it holds.
+        self.newest.as_ref().is_some_and(is_same) || self.look().unwrap_or(true)
+    }
+
+    /// Takes up a newer one; false where there is none, and the one before is gone or another file.
+    fn look(&mut self) -> io::Result<bool> {
+        let before = self.newest.as_ref();
+        let Some(path) = journals(&self.records)?.pop() else { return Ok(false) };
+        if before.is_some_and(|(known, _)| *known == path) {
+            return Ok(before.is_some_and(|(_, file)| is_same_file(file, &path).unwrap_or(true)));
+        }
+        // Shorter names have smaller numbers.
+        let number = |path: &Path| (path.as_os_str().len(), path.to_owned());
+        if before.is_some_and(|(known, _)| number(known) > number(&path)) {
+            return Ok(false);
+        }
+        let file = open_file(&path)?;
+        self.newest = Some((path, file));
+        Ok(true)
+    }
 }
 
 impl AcknowledgedFile {
@@ -91,15 +133,16 @@ impl AcknowledgedFile {
         let file = options.create(true).truncate(false).write(true).open(&path)?;
         let Position { lsn, next_id, .. } = *position;
         let last = Acknowledged { lsn, next_id, synced, boot: boot() };
-        let mut this = Self { file, path, last, is_written: true };
+        let journal = OpenJournal::open(records)?;
+        let mut this = Self { file, path, last, is_written: true, journal };
         this.write()?;
         this.file.set_len(this.last.encode().len() as u64)?;
         Ok(this)
     }
 
     /// After a commit. A disk that does not take it leaves the numbers of an earlier one, which are
-    /// as true. Returns whether the file is in its place: if not, what was committed is in files
-    /// without a name.
+    /// as true. Returns whether this file and the journal are in their places: if not, what was
+    /// committed is in files without a name.
     pub(super) fn note(&mut self, position: &Position) -> bool {
         if (self.last.lsn, self.last.next_id) != (position.lsn, position.next_id) {
             (self.last.lsn, self.last.next_id) = (position.lsn, position.next_id);
@@ -109,18 +152,19 @@ impl AcknowledgedFile {
                 tracing::debug!(%error, "can't note what was acknowledged");
             }
         }
-        is_same_file(&self.file, &self.path).unwrap_or(true)
+        is_same_file(&self.file, &self.path).unwrap_or(true) && self.journal.is_in_place()
     }
 
-    /// Whether this is the file of the record store, and nobody else has written to it. Also where
-    /// the system does not say.
-    pub(super) fn is_in_place(&self) -> bool {
+    /// Whether this is the file of the record store, and nobody else has written to it, and whether
+    /// the journal has its name. Also where the system does not say.
+    pub(super) fn is_in_place(&mut self) -> bool {
         let is_last = || {
             // A damaged one is no other database's.
             let found = read_sealed(&self.path, Acknowledged::decode).ok().flatten().flatten();
             !self.is_written || found.is_none_or(|found| found == self.last)
         };
-        is_same_file(&self.file, &self.path).unwrap_or(true) && is_last()
+        let is_last = is_same_file(&self.file, &self.path).unwrap_or(true) && is_last();
+        is_last && self.journal.look().unwrap_or(true)
     }
 
     fn write(&mut self) -> io::Result<()> {

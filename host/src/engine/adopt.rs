@@ -56,14 +56,13 @@ pub(super) fn has_news(
 }
 
 impl Engine {
-    /// Adopts files, or sets them aside. Returns how many it has adopted, and those with which the disk
-    /// did not let it do either, which are left for the next start.
-    pub(super) fn adopt_all(&self, files: Vec<(Hash, u64)>) -> (usize, Vec<(Hash, u64)>) {
-        let (mut adopted, mut left) = (0, Vec::new());
+    /// Adopts files, or sets them aside. Returns those with which the disk did not let it do either,
+    /// which are left for the next start.
+    pub(super) fn adopt_all(&self, files: Vec<(Hash, u64)>) -> Vec<(Hash, u64)> {
+        let mut left = Vec::new();
         for (hash, bytes) in files {
             match self.adopt(hash, bytes) {
                 Ok(Ok(records)) => {
-                    adopted += 1;
                     tracing::warn!(
                         %hash,
                         records,
@@ -90,7 +89,7 @@ impl Engine {
                 }
             }
         }
-        (adopted, left)
+        left
     }
 
     /// Merges the records of a file in `segments/` and registers it. Returns how many there are, or

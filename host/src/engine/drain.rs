@@ -34,7 +34,9 @@ impl Drop for Engine {
         if let Err(error) = self.drain(&mut writer) {
             tracing::warn!(%error, "applied segments are read again at the next start");
         }
-        if self.store.check().is_ok() && !std::thread::panicking() {
+        // After a clean stop, a file that is registered nowhere is a sign of an older record store.
+        let all_known = writer.unregistered.is_empty();
+        if all_known && self.store.check().is_ok() && !std::thread::panicking() {
             self.folder.stopped(self.stop_progress(&writer));
         }
     }

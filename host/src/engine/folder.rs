@@ -8,6 +8,7 @@
 //! staging/        downloads and segments in the making; cleared at every start
 //! quarantine/     what is damaged, and what nobody knows: kept for whoever wants to look at it
 //! REPAIR          while one runs: what it has lost so far
+//! LOSSES          what a start found to be lost, and no repair has reported
 //! sync/, policies/, admin.sock   of the host
 //! ```
 
@@ -22,13 +23,17 @@ use tempfile::TempDir;
 
 use super::acknowledged::AcknowledgedFile;
 use super::clean_stop::{Mark, Progress};
-use super::inspect::{Inspected, inspect, journals};
+use super::inspect::{Inspected, inspect};
 use super::store::Position;
 use super::{EngineError, StagingFile, view};
 use crate::Hash;
 use crate::disk::{Disk, is_same_file, open_only_file, temporary};
 
 const FORMAT: &str = "edgestore-host 2\n";
+
+/// Files of sentences, a line each.
+const REPAIR: &str = "REPAIR";
+const LOSSES: &str = "LOSSES";
 
 /// What an engine is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +111,10 @@ impl Folder {
         let repairs = matches!(access, Access::Resume | Access::Repair);
         if !repairs && folder.unfinished_repair()?.is_some() {
             return Err(folder.damaged(&["a repair of it was stopped before its end".to_owned()]));
+        }
+        if let Some(dir) = folder.displaced().first() {
+            let name = dir.file_name().unwrap_or_default().display();
+            return Err(folder.damaged(&[format!("{name} is no folder")]));
         }
         // Who reads an error knows the folder by its path.
         let real = held.real(path);
@@ -203,11 +212,6 @@ impl Folder {
         self.lock.as_ref().is_none_or(|open| is_same_file(open, &lock).unwrap_or(true))
     }
 
-    /// Whether the record store has a journal, or the system does not say.
-    pub(super) fn has_journal(&self) -> bool {
-        journals(&self.disk.real(&self.records())).map_or(true, |found| !found.is_empty())
-    }
-
     /// Begins to write down what is acknowledged, from what the record store holds.
     pub(super) fn note_acknowledged(
         &self,
@@ -228,7 +232,16 @@ impl Folder {
 
     /// What a repair that was stopped had lost by then, a sentence each; none where none was.
     pub(super) fn unfinished_repair(&self) -> Result<Option<Vec<String>>, EngineError> {
-        let path = self.repair_note();
+        self.note(REPAIR)
+    }
+
+    /// What starts found to be lost, a sentence each, and no repair has reported.
+    pub(super) fn losses(&self) -> Result<Vec<String>, EngineError> {
+        Ok(self.note(LOSSES)?.unwrap_or_default())
+    }
+
+    fn note(&self, name: &str) -> Result<Option<Vec<String>>, EngineError> {
+        let path = self.path.join(name);
         let mut text = String::new();
         match self.disk.open(&path).and_then(|mut file| file.read_to_string(&mut text)) {
             Ok(_) => Ok(Some(text.lines().map(str::to_owned).collect())),
@@ -239,7 +252,16 @@ impl Folder {
 
     /// Makes durable what a repair has lost, and that it runs.
     pub(super) fn note_repair(&self, lost: &[String]) -> Result<(), EngineError> {
-        let path = self.repair_note();
+        self.write_note(REPAIR, lost)
+    }
+
+    /// Makes durable what is lost, until a repair reports it.
+    pub(super) fn note_losses(&self, lost: &[String]) -> Result<(), EngineError> {
+        self.write_note(LOSSES, lost)
+    }
+
+    fn write_note(&self, name: &str, lost: &[String]) -> Result<(), EngineError> {
+        let path = self.path.join(name);
         let write = || -> io::Result<()> {
             self.disk.make_dir(&self.staging())?;
             let (mut file, name) = temporary(&self.disk, &self.staging(), PREFIX, SUFFIX)?;
@@ -251,19 +273,42 @@ impl Folder {
         write().map_err(EngineError::io("write", &path))
     }
 
-    /// The repair has ended, and has said what it lost.
-    pub(super) fn forget_repair(&self) -> Result<(), EngineError> {
-        let path = self.repair_note();
-        let remove = || match self.disk.remove(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
-            Ok(()) => self.disk.sync_dir(&self.path),
-        };
-        remove().map_err(EngineError::io("remove", &path))
+    /// The repair has ended, and has reported all that is lost.
+    pub(super) fn forget_losses(&self) -> Result<(), EngineError> {
+        for name in [LOSSES, REPAIR] {
+            let path = self.path.join(name);
+            match self.disk.remove(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.map_err(EngineError::io("remove", &path))?,
+            }
+        }
+        self.disk.sync_dir(&self.path).map_err(EngineError::io("sync", &self.path))
     }
 
-    fn repair_note(&self) -> PathBuf {
-        self.path.join("REPAIR")
+    /// The names of folders in whose place there is something else.
+    pub(super) fn displaced(&self) -> Vec<PathBuf> {
+        let is_other = |dir: &PathBuf| {
+            let real = self.disk.real(dir);
+            fs::symlink_metadata(&real).is_ok() && !real.is_dir()
+        };
+        [self.segments(), self.staging()].into_iter().filter(is_other).collect()
+    }
+
+    /// Moves to `quarantine/` what is in the place of a folder. Returns where it is now.
+    pub(super) fn clear_places(&self) -> Result<Vec<PathBuf>, EngineError> {
+        let (mut moved, dir) = (Vec::new(), self.quarantine());
+        for from in self.displaced() {
+            let name = from.file_name().unwrap_or_default().to_string_lossy();
+            let to = free_name(&dir, &name);
+            let rename = || -> io::Result<()> {
+                self.disk.make_dir(&dir)?;
+                self.disk.rename(&from, &to)?;
+                self.disk.sync_dir(&dir)
+            };
+            rename().map_err(EngineError::io("move to quarantine", &from))?;
+            moved.push(to);
+        }
+        Ok(moved)
     }
 
     /// Moves a segment file to `quarantine/`, under a name that is free there.

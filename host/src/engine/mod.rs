@@ -189,8 +189,8 @@ pub struct Engine {
     flushed: AtomicU64,
     /// Why the last flush failed, if it did.
     unflushed: Mutex<Option<String>>,
-    /// The start found segments that the record store of a clean stop did not know.
-    is_older: bool,
+    /// What is lost, a sentence each, and no repair has reported.
+    losses: Vec<String>,
     /// Segments that peers do not see any more, with the sizes of their files, which are still
     /// there.
     leaving: Mutex<HashMap<Hash, u64>>,
@@ -280,6 +280,16 @@ impl Engine {
             let missing = missing_writes(&folder, &store, &inspected, &index, &writer, &unknown)?;
             missing.map_or(Ok(()), |what| Err(folder.damaged(&[what])))?;
         }
+        let mut losses = folder.losses()?;
+        let older = inspected.mark.as_ref().and_then(|_| unknown_after_stop(unknown.len()));
+        if let Some(older) = older.filter(|older| !losses.contains(older)) {
+            tracing::warn!("{older}");
+            losses.push(older);
+            if !reads {
+                // Before what shows it goes.
+                folder.note_losses(&losses)?;
+            }
+        }
         let mut acknowledged = None;
         if !reads {
             acknowledged = Some(folder.note_acknowledged(&writer.position, options.sync_writes)?);
@@ -301,14 +311,14 @@ impl Engine {
         let lineage = store.load_lineage(options.seed)?;
         let rejected = store.load_rejected(options.max_segment_inflated_bytes)?;
         let trust = options.trust(&store, writer.position.stamp)?;
-        let mut engine = Self {
+        let engine = Self {
             progress: RwLock::new(writer.progress()),
             filter: Filter::new(options.filter_bytes, store.is_empty()?),
             maintenance: Mutex::default(),
             registered: AtomicU64::new(index.all().len() as u64),
             flushed: AtomicU64::new(0),
             unflushed: Mutex::default(),
-            is_older: false,
+            losses,
             leaving: Mutex::default(),
             prepared: Arc::default(),
             store,
@@ -334,15 +344,7 @@ impl Engine {
             writer.unregistered =
                 strays.filter(|(hash, _)| !writer.absent.contains_key(hash)).collect();
         } else {
-            let (adopted, left) = engine.adopt_all(unknown);
-            engine.writer().unregistered = left;
-            if inspected.mark.is_some() && adopted > 0 {
-                engine.is_older = true;
-                tracing::warn!(
-                    "a clean stop leaves no such files: the record store is older than segments/, \
-                     and local writes since that were in no segment are gone, if there were any"
-                );
-            }
+            engine.writer().unregistered = engine.adopt_all(unknown);
         }
         Ok(engine)
     }
@@ -379,9 +381,9 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Replaced`].
     pub(crate) fn check_files(&self) -> Result<(), EngineError> {
-        let acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_in_place = acknowledged.as_ref().is_none_or(AcknowledgedFile::is_in_place);
-        match is_in_place && self.folder.is_locked() && self.folder.has_journal() {
+        let mut acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_in_place = acknowledged.as_mut().is_none_or(AcknowledgedFile::is_in_place);
+        match is_in_place && self.folder.is_locked() {
             true => Ok(()),
             false => Err(self.store.give_up()),
         }
@@ -503,6 +505,11 @@ impl Engine {
             }
         }
         Ok(found)
+    }
+
+    /// What a start found to be lost, a sentence each, and no repair has reported.
+    pub fn losses(&self) -> &[String] {
+        &self.losses
     }
 
     /// Why the last flush failed; `None` where it did not.
@@ -674,6 +681,18 @@ fn recover_segments(
         files.into_iter().partition(|(hash, _)| index.is_retired(hash));
     let retired = retired.into_iter().map(|(hash, _)| hash).collect();
     Ok(Recovered { index, undrained, retired, unknown, strays })
+}
+
+/// What files that are registered nowhere say after a clean stop, which leaves none; `None` where
+/// there are none.
+fn unknown_after_stop(files: usize) -> Option<String> {
+    (files > 0).then(|| {
+        format!(
+            "segments/ has {files} files that the record store does not know, and a clean stop \
+             leaves none: the record store is older. What sound ones hold is merged; other local \
+             writes since then are lost, if there were any"
+        )
+    })
 }
 
 /// What the record store should hold and does not, as a clause. A clean stop has said how far it

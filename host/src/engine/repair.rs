@@ -21,7 +21,7 @@ use super::inspect::{
 };
 use super::record::{Stored, Version};
 use super::store::{LOST_RECORDS, POSITION, Pending, Position, Store, Writer};
-use super::{Engine, EngineError, EngineOptions, journal, view};
+use super::{Engine, EngineError, EngineOptions, journal, unknown_after_stop, view};
 use crate::Hash;
 use crate::disk::{RealDisk, is_no_file};
 
@@ -92,6 +92,19 @@ struct Salvaged {
 }
 
 impl Salvaged {
+    /// How many files in `segments/` a record store did not know that stopped cleanly.
+    fn unknown_files(&self, folder: &Folder, stop: Progress) -> Result<usize, EngineError> {
+        let files = folder.segment_files()?.files.into_iter().map(|(hash, _)| hash);
+        let files = files.filter(|hash| !self.retired.contains(hash));
+        Ok(match &self.segments {
+            Some(segments) if !self.partial => {
+                files.filter(|hash| !segments.contains(hash)).count()
+            }
+            // It does not say which it knew, but how many.
+            _ => files.count().saturating_sub(usize::try_from(stop.segments).unwrap_or(usize::MAX)),
+        })
+    }
+
     /// Registered segments without an intact file.
     fn gone(&self, folder: &Folder) -> Result<Vec<Hash>, EngineError> {
         let mut gone = Vec::new();
@@ -117,7 +130,16 @@ impl Engine {
         path: impl AsRef<Path>,
         options: EngineOptions,
     ) -> Result<(Self, StoreRepair), EngineError> {
-        let path = path.as_ref();
+        let (engine, mut report) = Self::open_repaired(path.as_ref(), options)?;
+        report.lost.extend(engine.losses.iter().cloned());
+        Ok((engine, report))
+    }
+
+    /// As [`Engine::open_to_repair`], without the losses that starts have noted.
+    fn open_repaired(
+        path: &Path,
+        options: EngineOptions,
+    ) -> Result<(Self, StoreRepair), EngineError> {
         let mut report = StoreRepair::default();
         let damage = match Self::open_for(path, options.clone(), RealDisk::shared(), Access::Resume)
         {
@@ -126,19 +148,22 @@ impl Engine {
                 if !report.lost.is_empty() {
                     report.done.push("a repair that was stopped has been finished".to_owned());
                 }
-                if engine.is_older {
-                    report.lost.push(
-                        "the record store was older than segments/; what these have is merged, and \
-                         local writes since that were in no segment are lost, if there were any"
-                            .to_owned(),
-                    );
-                }
                 return Ok((engine, report));
             }
             Err(error) if error.is_damage() => error,
             Err(error) => return Err(error),
         };
         let folder = Folder::open_damaged(path, RealDisk::shared())?;
+        let moved = folder.clear_places()?;
+        if !moved.is_empty() {
+            drop(folder);
+            let (engine, mut report) = Self::open_repaired(path, options)?;
+            let moved = moved
+                .iter()
+                .map(|to| format!("what was in the place of a folder is kept as {}", to.display()));
+            report.done.splice(0..0, moved);
+            return Ok((engine, report));
+        }
         let records = folder.records();
         let unfinished = folder.unfinished_repair()?;
         let made = path.join(NEW_STORE);
@@ -147,7 +172,7 @@ impl Engine {
             fs::rename(&made, &records).map_err(EngineError::io("rename", &made))?;
             folder.disk().sync_dir(path).map_err(EngineError::io("sync", path))?;
             drop(folder);
-            return Self::open_to_repair(path, options);
+            return Self::open_repaired(path, options);
         }
         report.lost = unfinished.unwrap_or_default();
         let mut found = match records.is_dir() {
@@ -234,7 +259,7 @@ impl Engine {
     /// # Errors
     /// When the disk fails.
     pub fn end_repair(&self) -> Result<(), EngineError> {
-        self.folder.forget_repair()
+        self.folder.forget_losses()
     }
 
     /// Makes a new record store of the segments, and of what this one can still say: for one whose
@@ -287,9 +312,13 @@ impl Engine {
     ) -> Result<Self, EngineError> {
         let folder = Folder::open_damaged(path, RealDisk::shared())?;
         let gone = salvaged.gone(&folder)?;
-        // What a retired segment held is in others, as long as all of these are here.
-        let retired_are_covered =
-            salvaged.segments.is_some() && gone.is_empty() && salvaged.lost.is_empty();
+        // What a retired segment held is in others, as long as all of these are here, and known.
+        let all_here = gone.is_empty() && salvaged.lost.is_empty();
+        let retired_are_covered = salvaged.segments.is_some() && all_here && !salvaged.partial;
+        if let Some(Before { progress, whole: true }) = before {
+            let unknown = salvaged.unknown_files(&folder, progress)?;
+            report.lost.extend(unknown_after_stop(unknown));
+        }
         let records = folder.records();
         let half = path.join(NEW_STORE);
         if half.exists() {
@@ -543,8 +572,7 @@ fn salvage_journals(
         done.push(format!("nothing can be read of the damaged record store: {error}"));
         Salvaged::default()
     });
-    // What a retired segment held may be in one that nothing lists any more.
-    Ok(Salvaged { retired: HashSet::new(), partial: true, ..salvaged })
+    Ok(Salvaged { partial: true, ..salvaged })
 }
 
 /// What can be read of an open record store.

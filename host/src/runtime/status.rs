@@ -42,6 +42,9 @@ pub struct Health {
     /// Why the last flush failed, so that no peer can pull what is pending; `None` where it did not.
     #[serde(default)]
     pub unflushed: Option<String>,
+    /// What a start found to be lost, a sentence each, and no repair has reported.
+    #[serde(default)]
+    pub losses: Vec<String>,
     /// Registered segments whose files are missing or damaged.
     pub unreadable: u64,
     /// The first 100 of their hashes, 64 hex digits each.
@@ -70,6 +73,7 @@ impl Health {
         Self {
             poisoned,
             unflushed: engine.unflushed(),
+            losses: engine.losses().to_vec(),
             unreadable: unreadable.len() as u64,
             unreadable_segments: first(&unreadable),
             lost: lost.len() as u64,
@@ -88,7 +92,7 @@ impl Health {
 
     /// Whether what reads don't find is not there.
     pub fn is_complete(&self) -> bool {
-        self.lost == 0 && self.unregistered == 0
+        self.lost == 0 && self.unregistered == 0 && self.losses.is_empty()
     }
 }
 

@@ -439,10 +439,149 @@ fn record_store_of_a_backup_opens_beside_newer_segments() {
     assert_eq!(dump(&engine), expected, "newer segments are adopted");
     let (engine, report) = Engine::open_to_repair(&db, fast()).unwrap();
     assert_eq!(dump(&engine), expected);
-    assert!(report.lost.iter().any(|line| line.contains("older than segments/")), "{report:?}");
+    assert!(says_older(&report.lost), "{report:?}");
+    engine.end_repair().unwrap();
     drop(engine);
     let (_, report) = Engine::open_to_repair(&db, fast()).unwrap();
     assert!(report.lost.is_empty(), "{report:?}");
+}
+
+fn says_older(lost: &[String]) -> bool {
+    lost.iter().any(|line| line.contains("record store is older"))
+}
+
+/// A database whose `records/` are of an earlier clean stop than its `segments/`: the write to `k3`
+/// is nowhere.
+fn with_older_records(dir: &Path) -> std::path::PathBuf {
+    let (db, old) = (dir.join("db"), dir.join("old"));
+    let engine = open(&db);
+    for n in 0..50_u8 {
+        engine.put(b"ns", &[n], b"value").unwrap();
+    }
+    drop(engine);
+    copy(&db, &old);
+    let engine = open(&db);
+    engine.flush().unwrap();
+    engine.put(b"ns", b"k2", b"in a segment").unwrap();
+    engine.flush().unwrap();
+    engine.put(b"ns", b"k3", b"precious").unwrap();
+    drop(engine);
+    fs::remove_dir_all(db.join("records")).unwrap();
+    copy(&old.join("records"), &db.join("records"));
+    db
+}
+
+#[test]
+fn older_records_are_reported_as_a_loss_whatever_else_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = with_older_records(dir.path());
+    for (n, damage) in store_damages().iter().enumerate() {
+        let broken = dir.path().join("broken");
+        copy(&db, &broken);
+        damage(&broken);
+        let (engine, report) = Engine::open_to_repair(&broken, fast()).unwrap();
+        engine.verify(true, |_, _| {}).unwrap();
+        assert_eq!(engine.get(b"ns", b"k2").unwrap().unwrap(), b"in a segment", "{n}");
+        assert_eq!(engine.get(b"ns", b"k3").unwrap(), None, "{n}");
+        assert!(!report.lost.is_empty(), "{n}: {report:?}");
+        drop(engine);
+        fs::remove_dir_all(&broken).unwrap();
+    }
+}
+
+#[test]
+fn older_records_are_a_loss_until_a_repair_reports_it_whoever_found_it_and_was_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = with_older_records(dir.path());
+    let reader = Engine::open_to_read(&db, fast()).unwrap();
+    assert!(says_older(reader.losses()));
+    drop(reader);
+    let engine = open(&db);
+    assert!(says_older(engine.losses()));
+    // As `kill -9` leaves it.
+    let killed = dir.path().join("killed");
+    copy(&db, &killed);
+    drop(engine);
+    for db in [&db, &killed] {
+        for _ in 0..2 {
+            assert!(says_older(open(db).losses()));
+            assert!(says_older(Engine::open_to_read(db, fast()).unwrap().losses()));
+            let (_, report) = Engine::open_to_repair(db, fast()).unwrap();
+            assert!(says_older(&report.lost), "{report:?}");
+        }
+        let (engine, _) = Engine::open_to_repair(db, fast()).unwrap();
+        engine.end_repair().unwrap();
+        drop(engine);
+        assert!(open(db).losses().is_empty());
+        let (_, report) = Engine::open_to_repair(db, fast()).unwrap();
+        assert!(report.lost.is_empty(), "{report:?}");
+    }
+}
+
+/// What it held can't be merged, and nothing says that it is elsewhere.
+#[test]
+fn older_records_beside_a_damaged_newer_segment_are_a_loss() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, old) = (dir.path().join("db"), dir.path().join("old"));
+    database(&db);
+    copy(&db, &old);
+    let engine = open(&db);
+    engine.put(b"ns", b"new", b"value").unwrap();
+    let newest = engine.flush().unwrap().unwrap();
+    drop(engine);
+    fs::remove_dir_all(db.join("records")).unwrap();
+    copy(&old.join("records"), &db.join("records"));
+    let file = db.join(format!("segments/{}.dat", newest.hash));
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    assert!(says_older(Engine::open_to_read(&db, fast()).unwrap().losses()));
+    assert!(says_older(open(&db).losses()));
+    let (engine, report) = Engine::open_to_repair(&db, fast()).unwrap();
+    assert!(says_older(&report.lost), "{report:?}");
+    assert_eq!(engine.get(b"ns", b"new").unwrap(), None);
+}
+
+#[test]
+fn clean_stop_beside_sound_segments_is_no_loss() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("db");
+    database(&db);
+    for _ in 0..2 {
+        let engine = open(&db);
+        assert!(engine.losses().is_empty());
+        engine.put(b"ns", b"new", b"value").unwrap();
+        engine.flush().unwrap();
+        engine.compact(&Pace::unbounded()).unwrap();
+    }
+    assert!(Engine::open_to_read(&db, fast()).unwrap().losses().is_empty());
+}
+
+/// Things in the place of the folders of a database.
+#[test]
+fn file_in_the_place_of_a_folder_is_damage_that_is_repaired() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("db");
+    let (_, expected) = database(&db);
+    for name in ["segments", "staging"] {
+        let broken = dir.path().join(name);
+        copy(&db, &broken);
+        fs::remove_dir_all(broken.join(name)).unwrap();
+        fs::write(broken.join(name), "x").unwrap();
+        for opened in [
+            Engine::open_to_read(&broken, fast()).map(drop),
+            Engine::open_with(&broken, fast()).map(drop),
+        ] {
+            let text = opened.unwrap_err().to_string();
+            assert!(text.contains(&format!("{name} is no folder")), "{text}");
+        }
+        let (engine, report) = Engine::open_to_repair(&broken, fast()).unwrap();
+        assert!(report.done[0].contains("in the place of a folder"), "{report:?}");
+        engine.verify(true, |_, _| {}).unwrap();
+        assert_eq!(dump(&engine), expected, "{name}");
+        engine.put(b"ns", b"new", b"value").unwrap();
+        engine.flush().unwrap().unwrap();
+    }
 }
 
 #[test]
@@ -964,6 +1103,65 @@ fn journal_that_is_removed_under_an_open_database_is_noticed() {
     assert!(engine.put(b"ns", b"k", b"v").is_err());
 }
 
+/// What is acknowledged goes to the one that has lost its name.
+#[test]
+fn other_file_in_the_place_of_the_journal_takes_no_write() {
+    let dir = tempfile::tempdir().unwrap();
+    for other in ["copy", "folder"] {
+        let db = dir.path().join(other);
+        let engine = open(&db);
+        engine.put(b"ns", b"k", b"v").unwrap();
+        let journal = db.join("records/0.jnl");
+        let bytes = fs::read(&journal).unwrap();
+        fs::remove_file(&journal).unwrap();
+        match other {
+            "copy" => fs::write(&journal, bytes).unwrap(),
+            _ => fs::create_dir(&journal).unwrap(),
+        }
+        let error = engine.put(b"ns", b"k2", b"v").unwrap_err();
+        assert!(matches!(error, EngineError::Replaced), "{error:?}");
+        assert!(engine.check_files().is_err());
+    }
+}
+
+fn remove_any(path: &Path) {
+    match path.is_dir() {
+        true => fs::remove_dir_all(path).unwrap(),
+        false => fs::remove_file(path).unwrap(),
+    }
+}
+
+fn put_folder(path: &Path) {
+    remove_any(path);
+    fs::create_dir(path).unwrap();
+}
+
+/// Ways in which the files of a record store can be damaged, and none.
+fn store_damages() -> Vec<Box<dyn Fn(&Path)>> {
+    fn list(db: &Path) -> std::path::PathBuf {
+        let number = inspect::version_number(&db.join("records"), 0).unwrap();
+        db.join(format!("records/keyspaces/0/v{number}"))
+    }
+    fn tables(db: &Path) -> Vec<std::path::PathBuf> {
+        let tables = fs::read_dir(db.join("records/keyspaces/0/tables")).unwrap();
+        tables.map(|table| table.unwrap().path()).collect()
+    }
+    vec![
+        Box::new(|db| fs::write(list(db), "").unwrap()),
+        Box::new(|db| remove_any(&db.join("records/keyspaces/0/current"))),
+        Box::new(|db| remove_any(&db.join("records/keyspaces/5"))),
+        Box::new(|db| put_folder(&db.join("records/version"))),
+        Box::new(|db| remove_any(&db.join("records/version"))),
+        Box::new(|db| put_folder(&db.join("records/keyspaces/1/current"))),
+        Box::new(|db| tables(db).iter().for_each(|table| fs::write(table, "").unwrap())),
+        Box::new(|db| {
+            let file = File::options().write(true).open(list(db)).unwrap();
+            file.set_len(10).unwrap();
+        }),
+        Box::new(|_| {}),
+    ]
+}
+
 /// An older write, which is in a segment, comes back as one that is pending.
 #[test]
 fn new_store_of_an_older_journal_does_not_hide_what_is_lost() {
@@ -979,28 +1177,8 @@ fn new_store_of_an_older_journal_does_not_hide_what_is_lost() {
     engine.flush().unwrap();
     engine.put(b"ns", b"k3", b"precious").unwrap();
     drop(engine);
-    let list = |db: &Path| {
-        let number = inspect::version_number(&db.join("records"), 0).unwrap();
-        db.join(format!("records/keyspaces/0/v{number}"))
-    };
-    let remove = |path: &Path| match path.is_dir() {
-        true => fs::remove_dir_all(path).unwrap(),
-        false => fs::remove_file(path).unwrap(),
-    };
-    let odd = |path: &Path| {
-        remove(path);
-        fs::create_dir(path).unwrap();
-    };
-    let damage: [&dyn Fn(&Path); 6] = [
-        &|db| fs::write(list(db), "").unwrap(),
-        &|db| remove(&db.join("records/keyspaces/0/current")),
-        &|db| remove(&db.join("records/keyspaces/5")),
-        &|db| odd(&db.join("records/version")),
-        &|db| odd(&db.join("records/keyspaces/1/current")),
-        &|_| {},
-    ];
     let journal = "records/0.jnl";
-    for (n, damage) in damage.into_iter().enumerate() {
+    for (n, damage) in store_damages().iter().enumerate() {
         for case in ["cut", "zeroed", "older", "gone", "folder"] {
             let broken = dir.path().join(format!("{n}-{case}"));
             copy(&db, &broken);
@@ -1014,8 +1192,8 @@ fn new_store_of_an_older_journal_does_not_hide_what_is_lost() {
                     fs::write(&file, bytes).unwrap();
                 }
                 "older" => drop(fs::copy(old.join(journal), &file).unwrap()),
-                "gone" => remove(&file),
-                _ => odd(&file),
+                "gone" => remove_any(&file),
+                _ => put_folder(&file),
             }
             damage(&broken);
             let (engine, report) = Engine::open_to_repair(&broken, fast()).unwrap();
