@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use edgestore_host_tests::{wait_showing, wait_until};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_edgestore-host-under-test");
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_edgestore-host-under-test");
 
 pub fn edgestore(args: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);

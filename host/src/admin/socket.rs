@@ -8,6 +8,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use crate::disk::{check_owner, user};
+
 /// Name of the socket in the database folder.
 pub const SOCKET_NAME: &str = "admin.sock";
 
@@ -63,9 +65,28 @@ fn id(path: &Path) -> io::Result<(u64, u64)> {
     Ok((meta.dev(), meta.ino()))
 }
 
-/// Connects to the socket of a database.
+/// Connects to the socket of a database. Only its owner's is taken: whoever else could put one into
+/// the folder would be told what is written, and could say that it was.
 pub(super) fn connect(db: &Path) -> io::Result<UnixStream> {
+    check_socket(db)?;
     with_short(&db.join(SOCKET_NAME), |path| UnixStream::connect(path))
+}
+
+fn check_socket(db: &Path) -> io::Result<()> {
+    // Root may look at the databases of others.
+    let owner = match user() {
+        0 => fs::metadata(db)?.uid(),
+        user => {
+            check_owner(db)?;
+            user
+        }
+    };
+    let socket = fs::symlink_metadata(db.join(SOCKET_NAME))?;
+    if socket.is_symlink() || socket.uid() != owner {
+        let text = format!("{SOCKET_NAME} there is not that of a host of user {owner}");
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+    }
+    Ok(())
 }
 
 /// Calls `use_path` with a name of `path` that fits a socket address.

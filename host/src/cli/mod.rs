@@ -37,6 +37,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::exit::Status;
 use self::logging::{LogFormat, Verbosity};
+use crate::disk::make_private;
 
 const DEFAULT_DB: &str = "./edgestore";
 
@@ -122,6 +123,17 @@ enum Command {
     Demo(demo::DemoArgs),
 }
 
+impl Command {
+    /// Whether `--db` means something to the command.
+    fn takes_database(&self) -> bool {
+        match self {
+            Self::Demo(_) => false,
+            Self::Policy(args) => args.takes_database(),
+            _ => true,
+        }
+    }
+}
+
 /// Runs the program with the arguments of the process. Returns its exit status.
 pub fn main() -> ExitCode {
     let (cli, matches) = match parse(std::env::args_os()) {
@@ -159,6 +171,9 @@ fn explained(error: &clap::Error) -> ExitCode {
 }
 
 fn dispatch(Cli { command, global }: &Cli, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    if command.takes_database() {
+        make_private();
+    }
     let db = || config::database(global);
     match command {
         Command::Run(_) => run::run(config::effective(matches, global)?),
@@ -189,12 +204,9 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Cli, ArgMatches), 
         Command::Demo(_) => {
             "the demo makes databases of its own: leave out --db, or give --keep DIR"
         }
-        Command::Policy(args) if !args.takes_database() => {
-            "this command works without a database: leave out --db"
-        }
-        _ => return Ok((cli, matches)),
+        _ => "this command works without a database: leave out --db",
     };
-    if cli.global.db.is_some() {
+    if cli.global.db.is_some() && !cli.command.takes_database() {
         return Err(Cli::command().error(ErrorKind::ArgumentConflict, text));
     }
     Ok((cli, matches))

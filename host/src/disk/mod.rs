@@ -16,6 +16,7 @@ mod faulty;
 mod held;
 mod image;
 mod model;
+mod private;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +32,9 @@ pub(crate) use self::faulty::test_folder;
 pub(crate) use self::faulty::{Fault, FaultyDisk};
 pub(crate) use self::held::is_same_file;
 pub(crate) use self::image::Image;
+#[cfg(unix)]
+pub(crate) use self::private::user;
+pub(crate) use self::private::{check_owner, close, make_private};
 
 /// All that is done to files and folders. Errors are those of the system.
 pub(crate) trait Disk: Debug + Send + Sync {

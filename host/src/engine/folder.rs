@@ -27,7 +27,7 @@ use super::inspect::{Inspected, inspect};
 use super::store::Position;
 use super::{EngineError, StagingFile, view};
 use crate::Hash;
-use crate::disk::{Disk, is_same_file, open_only_file, temporary};
+use crate::disk::{Disk, check_owner, close, is_same_file, open_only_file, temporary};
 
 const FORMAT: &str = "edgestore-host 2\n";
 
@@ -97,13 +97,20 @@ impl Folder {
         };
         if access == Access::Write {
             disk.make_dir(path).map_err(EngineError::io("make", path))?;
-        } else if !is_database(path, &*disk)? {
+        }
+        if !reads && path.exists() {
+            check_owner(path).map_err(EngineError::io("use", path))?;
+        }
+        if access != Access::Write && !is_database(path, &*disk)? {
             return none();
         }
         // From here on all is in this folder, whatever comes to have its name.
         let held = disk.hold(path).map_err(EngineError::io("open", path))?;
         let disk = held.unwrap_or(disk);
         let known = reads || is_database(path, &*disk)?;
+        if !reads {
+            close_to_others(path, &*disk, known)?;
+        }
         let lock = lock(path, &*disk, reads)?;
         let (view, stopped) = (None, Mutex::default());
         let held = Arc::clone(&disk);
@@ -163,8 +170,10 @@ impl Folder {
 
     /// Opens the folder of a database alone, without a look at its record store.
     pub(super) fn open_damaged(path: &Path, disk: Arc<dyn Disk>) -> Result<Self, EngineError> {
+        check_owner(path).map_err(EngineError::io("use", path))?;
         let held = disk.hold(path).map_err(EngineError::io("open", path))?;
         let disk = held.unwrap_or(disk);
+        close_to_others(path, &*disk, true)?;
         let lock = lock(path, &*disk, false)?;
         let (path, view, stopped) = (path.to_owned(), None, Mutex::default());
         Ok(Self { path, disk, access: Access::Repair, view, stopped, lock })
@@ -524,6 +533,19 @@ fn on_disk(meta: &fs::Metadata) -> u64 {
     return meta.len();
 }
 
+/// Nobody but this user needs to read records, or to hold the lock.
+fn close_to_others(path: &Path, disk: &dyn Disk, known: bool) -> Result<(), EngineError> {
+    let was_open = close(&disk.real(path)).map_err(EngineError::io("close to others", path))?;
+    if was_open && known {
+        tracing::warn!(
+            db = %path.display(),
+            "other users could read the database, or lock it; its folders and files are this \
+             user's alone now"
+        );
+    }
+    Ok(())
+}
+
 /// Several may read at a time.
 fn lock(path: &Path, disk: &dyn Disk, reads: bool) -> Result<Option<File>, EngineError> {
     let file = path.join("LOCK");
@@ -532,6 +554,8 @@ fn lock(path: &Path, disk: &dyn Disk, reads: bool) -> Result<Option<File>, Engin
         true => options.read(true),
         false => options.create(true).truncate(false).write(true),
     };
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let lock = match open_only_file(&disk.real(&file), &mut options) {
         Err(error) if reads && error.kind() == io::ErrorKind::NotFound => return Ok(None),
         lock => lock.map_err(EngineError::io("open", &file))?,
