@@ -5,7 +5,7 @@
 //! `cargo test -p edgestore-host-tests --test planted -- --include-ignored --nocapture`.
 #![allow(clippy::unwrap_used)]
 
-use edgestore_host::policy::Limits;
+use edgestore_host::policy::{Limits, PolicyEngine};
 use edgestore_host::sim::{Invariant, Scenario, Subject, Violation, run};
 use edgestore_host_tests::policies::components;
 
@@ -21,7 +21,8 @@ fn scenario(plant: Option<&str>) -> Scenario {
 /// The default policy, and the planted one; none where that can't be built.
 fn subjects() -> Option<(Subject, Subject)> {
     let folder = components(&["planted".to_owned()])?;
-    let subject = |component| Subject::new(component, Limits::default()).unwrap();
+    let engine = || PolicyEngine::new(None, Limits::default()).unwrap();
+    let subject = |component| Subject::new(component, engine()).unwrap();
     let planted = std::fs::read(folder.join("planted.wasm")).unwrap();
     let default = include_bytes!("../guest-sync/sync.wasm").to_vec();
     Some((subject(default), subject(planted)))

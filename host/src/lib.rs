@@ -15,7 +15,7 @@
 //!
 //! Segment bytes, URLs and keys stay on this side of `wit/sync.wit`; every byte of a peer is
 //! checked before it is used.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 // These panic where nobody reads what they print: see `cli::stderr` and `cli::output`.
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 

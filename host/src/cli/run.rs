@@ -16,6 +16,7 @@ use signal_hook::iterator::Signals;
 use super::args::{self, DEFAULT_PORT, Listen, OrOff, PeerSpec};
 use super::config::{Effective, LimitValue, limits_help};
 use super::database::Database;
+use super::policy::compiler;
 use super::status::{health_rows, yes_no};
 use super::{exit, output, stderr};
 use crate::admin::AdminServer;
@@ -106,13 +107,13 @@ pub(super) fn run(config: Effective) -> Result<ExitCode> {
             ));
         }
         let engine = Arc::new(Database::own(db, &args.engine())?);
-        return once(args.builder(Arc::clone(&engine)), &engine);
+        return once(args.builder(Arc::clone(&engine))?, &engine);
     }
     // From here on a signal ends the program in order, even while it starts.
     let signals = signals()?;
     let engine = Arc::new(Database::own(db, &args.engine())?);
     let listen = args.listen.unwrap_or(Listen::loopback(DEFAULT_PORT));
-    let mut builder = args.builder(Arc::clone(&engine));
+    let mut builder = args.builder(Arc::clone(&engine))?;
     if let Listen::At(addr) = listen {
         builder = builder.listen(addr);
     }
@@ -254,10 +255,11 @@ impl RunArgs {
         limits
     }
 
-    fn builder(&self, engine: Arc<Engine>) -> HostBuilder {
+    fn builder(&self, engine: Arc<Engine>) -> Result<HostBuilder> {
         let mut builder = Host::builder(engine)
             .interval(self.interval)
             .limits(self.limits())
+            .policy_compiler(compiler()?)
             .probation(self.probation)
             .max_failures(self.max_failures)
             .compact_interval(self.compact_interval.0)
@@ -277,7 +279,7 @@ impl RunArgs {
         if let Some(archive) = &self.archive {
             builder = builder.archive(archive);
         }
-        builder
+        Ok(builder)
     }
 }
 

@@ -44,6 +44,30 @@ pub enum LoadError {
     /// The bytes are broken, or use what this host's WebAssembly lacks.
     #[error("does not compile: {0}; build it again, and with default WebAssembly features")]
     Compile(String),
+    /// The compiler took more processor time than it may.
+    #[error(
+        "takes more than {limit:?} of processor time to compile; make it smaller, or raise \
+         limits.compile-time"
+    )]
+    CompileTime {
+        /// [`Limits::compile_time`](super::Limits::compile_time).
+        limit: Duration,
+    },
+    /// The compiler took more memory than it may, or than there is.
+    #[error(
+        "takes more memory to compile than there is, or than {limit} bytes; make it smaller, or \
+         raise limits.compile-memory"
+    )]
+    CompileMemory {
+        /// [`Limits::compile_memory_bytes`](super::Limits::compile_memory_bytes).
+        limit: u64,
+    },
+    /// The compiler ended in a way that nobody expects.
+    #[error("the compiler failed ({0}); please report this with the policy")]
+    CompilerEnded(String),
+    /// It did not compile before, within the same limits.
+    #[error("{0} (it was tried before, and is not tried at each start)")]
+    Refused(String),
     /// Imports something that no policy is given.
     #[error("imports {import}, which a policy is not given{}", import_fix(import))]
     ForeignImport {
@@ -139,6 +163,14 @@ pub enum LoadError {
 }
 
 impl LoadError {
+    /// Whether the compiler did not come to an end within its limits.
+    pub(super) fn is_limit_of_compiler(&self) -> bool {
+        matches!(
+            self,
+            Self::CompileTime { .. } | Self::CompileMemory { .. } | Self::CompilerEnded(_)
+        )
+    }
+
     /// Whether it says something of the policy: as opposed to a file that can't be read, or a
     /// machine that runs none.
     pub fn is_answer(&self) -> bool {

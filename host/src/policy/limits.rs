@@ -35,8 +35,17 @@ pub struct Limits {
     pub settings_bytes: usize,
     /// Size of a cursor, in bytes. Default: 4 MiB.
     pub cursor_bytes: usize,
+    /// Segments that `missing` returns, the first in the peer's order. The next tick is shown the
+    /// next ones. Each takes some 80 bytes of the policy's memory. Default: 100,000.
+    pub missing: usize,
     /// Log lines a tick. Default: 1000.
     pub log_lines: u32,
+    /// Processor time of the compiler, in whole seconds. Interpreters take 40 s on a fast machine.
+    /// Applies where a [`Compiler`](super::Compiler) is given. Default: 5 min.
+    pub compile_time: Duration,
+    /// Memory of the compiler, in bytes. Interpreters take 500 MB. Applies as
+    /// [`Limits::compile_time`]. Default: 1 GiB.
+    pub compile_memory_bytes: u64,
 }
 
 impl Default for Limits {
@@ -53,7 +62,10 @@ impl Default for Limits {
             pulled_bytes: 16 << 30,
             settings_bytes: 64 << 10,
             cursor_bytes: 4 << 20,
+            missing: 100_000,
             log_lines: 1000,
+            compile_time: Duration::from_secs(5 * 60),
+            compile_memory_bytes: 1 << 30,
         }
     }
 }

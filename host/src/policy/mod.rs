@@ -10,9 +10,10 @@
 
 #[expect(missing_docs, reason = "the contract is documented in wit/sync.wit")]
 mod bindings;
-mod cache_sums;
 mod call;
 mod check;
+mod code_cache;
+mod compiler;
 mod contract;
 mod downloads;
 mod error;
@@ -40,6 +41,7 @@ mod view;
 mod wait;
 mod words;
 
+pub use compiler::Compiler;
 pub use downloads::Downloads;
 pub use error::{LoadError, SettingsTooLarge, TickError};
 pub use instance::Policy;

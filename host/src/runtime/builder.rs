@@ -19,7 +19,7 @@ use super::{
     CursorFiles, FolderArchive, Host, InvalidPeerId, PeerId, PeerStatus, SettingsError, SwapError,
 };
 use crate::engine::{Compacted, Engine, EngineError};
-use crate::policy::{Archive, Limits, LoadError, Observer, Peer, PolicyEngine};
+use crate::policy::{Archive, Compiler, Limits, LoadError, Observer, Peer, PolicyEngine};
 use crate::protocol::{ClientLimits, HttpPeer, InvalidUrl, PeerTransport, Server, ServerLimits};
 use crate::watch::FileWatch;
 use crate::world::{Machine, Signal, Task, World};
@@ -73,6 +73,7 @@ pub struct HostBuilder {
     watch_plugin: bool,
     rules: Rules,
     policy_cache: Option<PathBuf>,
+    policy_compiler: Option<Compiler>,
     interval: Duration,
     flush_interval: Option<Duration>,
     compaction: Plan,
@@ -116,6 +117,7 @@ impl HostBuilder {
             watch_plugin: true,
             rules: Rules::default(),
             policy_cache: None,
+            policy_compiler: None,
             interval: Duration::from_secs(30),
             flush_interval: None,
             compaction: Plan::default(),
@@ -186,6 +188,12 @@ impl HostBuilder {
     /// Where compiled policies are kept. Default: a folder of the database.
     pub fn policy_cache(mut self, dir: impl Into<PathBuf>) -> Self {
         self.policy_cache = Some(dir.into());
+        self
+    }
+
+    /// Compiles policies by this program, within limits. Default: in this process, without.
+    pub fn policy_compiler(mut self, compiler: Compiler) -> Self {
+        self.policy_compiler = Some(compiler);
         self
     }
 
@@ -416,7 +424,13 @@ impl HostBuilder {
         let try_settings = self.policies.is_none();
         let policies = match self.policies {
             Some(policies) => policies,
-            None => PolicyEngine::new(Some(&cache), self.limits)?,
+            None => {
+                let engine = PolicyEngine::new(Some(&cache), self.limits)?;
+                match self.policy_compiler {
+                    Some(compiler) => engine.compile_by(compiler),
+                    None => engine,
+                }
+            }
         };
         let policies = Policies::open(&start, policies, Arc::clone(&cursors))?;
         let settings = self.settings.get();

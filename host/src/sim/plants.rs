@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::*;
 use crate::disk::FaultyDisk;
-use crate::policy::Limits;
+use crate::policy::{Limits, PolicyEngine};
 
 /// What is wrong with all hosts of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +68,8 @@ const SEEDS: u64 = 20;
 /// What the default policy runs into on hosts with this fault.
 fn violations(plant: Plant, seed: u64) -> Vec<Violation> {
     let component = include_bytes!("../../../guest-sync/sync.wasm").to_vec();
-    let subject = Subject::new(component, Limits::default()).unwrap().on_hosts_with(plant);
+    let engine = PolicyEngine::new(None, Limits::default()).unwrap();
+    let subject = Subject::new(component, engine).unwrap().on_hosts_with(plant);
     let scenario = Scenario::parse(SCENARIO, "planted.toml").unwrap();
     run(&scenario, &subject, seed, false).unwrap().violations
 }

@@ -1,6 +1,6 @@
 //! The policy that is tested, and why it could not be.
 
-use crate::policy::{Limits, LoadError, Policy, PolicyEngine};
+use crate::policy::{LoadError, Policy, PolicyEngine};
 
 /// The policy that is tested.
 #[derive(Clone)]
@@ -14,13 +14,13 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Compiles a component, with these limits.
+    /// Compiles a component by this engine, whose limits it has.
     ///
     /// # Errors
     /// When it is no policy.
-    pub fn new(component: Vec<u8>, limits: Limits) -> Result<Self, LoadError> {
+    pub fn new(component: Vec<u8>, engine: PolicyEngine) -> Result<Self, LoadError> {
         // Hosts load it at each of many starts, and beside it the embedded one.
-        let engine = PolicyEngine::new(None, limits)?.keep_all();
+        let engine = engine.keep_all();
         let policy = engine.load(&component)?;
         // The same with a custom section: another hash, and nothing else.
         let mut variant = component.clone();

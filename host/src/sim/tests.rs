@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::*;
-use crate::policy::Limits;
+use crate::policy::{Limits, PolicyEngine};
 
 fn subject() -> Subject {
     let component = include_bytes!("../../../guest-sync/sync.wasm").to_vec();
-    Subject::new(component, Limits::default()).unwrap()
+    Subject::new(component, PolicyEngine::new(None, Limits::default()).unwrap()).unwrap()
 }
 
 fn link() -> Link {

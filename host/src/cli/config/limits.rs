@@ -16,7 +16,7 @@ pub(super) struct Limit {
     get: fn(&Limits) -> String,
 }
 
-pub(super) const LIMITS: [Limit; 12] = [
+pub(super) const LIMITS: [Limit; 15] = [
     Limit {
         name: "tick-timeout",
         help: "Longest time of a tick",
@@ -84,10 +84,28 @@ pub(super) const LIMITS: [Limit; 12] = [
         get: |limits| size_text(limits.cursor_bytes as u64),
     },
     Limit {
+        name: "missing",
+        help: "Most missing segments that a tick is shown; the next one is shown the next",
+        set: |limits, text| put(&mut limits.missing, count(text)),
+        get: |limits| limits.missing.to_string(),
+    },
+    Limit {
         name: "log-lines",
         help: "Most log lines of a tick",
         set: |limits, text| put(&mut limits.log_lines, count(text)),
         get: |limits| limits.log_lines.to_string(),
+    },
+    Limit {
+        name: "compile-time",
+        help: "Most processor time that it takes to compile the policy, in whole seconds",
+        set: |limits, text| put(&mut limits.compile_time, args::duration(text)),
+        get: |limits| humantime::format_duration(limits.compile_time).to_string(),
+    },
+    Limit {
+        name: "compile-memory",
+        help: "Most memory that it takes to compile the policy",
+        set: |limits, text| put(&mut limits.compile_memory_bytes, args::size(text)),
+        get: |limits| size_text(limits.compile_memory_bytes),
     },
 ];
 
@@ -185,7 +203,7 @@ mod tests {
         let mut changed = Vec::new();
         for limit in &LIMITS {
             let (before, text) =
-                (limits.clone(), if limit.name == "tick-timeout" { "7s" } else { "7" });
+                (limits.clone(), if limit.name.contains("time") { "7s" } else { "7" });
             LimitValue::new(limit.name, text).unwrap().apply(&mut limits);
             assert_ne!(limits, before, "{}", limit.name);
             assert_eq!((limit.get)(&limits), text, "{}", limit.name);
@@ -204,7 +222,10 @@ mod tests {
             pulled_bytes: 7,
             settings_bytes: 7,
             cursor_bytes: 7,
+            missing: 7,
             log_lines: 7,
+            compile_time: std::time::Duration::from_secs(7),
+            compile_memory_bytes: 7,
         };
         assert_eq!(limits, seven);
     }

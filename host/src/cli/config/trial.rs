@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, anyhow};
 use super::schema::Section;
 use super::{Effective, refused};
 use crate::cli::exit;
-use crate::cli::policy::cache_dir;
+use crate::cli::policy::policy_engine;
 use crate::policy::{Limits, PolicyEngine, RehearsalError, rehearse_settings};
 use crate::runtime::HostBuilder;
 
@@ -53,7 +53,7 @@ impl Effective {
         if lowered.is_empty() {
             return Ok(None);
         }
-        let loaded = PolicyEngine::new(cache_dir().as_deref(), limits)?.load_default();
+        let loaded = policy_engine(limits)?.load_default();
         let error = match loaded {
             Ok(_) => return Ok(None),
             Err(error) if !error.is_answer() => return Err(error.into()),
@@ -91,7 +91,7 @@ impl Effective {
         if plugin.is_none() && settings.is_empty() && limits == Limits::default() {
             return Ok(());
         }
-        let engine = PolicyEngine::new(cache_dir().as_deref(), limits)?;
+        let engine = policy_engine(limits)?;
         let policy = match plugin {
             None => engine.load_default()?,
             Some(path) => PolicyEngine::read_file(path.as_ref())

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::cache_dir;
+use super::compile;
 use crate::cli::output;
-use crate::policy::{Limits, LoadError, Outline, Policy, PolicyEngine};
+use crate::policy::{LoadError, Outline, Policy, PolicyEngine};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct DescribeArgs {
@@ -31,10 +31,9 @@ pub(super) struct Loaded {
 
 impl Loaded {
     pub(super) fn new(component: &[u8]) -> Result<Self, LoadError> {
-        let engine = PolicyEngine::new(cache_dir().as_deref(), Limits::default())?;
         let start = Instant::now();
-        let policy = engine.load(component)?;
-        Ok(Self { policy, took: start.elapsed(), cached: engine.cache_hits() > 0 })
+        let (policy, cached) = compile::load(component)?;
+        Ok(Self { policy, took: start.elapsed(), cached })
     }
 
     /// As in `loads in 12.3 ms, from the cache`.

@@ -2,6 +2,7 @@
 //! and tries it; who runs a host lets it take over, goes back, and looks at what happened.
 
 mod check;
+mod compile;
 mod describe;
 mod history;
 mod new;
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
+pub(super) use self::compile::{compiler, policy_engine};
 use super::GlobalArgs;
 use super::config;
 use super::database::Database;
@@ -49,6 +51,8 @@ enum PolicyCommand {
     Rollback,
     /// Lists what happened to the policies of a database
     History(history::HistoryArgs),
+    #[command(hide = true)]
+    Compile(compile::CompileArgs),
 }
 
 impl PolicyArgs {
@@ -82,6 +86,7 @@ pub(super) fn run(global: &GlobalArgs, args: &PolicyArgs) -> Result<ExitCode> {
         PolicyCommand::Swap(args) => swap::run(&db()?, args),
         PolicyCommand::Rollback => rollback::run(&db()?),
         PolicyCommand::History(args) => history::run(&db()?, args),
+        PolicyCommand::Compile(args) => Ok(compile::run(args)),
     }
 }
 
@@ -97,7 +102,7 @@ fn running(db: &Path) -> Result<AdminClient> {
 
 /// Where the compiled code of policies is kept that are looked at outside of a database; none where
 /// the system has no place for it.
-pub(super) fn cache_dir() -> Option<PathBuf> {
+fn cache_dir() -> Option<PathBuf> {
     let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
     Some(base.join("edgestore-host/policies"))

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use super::cache_dir;
 use super::trace::Explain;
+use super::{cache_dir, compiler};
 use crate::cli::args::{self, PeerSpec};
 use crate::cli::database::Database;
 use crate::cli::run::once;
@@ -51,7 +51,8 @@ pub(super) fn run(db: Option<&Path>, args: &RunArgs) -> Result<ExitCode> {
         }
     };
     let engine = Arc::new(Database::own(db, &EngineOptions::default())?);
-    let mut builder = Host::builder(Arc::clone(&engine)).plugin(&args.file);
+    let mut builder =
+        Host::builder(Arc::clone(&engine)).plugin(&args.file).policy_compiler(compiler()?);
     if let Some(dir) = cache_dir() {
         builder = builder.policy_cache(dir);
     }

@@ -14,6 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::super::config::LimitValue;
 use super::super::{args, exit, output};
+use super::compiler;
 use crate::policy::{Limits, PolicyEngine};
 use crate::sim::report::{Replay, Report, Side};
 use crate::sim::{Outcome, Scenario, SimError, Subject, run as simulate, shrink};
@@ -210,8 +211,11 @@ fn subject(file: Option<&Path>, limits: &Limits) -> Result<Subject> {
         Some(file) => PolicyEngine::read_file(file)?,
         None => PolicyEngine::embedded().to_vec(),
     };
-    Subject::new(component, limits.clone())
-        .with_context(|| file.map_or(String::new(), |file| file.display().to_string()))
+    let load = || {
+        let engine = PolicyEngine::new(None, limits.clone())?.compile_by(compiler()?);
+        anyhow::Ok(Subject::new(component, engine)?)
+    };
+    load().with_context(|| file.map_or(String::new(), |file| file.display().to_string()))
 }
 
 /// The outcomes of each policy, in the order of scenarios, then seeds.

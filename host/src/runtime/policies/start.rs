@@ -144,7 +144,7 @@ fn named(path: &Path, last: Option<Choice>, engine: &PolicyEngine) -> Result<Nam
     if last == Some(Choice::Stored(Hash::of(&bytes))) {
         return Ok(Named::Same);
     }
-    let policy = engine.load(&bytes).map_err(|error| in_file(path, error))?;
+    let policy = engine.load_unless_refused(&bytes).map_err(|error| in_file(path, error))?;
     Ok(Named::New { bytes, policy })
 }
 
@@ -154,7 +154,7 @@ fn load(engine: &PolicyEngine, store: &PolicyStore, choice: Choice) -> Result<Po
         Choice::Stored(hash) => {
             let component = store.component(&hash);
             let component = component.map_err(|error| format!("can't read it: {error}"))?;
-            engine.load(&component).map_err(|error| error.to_string())
+            engine.load_unless_refused(&component).map_err(|error| error.to_string())
         }
     }
 }
