@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use edgestore_host::engine::Engine;
-use edgestore_host::policy::{Comparison, SetAsideReason};
+use edgestore_host::policy::{Comparison, Limits, SetAsideReason};
 use edgestore_host::runtime::{PeerStatus, PolicyEventKind, policy_history};
 use edgestore_host::{Hash, Host, HostBuilder};
 use edgestore_host_tests::component::policy;
@@ -284,6 +284,30 @@ fn in_sync_does_not_depend_on_the_memory_of_the_host() {
         let once = Host::builder(Arc::clone(&replica)).peer("bad", &url).run_once().unwrap();
         assert!(!once[0].in_sync(), "{once:?}");
         assert_eq!((once[0].comparison.missing, once[0].comparison.rejected), (1, 1), "{once:?}");
+    }
+}
+
+/// A list that a policy can't hold would trap it, by the fault of the peer.
+#[test]
+fn peer_that_lists_more_than_a_tick_is_shown_is_pulled_whole_and_no_policy_is_blamed() {
+    let nodes = Nodes::new();
+    let limits = || Limits { missing: 3, ..Limits::default() };
+    for (n, policy) in POLICIES.iter().enumerate() {
+        let replica = nodes.replica(&format!("once-{n}"));
+        let once = nodes.builder(&replica).limits(limits()).plugin(shipped(policy));
+        let once = once.run_once().unwrap().remove(0);
+        assert!(once.in_sync() && nodes.records(&replica) == 10, "{policy}: {once:?}");
+
+        let name = format!("running-{n}");
+        let replica = nodes.replica(&name);
+        let host = nodes.builder(&replica).limits(limits()).plugin(shipped(policy));
+        let host = host.probation(3).max_failures(1).start().unwrap();
+        wait_until("all is pulled", || host.status().peers[0].in_sync());
+        wait_until("the policy is proven", || host.status().policy_state.probation.is_none());
+        drop(host);
+        let events = policy_history(&nodes.db(&name), 1000).unwrap();
+        let bad = [PolicyEventKind::Failed, PolicyEventKind::RolledBack];
+        assert!(!events.iter().any(|event| bad.contains(&event.event)), "{policy}: {events:?}");
     }
 }
 

@@ -1,6 +1,5 @@
 //! The imports that reach peers: `peers` and `transfers`.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use super::state::{State, Tick, lost};
 use super::wait::Slot;
 use crate::Hash;
 use crate::engine::AllowanceSpent;
-use crate::protocol::{FetchError, PeerTransport, SegmentRef};
+use crate::protocol::{FetchError, PeerError, PeerTransport, SegmentRef};
 
 impl types::Host for State {}
 
@@ -95,14 +94,19 @@ impl peers::HostPeer for State {
             let hashes = segments.iter().map(|segment| segment.hash);
             let root = Hash::root(hashes.clone());
             tick.services.peers[peer].note_list(root, &segments);
-            let listed = tick.listed.entry(peer).or_default();
-            listed.extend(hashes);
-            if listed.len() > LISTED {
-                wasmtime::bail!("more than {LISTED} segments in the manifests of one tick");
-            }
-            let manifest = Manifest::new(segments, root);
+            let manifest = Manifest::new(peer, segments, root);
+            // How long they are is up to the peer, so no policy is to blame.
             if tick.held + manifest.bytes > HELD_BYTES {
-                wasmtime::bail!("holds more than {HELD_BYTES} bytes of manifests");
+                let (what, limit) = ("manifests that are held at a time", HELD_BYTES as u64);
+                let error = PeerError::TooLarge { what, limit };
+                return Ok(Err(tick.note_peer_error(peer, &error)));
+            }
+            let listed = tick.listed.entry(peer).or_default();
+            listed.extend(manifest.segments.iter().map(|segment| segment.hash));
+            if listed.len() > LISTED {
+                let (what, limit) = ("manifests of one tick", (LISTED * size_of::<Hash>()) as u64);
+                let error = PeerError::TooLarge { what, limit };
+                return Ok(Err(tick.note_peer_error(peer, &error)));
             }
             tick.manifests += 1;
             tick.held += manifest.bytes;
@@ -198,12 +202,15 @@ impl peers::HostManifest for State {
     ) -> wasmtime::Result<Vec<types::SegmentRef>> {
         self.call("manifest.missing", manifest, |state, manifest| {
             let (table, tick) = state.parts()?;
-            let segments = &table.get(&manifest)?.segments;
-            let hashes: Vec<Hash> = segments.iter().map(|segment| segment.hash).collect();
-            let missing: HashSet<Hash> =
-                tick.services.engine.missing(&hashes).into_iter().collect();
-            let is_missing = |segment: &&SegmentRef| missing.contains(&segment.hash);
-            Ok(segments.iter().filter(is_missing).map(types::SegmentRef::from).collect())
+            let manifest = table.get(&manifest)?;
+            let engine = &tick.services.engine;
+            let is_missing = |segment: &&SegmentRef| !engine.has(&segment.hash);
+            let mut missing = manifest.segments.iter().filter(is_missing);
+            let page = missing.by_ref().take(tick.limits.missing).map(Into::into).collect();
+            if missing.next().is_some() {
+                tick.services.peers[manifest.peer].note_shown_in_part();
+            }
+            Ok(page)
         })
     }
 

@@ -30,6 +30,8 @@ pub struct PeerHandle(pub(super) usize);
 
 /// A peer's segments at one moment.
 pub struct Manifest {
+    /// The position of the peer that it is of.
+    pub(super) peer: usize,
     pub(super) segments: Vec<SegmentRef>,
     pub(super) root: Hash,
     /// What it takes of memory, about.
@@ -39,9 +41,9 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    pub(super) fn new(segments: Vec<SegmentRef>, root: Hash) -> Self {
+    pub(super) fn new(peer: usize, segments: Vec<SegmentRef>, root: Hash) -> Self {
         let bytes = segments.iter().map(SegmentRef::memory).sum();
-        Self { segments, root, bytes, positions: OnceCell::new() }
+        Self { peer, segments, root, bytes, positions: OnceCell::new() }
     }
 
     /// The segment of this name.

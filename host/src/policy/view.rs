@@ -101,6 +101,8 @@ pub(super) struct View {
     /// A root of which everything was here, at this state of the database.
     complete: Option<(Hash, Mark, u64)>,
     failures: HashMap<Hash, Failure>,
+    /// A policy was shown a part of what is missing.
+    shown_in_part: bool,
 }
 
 #[derive(Debug)]
@@ -136,6 +138,16 @@ impl Peer {
         let mut view = lock(&self.view);
         view.answers += 1;
         (view.list, view.list_is_newer) = (Some(List { root, hashes }), true);
+    }
+
+    /// More segments of the peer are missing than a policy was shown.
+    pub(super) fn note_shown_in_part(&self) {
+        lock(&self.view).shown_in_part = true;
+    }
+
+    /// Whether a policy was shown a part of what is missing since this was asked last.
+    pub fn take_shown_in_part(&self) -> bool {
+        std::mem::take(&mut lock(&self.view).shown_in_part)
     }
 
     /// A segment of the peer was not applied.

@@ -302,10 +302,11 @@ impl PeerLoop {
     fn assess(
         &self,
         before: &Before,
-        result: Result<TickReport, TickError>,
+        mut result: Result<TickReport, TickError>,
         took: Duration,
     ) -> Tick {
-        let report = match &result {
+        let in_part = self.peer().take_shown_in_part();
+        let report = match &mut result {
             Ok(report) => report,
             Err(TickError::Closed) => {
                 return Tick { took, ..Tick::failed(TickError::Closed, self.last()) };
@@ -345,7 +346,7 @@ impl PeerLoop {
         let known = comparison.unknown.is_none();
         // What the policy said was of what the peer had then.
         let changed = asked && self.peer().last_root() != shown;
-        let contradicts = idle && known && report.in_sync && !changed;
+        let contradicts = idle && known && report.in_sync && !changed && !in_part;
         let distrusted = contradicts && !before.forgotten;
         let idle_ticks = match idle && !waits && !changed {
             true => idle_ticks.saturating_add(1),
@@ -377,6 +378,13 @@ impl PeerLoop {
                  wrong or too old, so its next tick starts from an empty one"
             );
             self.shared.cursors.forget(self.id());
+        }
+        if in_part && report.in_sync {
+            // It can't know that there is more, nor must its cursor say that there is none.
+            self.shared.cursors.forget(self.id());
+            if report.applied > 0 {
+                report.next_tick = Some(Duration::ZERO);
+            }
         }
         let look_again = (distrusted && idle_ticks <= 1) || (idle && changed);
         Tick { took, result, comparison, verdict, idle_ticks, look_again }
