@@ -42,7 +42,12 @@ impl PeerTransport for Empty {
         Ok(Vec::new())
     }
 
-    fn fetch(&self, _: Hash, _: StagingFile, _: &AtomicBool) -> Result<StagedSegment, FetchError> {
+    fn fetch(
+        &self,
+        _: Hash,
+        _: StagingFile,
+        _: &Arc<AtomicBool>,
+    ) -> Result<StagedSegment, FetchError> {
         Err(FetchError::NotFound)
     }
 }
@@ -60,7 +65,12 @@ impl PeerTransport for Hanging {
         hang()
     }
 
-    fn fetch(&self, _: Hash, _: StagingFile, _: &AtomicBool) -> Result<StagedSegment, FetchError> {
+    fn fetch(
+        &self,
+        _: Hash,
+        _: StagingFile,
+        _: &Arc<AtomicBool>,
+    ) -> Result<StagedSegment, FetchError> {
         hang()
     }
 }

@@ -4,7 +4,6 @@
 //! `cargo bench -p edgestore-host-tests --bench loopback`
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -80,7 +79,7 @@ fn serve(engine: &Arc<Engine>) -> Result<(Host, String)> {
 }
 
 fn fetch(peer: &HttpPeer, into: &Engine, hash: Hash) -> Result<()> {
-    peer.fetch(hash, into.stage()?, &AtomicBool::new(false))?;
+    peer.fetch(hash, into.stage()?, &Arc::default())?;
     Ok(())
 }
 

@@ -113,7 +113,7 @@ impl Line {
         &self,
         hash: Hash,
         mut into: StagingFile,
-        cancel: &AtomicBool,
+        cancel: &Arc<AtomicBool>,
     ) -> Result<StagedSegment, FetchError> {
         let broken = |error: &dyn std::fmt::Display| PeerError::Unreachable(error.to_string());
         let found = self.engine.open_segment(&hash).map_err(|error| broken(&error))?;
@@ -158,7 +158,7 @@ impl PeerTransport for Line {
         &self,
         hash: Hash,
         into: StagingFile,
-        cancel: &AtomicBool,
+        cancel: &Arc<AtomicBool>,
     ) -> Result<StagedSegment, FetchError> {
         let running = self.fetching.fetch_add(1, Ordering::SeqCst);
         self.request();

@@ -171,7 +171,7 @@ impl PeerTransport for CannedPeer {
         &self,
         hash: Hash,
         mut into: StagingFile,
-        _cancel: &AtomicBool,
+        _cancel: &Arc<AtomicBool>,
     ) -> Result<StagedSegment, FetchError> {
         let bytes = self.segments.get(&hash).ok_or(FetchError::NotFound)?;
         into.write_all(bytes).map_err(FetchError::Storage)?;

@@ -146,7 +146,7 @@ impl PeerTransport for FakePeer {
         &self,
         hash: Hash,
         mut into: StagingFile,
-        cancel: &AtomicBool,
+        cancel: &Arc<AtomicBool>,
     ) -> Result<StagedSegment, FetchError> {
         (self.before_fetch)(cancel)?;
         let found = self.segments.iter().find(|(name, _)| *name == hash);

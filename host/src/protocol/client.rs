@@ -12,11 +12,14 @@
 
 mod body;
 mod limits;
+mod transport;
 mod url;
 mod version;
 
 use std::io::{self, Write as _};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use ureq::Agent;
@@ -25,19 +28,22 @@ use ureq::tls::{RootCerts, TlsConfig};
 
 use self::body::{Answer, check_encoding};
 pub use self::limits::ClientLimits;
+use self::transport::Request;
 use self::url::BaseUrl;
 pub use self::url::InvalidUrl;
 use self::version::Version1;
 use super::wire::{self, MAX_MANIFEST_ENTRIES, MerkleBody, WatermarkBody};
-use super::{FetchError, PeerError, PeerTransport, SegmentRef, Watermark};
+use super::{FetchError, KnownAddresses, PeerError, PeerTransport, SegmentRef, Watermark};
 use crate::Hash;
 use crate::engine::{StagedSegment, StagingFile};
 
 /// Bytes of a segment held in memory at a time.
 const CHUNK: usize = 64 * 1024;
 
-/// Idle connections that are kept.
-const KEPT: usize = 4;
+/// Idle connections that are kept: as many as a host uses of one peer at a time. One that is closed
+/// after each request would be opened again for the next, and a server that is full takes new
+/// connections last.
+const KEPT: usize = 9;
 
 /// Idle connections are closed before servers close them (ours: after 15 s), so
 /// that a request seldom meets a connection that is going away.
@@ -62,6 +68,15 @@ impl HttpPeer {
     /// # Errors
     /// [`InvalidUrl`], which says what is wrong with it.
     pub fn new(base_url: &str, limits: ClientLimits) -> Result<Self, InvalidUrl> {
+        Self::noting(base_url, limits, None)
+    }
+
+    /// The same, which notes the addresses that it connects to.
+    pub(crate) fn noting(
+        base_url: &str,
+        limits: ClientLimits,
+        known: Option<&Arc<KnownAddresses>>,
+    ) -> Result<Self, InvalidUrl> {
         let base = BaseUrl::parse(base_url)?;
         let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
         let agent = |kept: usize| {
@@ -81,7 +96,7 @@ impl HttpPeer {
                 .timeout_connect(Some(limits.connect_timeout))
                 .timeout_per_read(Some(limits.read_timeout))
                 .timeout_per_write(Some(limits.read_timeout));
-            config.build().new_agent()
+            transport::agent(config.build(), known.map(Arc::clone))
         };
         let version1 = Version1::default();
         Ok(Self { agent: agent(KEPT), unpooled: agent(0), base, limits, version1 })
@@ -93,24 +108,23 @@ impl HttpPeer {
     }
 
     /// Sends one request and returns the answer's body, if its status is 200
-    /// and its stated length is within `limit`.
+    /// and its stated length is within `limit`. To be called in [`Request::run`],
+    /// as what reads the body.
     fn get(
         &self,
+        request: &Rc<Request>,
         path: &str,
         what: &'static str,
         limit: u64,
-        budget: Duration,
     ) -> Result<Answer, PeerError> {
         let url = self.base.join(path);
-        let start = Instant::now();
-        let call = |agent: &Agent, budget| {
-            agent.get(&url).config().timeout_global(Some(budget)).build().call()
-        };
-        let response = match call(&self.agent, budget) {
+        let call =
+            |agent: &Agent| agent.get(&url).config().timeout_global(request.left()).build().call();
+        let response = match call(&self.agent) {
             // The peer may have closed a kept connection just when it was used again.
             Err(ureq::Error::Io(error)) if is_hang_up(&error) => {
                 tracing::debug!(url, %error, "asks again on a new connection");
-                call(&self.unpooled, budget.saturating_sub(start.elapsed()))
+                call(&self.unpooled)
             }
             answered => answered,
         };
@@ -120,12 +134,17 @@ impl HttpPeer {
             return Err(PeerError::Status(response.status().as_u16()));
         }
         check_encoding(&url, response.headers())?;
-        Answer::new(url, response.into_body(), what, limit)
+        Answer::new(url, response.into_body(), what, limit, Rc::clone(request))
     }
 
     /// A control answer, whole.
     fn control(&self, path: &str, what: &'static str, limit: u64) -> Result<Vec<u8>, PeerError> {
-        self.get(path, what, limit, self.limits.control_timeout)?.read_all()
+        let request = self.request(self.limits.control_timeout, None);
+        request.run(|| self.get(&request, path, what, limit)?.read_all())
+    }
+
+    fn request(&self, budget: Duration, cancel: Option<&Arc<AtomicBool>>) -> Rc<Request> {
+        Request::new(budget, cancel, self.limits.max_header_bytes)
     }
 
     fn manifest_v2(&self) -> Result<Vec<SegmentRef>, PeerError> {
@@ -209,31 +228,44 @@ impl PeerTransport for HttpPeer {
         &self,
         hash: Hash,
         mut into: StagingFile,
-        cancel: &AtomicBool,
+        cancel: &Arc<AtomicBool>,
     ) -> Result<StagedSegment, FetchError> {
-        let check = || match cancel.load(Ordering::Relaxed) {
+        let request = self.request(self.limits.transfer_timeout, Some(cancel));
+        request.run(|| self.download(&request, hash, &mut into)).map_err(|error| {
+            // Whatever a request that nobody wants any more ended with.
+            if request.is_cancelled() { FetchError::Cancelled } else { error }
+        })?;
+        Ok(into.verify(hash)?)
+    }
+}
+
+impl HttpPeer {
+    fn download(
+        &self,
+        request: &Rc<Request>,
+        hash: Hash,
+        into: &mut StagingFile,
+    ) -> Result<(), FetchError> {
+        let wanted = || match request.is_cancelled() {
             true => Err(FetchError::Cancelled),
             false => Ok(()),
         };
-        check()?;
-        let (limit, budget) = (self.limits.max_segment_bytes, self.limits.transfer_timeout);
+        wanted()?;
+        let (path, limit) = (format!("/segments/{hash}"), self.limits.max_segment_bytes);
         let mut answer =
-            self.get(&format!("/segments/{hash}"), "segment", limit, budget).map_err(|error| {
-                match error {
-                    PeerError::Status(404) => FetchError::NotFound,
-                    other => other.into(),
-                }
+            self.get(request, &path, "segment", limit).map_err(|error| match error {
+                PeerError::Status(404) => FetchError::NotFound,
+                other => other.into(),
             })?;
         let mut chunk = vec![0; CHUNK];
         loop {
-            check()?;
+            wanted()?;
             let bytes = answer.next(&mut chunk)?;
             if bytes.is_empty() {
-                break;
+                return Ok(());
             }
             into.write_all(bytes).map_err(FetchError::Storage)?;
         }
-        Ok(into.verify(hash)?)
     }
 }
 

@@ -15,15 +15,18 @@
 //! alone, which the simulator implements without a network.
 
 mod client;
+mod known;
 mod server;
 #[cfg(test)]
 mod test_peer;
 mod wire;
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 pub use client::{ClientLimits, HttpPeer, InvalidUrl};
+pub(crate) use known::{KnownAddresses, group};
 pub use server::{Server, ServerLimits, router};
 
 use crate::Hash;
@@ -108,8 +111,7 @@ pub trait PeerTransport: Send + Sync {
     fn manifest(&self) -> Result<Vec<SegmentRef>, PeerError>;
 
     /// Downloads one segment into `into` and verifies it. Returns soon after
-    /// `cancel` becomes true: at the next bytes, or when waiting for them has
-    /// taken too long.
+    /// `cancel` becomes true, whatever the peer does.
     ///
     /// # Errors
     /// See [`FetchError`]. The bytes are gone from disk then.
@@ -117,7 +119,7 @@ pub trait PeerTransport: Send + Sync {
         &self,
         hash: Hash,
         into: StagingFile,
-        cancel: &AtomicBool,
+        cancel: &Arc<AtomicBool>,
     ) -> Result<StagedSegment, FetchError>;
 }
 

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 /// Serves every connection with `answer`, which gets the request's head and the
 /// socket, until the process ends. Returns the base URL.
@@ -31,6 +32,24 @@ pub(super) fn peer_hanging_after(answer: &'static str) -> String {
     peer(move |_, stream| {
         stream.write_all(answer.as_bytes()).unwrap();
         wait_for_hang_up(stream);
+    })
+}
+
+/// A peer that sends `head` and then `again` without end, with a pause after each and a call of
+/// `sent`.
+pub(super) fn peer_repeating(
+    head: &'static str,
+    again: &'static str,
+    pause: Duration,
+    sent: impl Fn() + Send + Sync + 'static,
+) -> String {
+    peer(move |_, stream| {
+        let mut written = stream.write_all(head.as_bytes());
+        while written.is_ok() {
+            sent();
+            thread::sleep(pause);
+            written = stream.write_all(again.as_bytes());
+        }
     })
 }
 

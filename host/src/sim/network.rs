@@ -329,7 +329,7 @@ impl PeerTransport for SimPeer {
         &self,
         hash: Hash,
         mut into: StagingFile,
-        cancel: &AtomicBool,
+        cancel: &Arc<AtomicBool>,
     ) -> Result<StagedSegment, FetchError> {
         let engine = self.ask(&format!("for segment {}", hash.short()))?;
         let opened = engine.open_segment(&hash);
@@ -367,7 +367,7 @@ impl SimPeer {
         &self,
         bytes: &[u8],
         into: &mut StagingFile,
-        cancel: &AtomicBool,
+        cancel: &Arc<AtomicBool>,
     ) -> Result<(), FetchError> {
         for chunk in bytes.chunks(CHUNK) {
             self.sleep(self.transfer(chunk.len() as u64));

@@ -1,7 +1,6 @@
 //! Pulling what a primary has: all of it into an empty database, or what is new into a replica.
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -51,7 +50,7 @@ pub fn raw(job: &Raw) -> Result<Measured> {
     segments.sort_by_key(|segment| segment.id);
     let mut bytes = 0;
     for segment in segments.iter().skip(job.skip) {
-        let mut staged = peer.fetch(segment.hash, engine.stage()?, &AtomicBool::new(false))?;
+        let mut staged = peer.fetch(segment.hash, engine.stage()?, &Arc::default())?;
         staged.sync()?;
         bytes += staged.len();
     }

@@ -48,7 +48,7 @@ impl PeerTransport for MemoryPeer {
         &self,
         hash: Hash,
         mut into: StagingFile,
-        _cancel: &AtomicBool,
+        _cancel: &Arc<AtomicBool>,
     ) -> Result<StagedSegment, FetchError> {
         let bytes = self.segments.get(&hash).ok_or(FetchError::NotFound)?;
         into.write_all(bytes).map_err(FetchError::Storage)?;

@@ -2,11 +2,13 @@
 //! kept, and each way to fail becomes the [`PeerError`] that says so.
 
 use std::io::{self, Read as _};
+use std::rc::Rc;
 
 use ureq::http::{HeaderMap, header};
 use ureq::{Body, BodyReader, Error};
 
 use super::CHUNK;
+use super::transport::{Request, TooMuchFraming};
 use crate::protocol::PeerError;
 
 /// The body of an answer, cut off at a limit.
@@ -17,6 +19,7 @@ pub(super) struct Answer {
     stated: Option<u64>,
     taken: u64,
     reader: BodyReader<'static>,
+    request: Rc<Request>,
 }
 
 impl Answer {
@@ -27,12 +30,13 @@ impl Answer {
         body: Body,
         what: &'static str,
         limit: u64,
+        request: Rc<Request>,
     ) -> Result<Self, PeerError> {
         let stated = body.content_length();
         if stated.is_some_and(|stated| stated > limit) {
             return Err(PeerError::TooLarge { what, limit });
         }
-        Ok(Self { url, what, limit, stated, taken: 0, reader: body.into_reader() })
+        Ok(Self { url, what, limit, stated, taken: 0, reader: body.into_reader(), request })
     }
 
     /// The next bytes, none at the end.
@@ -45,6 +49,7 @@ impl Answer {
             }
         };
         self.taken += n as u64;
+        self.request.deliver(n);
         if self.taken > self.limit {
             return Err(PeerError::TooLarge { what: self.what, limit: self.limit });
         }
@@ -66,6 +71,9 @@ impl Answer {
     }
 
     fn in_body(&self, error: Error) -> PeerError {
+        if TooMuchFraming::of(&error).is_some() {
+            return before_body(&self.url, error);
+        }
         let Error::Io(error) = error else { return before_body(&self.url, error) };
         let of = self.stated.map_or(String::new(), |stated| format!(" of {stated}"));
         let Self { url, taken, .. } = self;
@@ -75,6 +83,9 @@ impl Answer {
 
 /// What a failure means that came before the body, or is the same inside it.
 pub(super) fn before_body(url: &str, error: Error) -> PeerError {
+    if let Some(&TooMuchFraming { limit }) = TooMuchFraming::of(&error) {
+        return PeerError::TooLarge { what: "part of the answer around its body", limit };
+    }
     let text = format!("GET {url}: {error}");
     match error {
         Error::Timeout(_) => PeerError::Timeout(text),

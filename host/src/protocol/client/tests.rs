@@ -3,17 +3,16 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::*;
 use crate::protocol::test_peer::{
-    ok, peer, peer_hanging_after, peer_saying, recording_peer, wait_for_hang_up,
+    ok, peer, peer_hanging_after, peer_repeating, peer_saying, recording_peer, wait_for_hang_up,
 };
 use crate::testing::LONG;
-
-static RUNNING: AtomicBool = AtomicBool::new(false);
 
 /// What the published server says to paths that it does not know.
 const NOT_FOUND: &[u8] = b"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\nnot found";
@@ -55,17 +54,17 @@ fn impatient_root(url: &str) -> PeerError {
 }
 
 fn fetch(url: &str, hash: Hash) -> Result<StagedSegment, FetchError> {
-    fetch_with(&client(url), hash, &RUNNING)
+    fetch_with(&client(url), hash, &Arc::default())
 }
 
 fn impatient_fetch(url: &str) -> Result<StagedSegment, FetchError> {
-    fetch_with(&HttpPeer::new(url, impatient()).unwrap(), Hash::ZERO, &RUNNING)
+    fetch_with(&HttpPeer::new(url, impatient()).unwrap(), Hash::ZERO, &Arc::default())
 }
 
 fn fetch_with(
     peer: &HttpPeer,
     hash: Hash,
-    cancel: &AtomicBool,
+    cancel: &Arc<AtomicBool>,
 ) -> Result<StagedSegment, FetchError> {
     let dir = tempfile::tempdir().unwrap();
     let result = peer.fetch(hash, StagingFile::for_test(dir.path()), cancel);
@@ -270,6 +269,79 @@ fn endless_headers_are_cut_at_the_limit() {
     assert!(matches!(root(&url), PeerError::TooLarge { what: "response header", .. }));
 }
 
+/// The states of an answer that a peer can make last for ever, and what it sends for that.
+const ENDLESS: [(&str, &str, &str); 7] = [
+    ("silence", "", ""),
+    ("a header", "HTTP/1.1 200 OK\r\nX: ", "x"),
+    ("headers", "HTTP/1.1 200 OK\r\n", "X: y\r\n"),
+    ("interim answers", "", "HTTP/1.1 103 Early Hints\r\n\r\n"),
+    ("chunks with extensions", CHUNKED, "1;extension=x\r\ny\r\n"),
+    ("a chunk size", CHUNKED, "0"),
+    ("trailers", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", "X: y\r\n"),
+];
+const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+/// Between two pieces of an answer: so long that no limit of size is reached before one of time.
+const TRICKLE: Duration = Duration::from_millis(20);
+
+#[test]
+fn a_cancelled_fetch_ends_in_every_state_of_an_answer() {
+    for (state, head, again) in ENDLESS {
+        let cancel = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&cancel);
+        // The limits are so long that nothing else ends it.
+        let url =
+            peer_repeating(head, again, TRICKLE, move || asked.store(true, Ordering::Relaxed));
+        let fetched = fetch_with(&client(&url), Hash::ZERO, &cancel);
+        assert!(matches!(fetched, Err(FetchError::Cancelled)), "{state}: {fetched:?}");
+    }
+}
+
+#[test]
+fn a_request_ends_in_time_in_every_state_of_an_answer() {
+    for (state, head, again) in ENDLESS {
+        let url = peer_repeating(head, again, TRICKLE, || ());
+        // Only the whole time is short.
+        let limits = ClientLimits {
+            control_timeout: Duration::from_millis(250),
+            transfer_timeout: Duration::from_millis(250),
+            ..limits()
+        };
+        let peer = HttpPeer::new(&url, limits).unwrap();
+        let root = peer.root();
+        assert!(matches!(root, Err(PeerError::Timeout(_))), "{state}: {root:?}");
+        let fetched = fetch_with(&peer, Hash::ZERO, &Arc::default());
+        let timeout = matches!(fetched, Err(FetchError::Peer(PeerError::Timeout(_))));
+        assert!(timeout, "{state}: {fetched:?}");
+    }
+}
+
+#[test]
+fn a_flood_ends_in_every_state_of_an_answer_long_before_its_time() {
+    for (state, head, again) in ENDLESS.into_iter().skip(1) {
+        let again: &str = Box::leak(again.repeat(1000).into_boxed_str());
+        let url = peer_repeating(head, again, Duration::ZERO, || ());
+        let root = root(&url);
+        let ended = matches!(root, PeerError::TooLarge { .. } | PeerError::Malformed(_));
+        assert!(ended, "{state}: {root:?}");
+        let fetched = fetch(&url, Hash::ZERO);
+        let ended = matches!(
+            fetched,
+            Err(FetchError::Peer(PeerError::TooLarge { .. } | PeerError::Malformed(_)))
+        );
+        assert!(ended, "{state}: {fetched:?}");
+    }
+}
+
+#[test]
+fn many_small_chunks_are_fine() {
+    let bytes = vec![b'x'; 100_000];
+    let hash = Hash::of(&bytes);
+    let chunks = "1\r\nx\r\n".repeat(bytes.len());
+    let url = peer_saying(format!("{CHUNKED}{chunks}0\r\n\r\n"));
+    assert_eq!(fetch(&url, hash).unwrap().len(), 100_000);
+}
+
 #[test]
 fn a_redirect_is_not_followed() {
     let (elsewhere, seen) = recording_peer(ok(root_body(&[0; 32])));
@@ -327,16 +399,17 @@ fn statuses_are_told_apart() {
 
 #[test]
 fn a_cancelled_fetch_ends_before_the_peer_does() {
-    static CANCEL: AtomicBool = AtomicBool::new(false);
-    let url = peer(|_, stream| {
+    let cancel = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&cancel);
+    let url = peer(move |_, stream| {
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nabc").unwrap();
-        CANCEL.store(true, Ordering::Relaxed);
+        asked.store(true, Ordering::Relaxed);
         let _ = stream.write_all(b"def");
         wait_for_hang_up(stream);
     });
-    let result = fetch_with(&client(&url), Hash::ZERO, &CANCEL);
+    let result = fetch_with(&client(&url), Hash::ZERO, &cancel);
     assert!(matches!(result, Err(FetchError::Cancelled)), "{result:?}");
-    let result = fetch_with(&client("http://127.0.0.1:1"), Hash::ZERO, &CANCEL);
+    let result = fetch_with(&client("http://127.0.0.1:1"), Hash::ZERO, &cancel);
     assert!(matches!(result, Err(FetchError::Cancelled)), "not even a connection: {result:?}");
 }
 
