@@ -272,6 +272,29 @@ fn a_segment_that_comes_right_at_the_second_try_is_applied() {
     host.shutdown();
 }
 
+#[test]
+fn a_peer_that_lists_much_and_serves_nothing_is_left_alone() {
+    const LISTED: u32 = 5000;
+    let asked = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&asked);
+    let hashes: Vec<Hash> = (0..LISTED).map(|n| Hash::of(&n.to_le_bytes())).collect();
+    let url = fake_peer(move |path, stream| match path {
+        "/merkle" => answer(stream, &merkle_body(Hash::root(hashes.clone()).as_bytes())),
+        "/segments" => answer(stream, &segments_body(&hashes)),
+        path => {
+            counter.fetch_add(u32::from(path != "/v2/segments"), Ordering::Relaxed);
+            let _ = stream.write_all(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    let victim = Victim::new();
+    let status = pull_within(limits(), &victim.engine, &url);
+    assert!(!status.in_sync());
+    victim.assert_unchanged();
+    // It is asked 100 times, and then once after each pause; pauses double.
+    let asked = asked.load(Ordering::Relaxed);
+    assert!((100..LISTED / 5).contains(&asked), "{asked} fetches");
+}
+
 /// What is named by its true hash and is no segment: rejected once, and never asked for again.
 #[track_caller]
 fn is_rejected(bytes: Vec<u8>) {

@@ -10,10 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use super::fetch_backoff::{Admitted, FetchBackoff, FetchHealth};
 use super::state::lost;
 use super::view::View;
 use super::wait::{Bell, Slot, lock};
-use crate::protocol::{PeerError, PeerTransport};
+use crate::engine::StagedSegment;
+use crate::protocol::{FetchError, PeerError, PeerTransport};
 use crate::world::{Machine, Signal, World};
 
 /// Longest wait for an answer that the host itself asks for.
@@ -33,6 +35,7 @@ pub struct Peer {
     id: String,
     transport: Arc<dyn PeerTransport>,
     pool: Arc<Pool>,
+    fetches: Arc<Mutex<FetchHealth>>,
     pub(super) view: Mutex<View>,
 }
 
@@ -63,7 +66,14 @@ impl Peer {
             work: world.signal(),
         };
         let (world, pool, view) = (Arc::clone(world), Arc::new(pool), Mutex::default());
-        Self { world, id, transport, pool, view }
+        Self { world, id, transport, pool, fetches: Arc::default(), view }
+    }
+
+    /// Leaves the peer alone by this rule when its fetches fail.
+    #[must_use]
+    pub fn with_fetch_backoff(mut self, rule: FetchBackoff) -> Self {
+        self.fetches = Arc::new(Mutex::new(FetchHealth::new(rule)));
+        self
     }
 
     /// Where its requests run, and its ticks wait for them.
@@ -98,6 +108,40 @@ impl Peer {
         let mut state = lock(&self.pool.state);
         state.bells.retain(|bell| bell.strong_count() > 0);
         state.bells.push(Arc::downgrade(bell));
+    }
+
+    /// Whether a fetch may be begun now: not where so many have failed that the peer is left alone.
+    pub(super) fn admit_fetch(&self) -> Result<Admitted, PeerError> {
+        lock(&self.fetches).admit(self.world.monotonic())
+    }
+
+    /// [`Peer::submit`] for a fetch that was admitted.
+    pub(super) fn submit_fetch(
+        &self,
+        admitted: Admitted,
+        bell: &Arc<Bell>,
+        cancel: &Arc<AtomicBool>,
+        fetch: impl FnOnce(&dyn PeerTransport) -> Result<StagedSegment, FetchError> + Send + 'static,
+    ) -> Result<Arc<Slot<Result<StagedSegment, FetchError>>>, PeerError> {
+        let (fetches, world) = (Arc::clone(&self.fetches), Arc::clone(&self.world));
+        let id = self.id.clone();
+        self.submit(false, bell, cancel, move |transport| {
+            lock(&fetches).check(admitted, world.monotonic())?;
+            let outcome = fetch(transport);
+            let pause = lock(&fetches).note(&outcome, admitted, world.monotonic());
+            if let (Some(pause), Err(error)) = (pause, &outcome) {
+                tracing::warn!(
+                    peer = id, ?pause, %error,
+                    "fetches from this peer fail one after the other: it is left alone for a while"
+                );
+            }
+            outcome
+        })
+    }
+
+    /// Forgets failed fetches, so that the next one is sent.
+    pub fn forget_failed_fetches(&self) {
+        lock(&self.fetches).forget();
     }
 
     /// Runs `request` on one of the peer's threads. Once `cancel` is set it is not started any

@@ -175,6 +175,7 @@ impl PeerLoop {
     /// Ticks soon, and the policy starts from an empty cursor.
     pub(super) fn retry(&self) {
         self.shared.cursors.forget(self.id());
+        self.peer().forget_failed_fetches();
         self.wake();
     }
 
