@@ -1,21 +1,25 @@
-//! Hostile policies and hanging peers in a running host: they cost their own peer its ticks, and
-//! nobody else anything. What a policy can try inside a tick is tested beside the code that
+//! Hostile policies, hanging peers and slow clients in a running host: they cost their own peer its
+//! ticks, and nobody else anything. What a policy can try inside a tick is tested beside the code that
 //! contains it; `docs/threat-model.md` lists all of it.
 #![allow(clippy::unwrap_used)]
 
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::thread;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use edgestore_host::engine::{Engine, StagedSegment, StagingFile};
 use edgestore_host::policy::Limits;
-use edgestore_host::protocol::{FetchError, PeerError, PeerTransport, SegmentRef, Watermark};
+use edgestore_host::protocol::{
+    ClientLimits, FetchError, PeerError, PeerTransport, SegmentRef, ServerLimits, Watermark,
+};
 use edgestore_host::runtime::{HostBuilder, PeerStatus};
 use edgestore_host::{Hash, Host};
 use edgestore_host_tests::component::{component, wat_with};
-use edgestore_host_tests::{LONG, open, wait_until};
+use edgestore_host_tests::{LONG, localhost, open, wait_until};
 
 /// A peer without segments.
 struct Empty;
@@ -167,5 +171,97 @@ fn a_policy_that_wants_the_next_tick_at_once_for_ever_makes_no_busy_loop() {
     assert_eq!(status(&host, "peer").last_report.unwrap().next_tick, Some(Duration::ZERO));
     // Doubling from 100 ms there is time for five; idle, it would be ticked thousands of times.
     assert!(u128::from(ticks) < passed.as_millis() / 100, "{ticks} ticks in {passed:?}");
+    host.shutdown();
+}
+
+/// A client that sends this, then reads or writes hardly anything, and comes back when it is hung
+/// up on.
+struct SlowClient {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl SlowClient {
+    fn start(addr: SocketAddr, says: String) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                if let Ok(mut stream) = TcpStream::connect(addr) {
+                    let _ = stream.write_all(says.as_bytes());
+                    let _ = stream.set_read_timeout(Some(Duration::from_millis(200)));
+                    while !stopped.load(Ordering::Relaxed) && is_open(&mut stream, &says) {}
+                }
+                thread::sleep(Duration::from_millis(200));
+            }
+        });
+        Self { stop, thread }
+    }
+
+    fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap();
+    }
+}
+
+/// Takes one byte of an answer, or adds one to the headers.
+fn is_open(stream: &mut TcpStream, says: &str) -> bool {
+    if says.ends_with(": ") && stream.write_all(b"x").is_err() {
+        return false;
+    }
+    match stream.read(&mut [0]) {
+        Ok(bytes) => {
+            thread::sleep(Duration::from_millis(200));
+            bytes > 0
+        }
+        Err(error) => {
+            matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
+        }
+    }
+}
+
+#[test]
+fn slow_clients_of_the_same_address_keep_no_replica_out() {
+    let (primary, replica) = (Node::new(), Node::new());
+    let mut rng = fastrand::Rng::with_seed(7);
+    for key in 0..60_u32 {
+        let value: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(1000).collect();
+        primary.engine.put(b"ns", &key.to_be_bytes(), &value).unwrap();
+        primary.engine.flush().unwrap();
+    }
+    // More than the system holds for a client that does not read.
+    for key in 0..1000_u32 {
+        let value: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(20_000).collect();
+        primary.engine.put(b"large", &key.to_be_bytes(), &value).unwrap();
+    }
+    primary.engine.flush().unwrap();
+    let large = primary.engine.manifest().iter().max_by_key(|meta| meta.bytes).unwrap().hash;
+    // Nothing but the rule about places closes a connection.
+    let limits = ServerLimits {
+        max_connections: 32,
+        max_per_address: 16,
+        header_timeout: 3 * LONG,
+        stall_timeout: 3 * LONG,
+        slow_grace: Duration::from_millis(200),
+        ..ServerLimits::default()
+    };
+    let host = Host::builder(Arc::clone(&primary.engine)).listen(localhost());
+    let host = host.server_limits(limits).start().unwrap();
+    let addr = host.local_addr().unwrap();
+    let clients: Vec<_> = (0..90)
+        .map(|n| match n % 3 {
+            0 => String::new(),
+            1 => "GET /merkle HTTP/1.1\r\nX: ".to_owned(),
+            _ => format!("GET /segments/{large} HTTP/1.1\r\nHost: x\r\n\r\n"),
+        })
+        .map(|says| SlowClient::start(addr, says))
+        .collect();
+    thread::sleep(Duration::from_secs(1));
+    let patient =
+        ClientLimits { read_timeout: LONG, control_timeout: LONG, ..ClientLimits::default() };
+    let pulled = replica.host(2 * LONG).peer("primary", format!("http://{addr}"));
+    let pulled = pulled.client_limits(patient).run_once().unwrap().remove(0);
+    assert!(pulled.in_sync(), "{pulled:?}");
+    clients.into_iter().for_each(SlowClient::stop);
     host.shutdown();
 }

@@ -21,7 +21,8 @@ use super::status::{health_rows, yes_no};
 use super::{exit, output, stderr};
 use crate::admin::AdminServer;
 use crate::engine::{Engine, EngineOptions, EngineStats};
-use crate::policy::Limits;
+use crate::policy::{FetchBackoff, Limits};
+use crate::protocol::ServerLimits;
 use crate::runtime::{Health, Host, HostBuilder, HostError, PeerStatus};
 use crate::watch::FileWatch;
 
@@ -91,6 +92,29 @@ pub(super) struct RunArgs {
     /// bring back what was deleted: let it start from an empty folder
     #[arg(long, value_name = "DURATION", default_value = "10d", value_parser = args::duration)]
     tombstone_grace: Duration,
+    /// Most connections of peers that this host serves at a time. When there are so many, idle and
+    /// slow ones are closed for new ones. An eighth is kept for known peers
+    #[arg(long, value_name = "COUNT", default_value_t = 256, value_parser = value_parser!(u32).range(1..))]
+    max_connections: u32,
+    /// Connections from one address at which a new one replaces an idle or slow one of that address.
+    /// Raise it where many replicas share an address and all keep many connections
+    #[arg(long, value_name = "COUNT", default_value_t = 128, value_parser = value_parser!(u32).range(1..))]
+    max_connections_per_address: u32,
+    /// How far a client may lag behind 16 KiB/s in taking an answer, before the answer may be cut for
+    /// another client
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = args::duration)]
+    slow_client_grace: Duration,
+    /// Memory for manifests that are being sent to peers. When it is full, a client that asks for
+    /// another one is told to come back (HTTP status 503)
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = args::size)]
+    manifest_memory: u64,
+    /// Fetches from one peer that fail in a row before the host leaves the peer alone for a while
+    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = value_parser!(u32).range(1..))]
+    fetch_failures: u32,
+    /// Longest time that the host leaves such a peer alone. The first pause takes 1 s, and each
+    /// further one twice as long
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = args::duration)]
+    fetch_backoff: Duration,
 }
 
 pub(super) fn run(config: Effective) -> Result<ExitCode> {
@@ -255,6 +279,17 @@ impl RunArgs {
         limits
     }
 
+    fn server_limits(&self) -> ServerLimits {
+        let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+        ServerLimits {
+            max_connections: count(self.max_connections),
+            max_per_address: count(self.max_connections_per_address),
+            slow_grace: self.slow_client_grace,
+            max_manifest_bytes: self.manifest_memory,
+            ..ServerLimits::default()
+        }
+    }
+
     fn builder(&self, engine: Arc<Engine>) -> Result<HostBuilder> {
         let mut builder = Host::builder(engine)
             .interval(self.interval)
@@ -263,7 +298,12 @@ impl RunArgs {
             .probation(self.probation)
             .max_failures(self.max_failures)
             .compact_interval(self.compact_interval.0)
-            .compact_rate(self.compact_rate.0);
+            .compact_rate(self.compact_rate.0)
+            .server_limits(self.server_limits())
+            .fetch_backoff(FetchBackoff {
+                failures: self.fetch_failures,
+                longest: self.fetch_backoff,
+            });
         for PeerSpec { id, url } in &self.peers {
             builder = builder.peer(id, url);
         }

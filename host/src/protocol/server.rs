@@ -5,11 +5,14 @@
 //! address can read everything, and can change nothing. Bind it to a private
 //! network or put a proxy in front. What a client can cost is bounded: the
 //! number of connections, the time to send a request's headers, the time without
-//! progress, and 64 KiB of a segment in memory for each download.
+//! progress, the bytes of all manifests in memory, and 64 KiB of a segment for
+//! each download. Clients that are idle or slow keep nobody else out.
 
+mod bodies;
 mod connection;
 mod limits;
 mod routes;
+mod table;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -19,9 +22,13 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use self::bodies::Bodies;
+use self::connection::{Shared, Uptime};
 pub use self::limits::ServerLimits;
 pub use self::routes::router;
+use self::table::Table;
 use crate::engine::Engine;
+use crate::protocol::KnownAddresses;
 
 /// Threads for disk reads and encoding; requests beyond them wait.
 const BLOCKING_THREADS: usize = 8;
@@ -40,8 +47,18 @@ impl Server {
     /// # Errors
     /// When the address can't be bound; the message names it and what to do.
     pub fn start(engine: Arc<Engine>, addr: SocketAddr, limits: ServerLimits) -> io::Result<Self> {
+        Self::start_knowing(engine, addr, limits, Arc::default())
+    }
+
+    /// The same, with the addresses of peers, for which places are kept.
+    pub(crate) fn start_knowing(
+        engine: Arc<Engine>,
+        addr: SocketAddr,
+        limits: ServerLimits,
+        known: Arc<KnownAddresses>,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind(addr).map_err(|error| bind_error(addr, &error))?;
-        Self::start_on(engine, listener, limits)
+        Self::run(engine, listener, limits, known)
     }
 
     /// Serves `engine` on a listener that is bound already, such as one that was
@@ -53,6 +70,15 @@ impl Server {
         engine: Arc<Engine>,
         listener: TcpListener,
         limits: ServerLimits,
+    ) -> io::Result<Self> {
+        Self::run(engine, listener, limits, Arc::default())
+    }
+
+    fn run(
+        engine: Arc<Engine>,
+        listener: TcpListener,
+        limits: ServerLimits,
+        known: Arc<KnownAddresses>,
     ) -> io::Result<Self> {
         let local_addr = listener.local_addr()?;
         listener.set_nonblocking(true)?;
@@ -67,9 +93,10 @@ impl Server {
             tokio::net::TcpListener::from_std(listener)?
         };
         let (stop, stopped) = oneshot::channel();
+        let shared = shared(engine, limits, known);
         let thread =
             std::thread::Builder::new().name("edgestore-http".into()).spawn(move || {
-                runtime.block_on(connection::serve(listener, router(engine), limits, stopped));
+                runtime.block_on(connection::serve(listener, shared, stopped));
                 runtime.shutdown_timeout(Duration::from_secs(1));
             })?;
         tracing::info!(%local_addr, "serving peers");
@@ -94,6 +121,18 @@ impl Server {
             tracing::error!(addr = %self.local_addr, "the server thread panicked");
         }
     }
+}
+
+fn shared(engine: Arc<Engine>, limits: ServerLimits, known: Arc<KnownAddresses>) -> Shared {
+    let (table, uptime) = (Table::new(&limits, known), Uptime::start());
+    let relieved = Arc::clone(&table);
+    let bodies = Bodies::new(limits.max_manifest_bytes, move || {
+        let closed = relieved.cut_slow_manifests(uptime.now());
+        if closed > 0 {
+            tracing::info!(closed, "slow clients were cut off: their manifests take all the room");
+        }
+    });
+    Shared { app: routes::app(engine, bodies), limits, table, uptime }
 }
 
 impl Drop for Server {

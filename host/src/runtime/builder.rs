@@ -19,8 +19,12 @@ use super::{
     CursorFiles, FolderArchive, Host, InvalidPeerId, PeerId, PeerStatus, SettingsError, SwapError,
 };
 use crate::engine::{Compacted, Engine, EngineError};
-use crate::policy::{Archive, Compiler, Limits, LoadError, Observer, Peer, PolicyEngine};
-use crate::protocol::{ClientLimits, HttpPeer, InvalidUrl, PeerTransport, Server, ServerLimits};
+use crate::policy::{
+    Archive, Compiler, FetchBackoff, Limits, LoadError, Observer, Peer, PolicyEngine,
+};
+use crate::protocol::{
+    ClientLimits, HttpPeer, InvalidUrl, KnownAddresses, PeerTransport, Server, ServerLimits,
+};
 use crate::watch::FileWatch;
 use crate::world::{Machine, Signal, Task, World};
 
@@ -83,6 +87,9 @@ pub struct HostBuilder {
     limits: Limits,
     client_limits: ClientLimits,
     server_limits: ServerLimits,
+    fetch_backoff: FetchBackoff,
+    /// Addresses of peers.
+    known: Arc<KnownAddresses>,
     world: Arc<dyn World>,
     observer: Option<Arc<dyn Observer>>,
     policies: Option<PolicyEngine>,
@@ -127,6 +134,8 @@ impl HostBuilder {
             limits: Limits::default(),
             client_limits: ClientLimits::default(),
             server_limits: ServerLimits::default(),
+            fetch_backoff: FetchBackoff::default(),
+            known: Arc::default(),
             world: Machine::shared(),
             observer: None,
             policies: None,
@@ -141,7 +150,7 @@ impl HostBuilder {
         let mut ids = PeerIds::default();
         let check = |(id, url)| {
             let id = ids.take(id)?;
-            http_peer(&id, url, ClientLimits::default()).map(drop)
+            http_peer(&id, url, ClientLimits::default(), None).map(drop)
         };
         peers.into_iter().map(check).filter_map(Result::err).collect()
     }
@@ -263,6 +272,12 @@ impl HostBuilder {
         self
     }
 
+    /// When a peer whose fetches fail is left alone, and for how long.
+    pub fn fetch_backoff(mut self, rule: FetchBackoff) -> Self {
+        self.fetch_backoff = rule;
+        self
+    }
+
     /// Where the host runs: what gives it time, threads and chance. Default: this machine.
     pub fn world(mut self, world: Arc<dyn World>) -> Self {
         self.world = world;
@@ -303,6 +318,7 @@ impl HostBuilder {
     pub fn start(mut self) -> Result<Host, HostError> {
         let flush_interval = self.flush_interval.unwrap_or(self.interval);
         let (listen, server_limits) = (self.listen, self.server_limits.clone());
+        let known = Arc::clone(&self.known);
         let (plan, on_compaction) = (self.compaction, self.on_compaction.take());
         // Before it is loaded: what changes after that is noticed.
         let watched = self.plugin.clone().filter(|_| self.watch_plugin).map(|path| {
@@ -313,7 +329,7 @@ impl HostBuilder {
         let engine = Arc::clone(&shared.engine);
         let server = match listen {
             Some(addr) => Some(
-                Server::start(Arc::clone(&engine), addr, server_limits)
+                Server::start_knowing(Arc::clone(&engine), addr, server_limits, known)
                     .map_err(|source| HostError::Io { context: String::new(), source })?,
             ),
             None => None,
@@ -387,17 +403,14 @@ impl HostBuilder {
             let (transport, url): (Arc<dyn PeerTransport>, String) = match address {
                 Address::Transport(transport) => (transport, String::new()),
                 Address::Url(url) => {
-                    let peer = http_peer(&id, &url, self.client_limits.clone())?;
+                    let known = Some(&self.known);
+                    let peer = http_peer(&id, &url, self.client_limits.clone(), known)?;
                     let url = peer.url().to_owned();
                     (Arc::new(peer), url)
                 }
             };
-            peers.push(Arc::new(Peer::in_world(
-                &self.world,
-                id.as_str(),
-                transport,
-                THREADS_PER_PEER,
-            )));
+            let peer = Peer::in_world(&self.world, id.as_str(), transport, THREADS_PER_PEER);
+            peers.push(Arc::new(peer.with_fetch_backoff(self.fetch_backoff)));
             urls.push(url);
         }
         let db = self.engine.path();
@@ -478,8 +491,14 @@ impl PeerIds {
     }
 }
 
-fn http_peer(id: &PeerId, url: &str, limits: ClientLimits) -> Result<HttpPeer, HostError> {
-    HttpPeer::new(url, limits).map_err(|source| HostError::Url { id: id.to_string(), source })
+fn http_peer(
+    id: &PeerId,
+    url: &str,
+    limits: ClientLimits,
+    known: Option<&Arc<KnownAddresses>>,
+) -> Result<HttpPeer, HostError> {
+    HttpPeer::noting(url, limits, known)
+        .map_err(|source| HostError::Url { id: id.to_string(), source })
 }
 
 fn no_thread(source: io::Error) -> HostError {

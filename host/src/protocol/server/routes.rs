@@ -19,25 +19,45 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 use tokio::task::spawn_blocking;
 use tokio_util::io::ReaderStream;
 
+use super::ServerLimits;
+use super::bodies::{Bodies, Form, NoBody, Version, encode};
 use crate::Hash;
 use crate::engine::Engine;
-use crate::protocol::wire::{
-    self, ManifestBody, MerkleBody, SegmentEntry, WatermarkBody, WireHash,
-};
+use crate::protocol::wire::{MerkleBody, WatermarkBody, WireHash};
 
 /// Bytes of a segment held in memory at a time, for each download.
 const CHUNK: usize = 64 * 1024;
 
+/// When a client that got no manifest may come back.
+const RETRY_AFTER_SECS: &str = "5";
+
 /// The routes of the protocol. They answer every path, so add others to them
 /// rather than merge.
 pub fn router(engine: Arc<Engine>) -> Router {
-    Router::new().fallback(answer).layer(middleware::from_fn(log)).with_state(engine)
+    let limit = ServerLimits::default().max_manifest_bytes;
+    app(engine, Bodies::new(limit, || {}))
 }
+
+/// [`router`] with these manifests.
+pub(super) fn app(engine: Arc<Engine>, bodies: Arc<Bodies>) -> Router {
+    let node = Node { engine, bodies };
+    Router::new().fallback(answer).layer(middleware::from_fn(log)).with_state(node)
+}
+
+#[derive(Clone)]
+struct Node {
+    engine: Arc<Engine>,
+    bodies: Arc<Bodies>,
+}
+
+/// Of an answer that is a manifest.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct IsManifest;
 
 /// Empty parts of a path don't count: the published client asks for `//merkle`
 /// when its peer is configured with a slash at the end, and its server answers.
 /// Route patterns can't say that.
-async fn answer(State(engine): State<Arc<Engine>>, method: Method, uri: Uri) -> Response {
+async fn answer(State(Node { engine, bodies }): State<Node>, method: Method, uri: Uri) -> Response {
     let parts: Vec<&str> = uri.path().split('/').filter(|part| !part.is_empty()).collect();
     let known = matches!(
         parts[..],
@@ -48,18 +68,31 @@ async fn answer(State(engine): State<Arc<Engine>>, method: Method, uri: Uri) -> 
         return ([(header::ALLOW, "GET,HEAD")], refusal).into_response();
     }
     let query = uri.query();
+    let json = query.is_some_and(|query| query.split('&').any(|pair| pair == "debug=json"));
     match parts[..] {
-        ["merkle"] => control(query, move || MerkleBody { root: WireHash(engine.root()) }).await,
-        ["watermark"] => control(query, move || WatermarkBody::from(engine.watermark())).await,
-        ["segments"] => control(query, move || manifest(&engine)).await,
-        ["v2", "segments"] => control(query, move || ManifestBody(engine)).await,
+        ["merkle"] => control(json, move || MerkleBody { root: WireHash(engine.root()) }).await,
+        ["watermark"] => control(json, move || WatermarkBody::from(engine.watermark())).await,
+        ["segments"] => manifest(&engine, &bodies, Form { version: Version::V1, json }).await,
+        ["v2", "segments"] => manifest(&engine, &bodies, Form { version: Version::V2, json }).await,
         ["segments", digits] => segment(engine, digits).await,
         _ => text(StatusCode::NOT_FOUND, "not found"),
     }
 }
 
-fn manifest(engine: &Engine) -> Vec<SegmentEntry> {
-    engine.manifest().iter().map(SegmentEntry::from).collect()
+async fn manifest(engine: &Arc<Engine>, bodies: &Bodies, form: Form) -> Response {
+    match bodies.get(engine, form).await {
+        Ok(bytes) => {
+            let mut answer = ([(header::CONTENT_TYPE, mime(form.json))], bytes).into_response();
+            answer.extensions_mut().insert(IsManifest);
+            answer
+        }
+        Err(NoBody::Busy) => {
+            let busy = "busy with other manifests; try again";
+            let headers = [(header::RETRY_AFTER, RETRY_AFTER_SECS)];
+            (headers, text(StatusCode::SERVICE_UNAVAILABLE, busy)).into_response()
+        }
+        Err(NoBody::Failed(error)) => internal(&*error),
+    }
 }
 
 async fn segment(engine: Arc<Engine>, digits: &str) -> Response {
@@ -125,22 +158,17 @@ impl AsyncRead for Checked {
     }
 }
 
-/// Makes and encodes a control answer away from the event loop.
-async fn control<T: Serialize>(
-    query: Option<&str>,
-    make: impl FnOnce() -> T + Send + 'static,
-) -> Response {
-    let json = query.is_some_and(|query| query.split('&').any(|pair| pair == "debug=json"));
-    let encode = move || -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
-        let body = make();
-        Ok(if json { serde_json::to_vec(&body)? } else { wire::encode(&body)? })
-    };
-    let mime = if json { "application/json" } else { "application/msgpack" };
-    match spawn_blocking(encode).await {
-        Ok(Ok(bytes)) => ([(header::CONTENT_TYPE, mime)], bytes).into_response(),
+/// Makes and encodes a small control answer away from the event loop.
+async fn control<T: Serialize>(json: bool, make: impl FnOnce() -> T + Send + 'static) -> Response {
+    match spawn_blocking(move || encode(&make(), json)).await {
+        Ok(Ok(bytes)) => ([(header::CONTENT_TYPE, mime(json))], bytes).into_response(),
         Ok(Err(error)) => internal(&*error),
         Err(error) => internal(&error),
     }
+}
+
+fn mime(json: bool) -> &'static str {
+    if json { "application/json" } else { "application/msgpack" }
 }
 
 /// What went wrong is for this node's log, not for its peers.
