@@ -37,7 +37,7 @@ pub(super) fn run(db: &Path, args: &CompactArgs) -> Result<ExitCode> {
     }
     let done = database.compact(args.rate.0)?;
     if args.json {
-        output::print(&format!("{:#}\n", serde_json::to_value(done)?))?;
+        output::print_json(&format!("{:#}\n", serde_json::to_value(done)?))?;
     } else if is_nothing(&done) && !done.stopped && !done.waits {
         output::note("nothing to compact");
     } else {

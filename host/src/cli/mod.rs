@@ -32,12 +32,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::exit::Status;
 use self::logging::{LogFormat, Verbosity};
 use crate::disk::make_private;
+use crate::text::secretless_url;
 
 const DEFAULT_DB: &str = "./edgestore";
 
@@ -158,9 +159,14 @@ pub fn main() -> ExitCode {
     code
 }
 
-/// Prints the help that was asked for, or what is wrong with the arguments.
+/// Prints the help that was asked for, or what is wrong with the arguments, which it repeats.
 fn explained(error: &clap::Error) -> ExitCode {
     let code = u8::try_from(error.exit_code()).unwrap_or(2);
+    let text = error.render().to_string();
+    if error.use_stderr() && stderr::shown(&text, stderr::is_terminal()) != text {
+        stderr::line(text.trim_end());
+        return ExitCode::from(code);
+    }
     match error.print() {
         // The help could not be printed, and not because its reader has gone.
         Err(error) if code == 0 && error.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -198,8 +204,9 @@ fn dispatch(Cli { command, global }: &Cli, matches: &ArgMatches) -> anyhow::Resu
 /// The arguments, and the same as clap found them.
 fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Cli, ArgMatches), clap::Error> {
     let args = with_default_command(args.into_iter().collect());
-    let matches = Cli::command().try_get_matches_from(args)?;
-    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut Cli::command()))?;
+    let matches = Cli::command().try_get_matches_from(args).map_err(without_secrets)?;
+    let cli = Cli::from_arg_matches(&matches)
+        .map_err(|error| without_secrets(error.format(&mut Cli::command())))?;
     let text = match &cli.command {
         Command::Demo(_) => {
             "the demo makes databases of its own: leave out --db, or give --keep DIR"
@@ -210,6 +217,22 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Cli, ArgMatches), 
         return Err(Cli::command().error(ErrorKind::ArgumentConflict, text));
     }
     Ok((cli, matches))
+}
+
+/// The same of arguments that may be URLs with a user or a password in them: a password may have any
+/// character, so that nobody would find its end in the text of the error.
+fn without_secrets(mut error: clap::Error) -> clap::Error {
+    let repeated =
+        [ContextKind::InvalidValue, ContextKind::InvalidArg, ContextKind::InvalidSubcommand];
+    for kind in repeated {
+        if let Some(ContextValue::String(text)) = error.get(kind)
+            && (text.contains('@') || text.contains("://"))
+        {
+            let text = secretless_url(text);
+            error.insert(kind, ContextValue::String(text));
+        }
+    }
+    error
 }
 
 /// Puts in `run` where the arguments, after those that any command takes, name no command.

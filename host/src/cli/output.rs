@@ -1,26 +1,49 @@
 //! Standard output: buffered, with bytes that may be no text, and with readers that may leave.
+//!
+//! A program reads what was written. A terminal obeys what it reads, so there all that peers and
+//! users stored is escaped where it would act on the terminal or hide: see [`crate::text::visible`].
 
 use std::borrow::Cow;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::exit::usage;
+use crate::text::{
+    LINE, LINES, Style, exact, json_without_secrets, push_bytes, push_escaped, without_secrets,
+};
+
 /// Writes a line to standard error, for people. Never fails.
 pub(super) use super::stderr::line as note;
 pub(super) use crate::text::{bytes as size, lines, table};
 
 /// Standard output. What is written is there after `flush`. Once its reader has gone it takes
-/// everything and writes nothing: the command does its work all the same.
+/// everything and writes nothing: the command does its work all the same. On a terminal what is
+/// hidden is escaped.
 pub(super) struct Output(BufWriter<Stdout>);
 
 /// Whether the reader of standard output has gone.
 static CLOSED: AtomicBool = AtomicBool::new(false);
 
-struct Stdout(StdoutLock<'static>);
+struct Stdout {
+    lock: StdoutLock<'static>,
+    /// On a terminal.
+    filter: Option<Filter>,
+}
 
 impl Output {
     pub(super) fn new() -> Self {
-        Self(BufWriter::with_capacity(64 << 10, Stdout(io::stdout().lock())))
+        Self::with_style(Style::Text)
+    }
+
+    /// For JSON, which stays JSON on a terminal and says the same.
+    pub(super) fn json() -> Self {
+        Self::with_style(Style::Json)
+    }
+
+    fn with_style(style: Style) -> Self {
+        let filter = is_terminal().then(|| Filter::new(style));
+        Self(BufWriter::with_capacity(64 << 10, Stdout { lock: io::stdout().lock(), filter }))
     }
 
     /// Whether nobody reads on, so that a command that only lists may stop.
@@ -44,14 +67,71 @@ impl Write for Stdout {
         if CLOSED.load(Ordering::Relaxed) {
             return Ok(bytes.len());
         }
-        self.0.write(bytes).or_else(|error| unless_closed(error, bytes.len()))
+        match &mut self.filter {
+            None => self.lock.write(bytes),
+            Some(filter) => {
+                self.lock.write_all(filter.take(bytes).as_bytes()).map(|()| bytes.len())
+            }
+        }
+        .or_else(|error| unless_closed(error, bytes.len()))
     }
 
     fn flush(&mut self) -> io::Result<()> {
         if CLOSED.load(Ordering::Relaxed) {
             return Ok(());
         }
-        self.0.flush().or_else(|error| unless_closed(error, ()))
+        let rest = self.filter.as_mut().map(Filter::rest).unwrap_or_default();
+        self.lock
+            .write_all(rest.as_bytes())
+            .and_then(|()| self.lock.flush())
+            .or_else(|error| unless_closed(error, ()))
+    }
+}
+
+/// Escapes what is hidden in bytes that come in pieces.
+struct Filter {
+    style: Style,
+    /// The first bytes of a character, whose others are still to come.
+    begun: Vec<u8>,
+}
+
+impl Filter {
+    fn new(style: Style) -> Self {
+        Self { style, begun: Vec::new() }
+    }
+
+    /// What to show of these bytes, and of those that waited for them.
+    fn take(&mut self, bytes: &[u8]) -> String {
+        self.begun.extend(bytes);
+        let bytes = std::mem::take(&mut self.begun);
+        let mut shown = String::with_capacity(bytes.len());
+        let mut rest = &bytes[..];
+        loop {
+            let (valid, invalid, more) = match std::str::from_utf8(rest) {
+                Ok(text) => (text.len(), 0, true),
+                // Without a length, the next bytes may complete it.
+                Err(error) => (
+                    error.valid_up_to(),
+                    error.error_len().unwrap_or(0),
+                    error.error_len().is_none(),
+                ),
+            };
+            let (text, after) = rest.split_at(valid);
+            push_escaped(&mut shown, &String::from_utf8_lossy(text), self.style, LINES);
+            push_bytes(&mut shown, &after[..invalid]);
+            rest = &after[invalid..];
+            if more {
+                self.begun = rest.to_vec();
+                return shown;
+            }
+        }
+    }
+
+    /// What to show of bytes that nothing completes.
+    fn rest(&mut self) -> String {
+        let mut shown = String::new();
+        push_bytes(&mut shown, &std::mem::take(&mut self.begun));
+        shown
     }
 }
 
@@ -93,17 +173,38 @@ impl Reports {
 
 /// Whether a person reads standard output.
 pub(super) fn is_terminal() -> bool {
-    io::stdout().is_terminal()
+    static TERMINAL: OnceLock<bool> = OnceLock::new();
+    *TERMINAL.get_or_init(|| io::stdout().is_terminal())
 }
 
-/// Prints all of `text`. A reader that has gone is no error.
+/// Prints all of `text`, which is a report and no data: without the secrets of URLs, such as a path
+/// that is none. A reader that has gone is no error.
 pub(super) fn print(text: &str) -> io::Result<()> {
     let mut output = Output::new();
-    output.write_all(text.as_bytes())?;
+    output.write_all(without_secrets(text).as_bytes())?;
     output.flush()
 }
 
-/// What a terminal shows as one line: printable text as it is, other bytes as `0x…`.
+/// Prints all of a JSON text, as [`print`] does.
+pub(super) fn print_json(text: &str) -> io::Result<()> {
+    let mut output = Output::json();
+    output.write_all(json_without_secrets(text).as_bytes())?;
+    output.flush()
+}
+
+/// A value as a terminal shows it: text with what is hidden in it escaped, other bytes as `0x…`. It
+/// can be read back: text that begins with `0x` has its first character escaped.
+pub(super) fn cell(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => match text.strip_prefix('0').filter(|rest| rest.starts_with('x')) {
+            None => exact(bytes, LINE),
+            Some(rest) => format!("\\u{{30}}{}", exact(rest.as_bytes(), LINE)).into(),
+        },
+        Err(_) => printable(bytes),
+    }
+}
+
+/// What a program reads as one line: printable text as it is, other bytes as `0x…`.
 pub(super) fn printable(bytes: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.chars().any(char::is_control) => text.into(),
@@ -117,7 +218,7 @@ pub(super) fn bytes(argument: &str, is_hex: bool) -> anyhow::Result<Vec<u8>> {
         return Ok(argument.as_bytes().to_vec());
     }
     hex::decode(argument.strip_prefix("0x").unwrap_or(argument)).map_err(|error| {
-        usage(format!("{argument:?} is not hexadecimal ({error}): with --hex, write as in 00ff"))
+        usage(format!("{argument:?} is not hexadecimal ({error}): write it as in 00ff"))
     })
 }
 
@@ -136,6 +237,35 @@ mod tests {
         assert_eq!(printable(b"a\nb"), "0x610a62");
         assert_eq!(printable(&[0xff, 0]), "0xff00");
         assert_eq!(printable(b""), "");
+    }
+
+    #[test]
+    fn a_cell_of_a_terminal_can_be_read_back() {
+        for (value, shown) in [
+            (&b"plain"[..], "plain"),
+            (b"a\x1b[2J\n", "a\\u{1b}[2J\\u{a}"),
+            ("x\u{202e}y".as_bytes(), "x\\u{202e}y"),
+            (b"\\u{1b}", "\\u{5c}u{1b}"),
+            (b"\xff\x1b", "0xff1b"),
+            (b"0xff1b", "\\u{30}xff1b"),
+            (b"0x\\u{1b}", "\\u{30}x\\u{5c}u{1b}"),
+        ] {
+            assert_eq!(cell(value), shown);
+        }
+    }
+
+    #[test]
+    fn what_a_terminal_gets_is_escaped_however_it_is_cut() {
+        let bytes =
+            b"gr\xc3\xbcn \xc2\x9b2J\x1b[0m\xff \xe2\x80\xae \xf0\x9f\x98\x80\xe2\x80\n\xe2\x80";
+        let expected = "grün \\u{9b}2J\\u{1b}[0m\\xff \\u{202e} \u{1f600}\\xe2\\x80\n\\xe2\\x80";
+        for size in 1..=bytes.len() {
+            let mut filter = Filter::new(Style::Text);
+            let mut shown: String = bytes.chunks(size).map(|piece| filter.take(piece)).collect();
+            shown += &filter.rest();
+            assert_eq!(shown, expected, "in pieces of {size}");
+        }
+        assert_eq!(Filter::new(Style::Json).take("\"\u{202e}\"\n".as_bytes()), "\"\\u202e\"\n");
     }
 
     #[test]

@@ -24,6 +24,7 @@ use crate::engine::{Engine, EngineOptions, EngineStats};
 use crate::policy::{FetchBackoff, Limits};
 use crate::protocol::ServerLimits;
 use crate::runtime::{Health, Host, HostBuilder, HostError, PeerStatus};
+use crate::text::{LINE, visible};
 use crate::watch::FileWatch;
 
 /// How often to look whether the database folder is still in its place.
@@ -423,7 +424,7 @@ pub(super) fn once(builder: HostBuilder, engine: &Engine) -> Result<ExitCode> {
             peer.segments_applied.to_string(),
             peer.records_written.to_string(),
             yes_no(peer.in_sync()).to_owned(),
-            peer.last_error.clone().unwrap_or_default(),
+            visible(peer.last_error.as_deref().unwrap_or_default(), LINE).into_owned(),
         ]);
     }
     let health = Health::of(engine);

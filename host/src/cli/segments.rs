@@ -25,7 +25,7 @@ pub(super) fn run(db: &Path, args: &SegmentsArgs) -> anyhow::Result<ExitCode> {
             })
         });
         let segments = serde_json::Value::from_iter(segments);
-        output::print(&format!("{segments:#}\n"))?;
+        output::print_json(&format!("{segments:#}\n"))?;
     } else {
         let mut table = output::table(&[">id", "hash", ">bytes", ">records"]);
         for segment in segments {

@@ -1,5 +1,6 @@
 //! `status`: the database, and what the host that runs on it is doing.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,6 +11,7 @@ use super::{compact, output};
 use crate::engine::{EngineOptions, EngineStats};
 use crate::policy::Comparison;
 use crate::runtime::{Health, HostStatus, LastCompaction, PeerStatus, PolicyState, Probation};
+use crate::text::{LINE, visible};
 
 /// Of a comparison: null where it is unknown what is missing.
 const COUNTS: [&str; 6] = ["missing", "fetching", "untried", "failed", "deferred", "rejected"];
@@ -23,8 +25,10 @@ pub(super) struct StatusArgs {
 
 pub(super) fn run(db: &Path, args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let status = Database::read(db)?.status()?;
-    let text = if args.json { json(&status)? } else { text(&status, now()) };
-    output::print(&text)?;
+    match args.json {
+        true => output::print_json(&json(&status)?)?,
+        false => output::print(&text(&status, now()))?,
+    }
     let good = match &status {
         Status::Running(host) => {
             let in_sync = host.peers.iter().all(PeerStatus::in_sync);
@@ -90,26 +94,28 @@ fn host_rows(host: &HostStatus, now: u64) -> String {
     let listen = host.listen.map_or("serves nobody".to_owned(), |addr| format!("http://{addr}"));
     let hash = host.policy_hash.get(..8).unwrap_or(&host.policy_hash);
     let policy = policy_rows(&host.policy_state, now);
-    format!("host      running\npolicy    {} ({hash})\n{policy}listen    {listen}\n", host.policy)
+    let name = line(&host.policy);
+    format!("host      running\npolicy    {name} ({hash})\n{policy}listen    {listen}\n")
 }
 
 /// How the policy stands.
 fn policy_rows(state: &PolicyState, now: u64) -> String {
     let since = seconds(now.saturating_sub(state.since_secs));
-    let mut rows = format!("          for {since}, from {}\n", state.origin);
+    let mut rows = format!("          for {since}, from {}\n", line(&state.origin));
     if let Some(trial) = &state.probation {
         let Probation { passed, needed, failures, max_failures, fallback } = trial;
         let _ = writeln!(
             rows,
             "          on probation: {passed} of {needed} ticks ended well, {failures} of \
-             {max_failures} failed in a row; falls back to {fallback}"
+             {max_failures} failed in a row; falls back to {}",
+            line(fallback)
         );
     }
     if let Some(last) = &state.last_event {
         let ago = seconds(now.saturating_sub(last.at_secs));
-        let policy = last.policy.as_deref().unwrap_or("a policy");
-        let event = last.event.as_str();
-        let _ = writeln!(rows, "          last: {policy} {event} {ago} ago: {}", last.why);
+        let policy = line(last.policy.as_deref().unwrap_or("a policy"));
+        let (event, why) = (last.event.as_str(), line(&last.why));
+        let _ = writeln!(rows, "          last: {policy} {event} {ago} ago: {why}");
     }
     rows
 }
@@ -145,7 +151,7 @@ fn compaction_row(last: Option<&LastCompaction>, now: u64) -> String {
     let Some(last) = last else { return "compacted not yet\n".to_owned() };
     let ago = seconds(now.saturating_sub(last.ended_secs));
     let what = match &last.error {
-        Some(error) => format!("failed: {error}"),
+        Some(error) => format!("failed: {}", line(error)),
         None if last.done.stopped => format!("stopped: {}", compact::words(&last.done)),
         None => compact::words(&last.done),
     };
@@ -159,12 +165,14 @@ pub(super) fn health_rows(health: &Health) -> String {
     };
     let mut rows = String::new();
     if let Some(why) = &health.poisoned {
+        let why = line(why);
         let _ = writeln!(rows, "POISONED  nothing more is written until a restart: {why}");
     }
     if let Some(why) = &health.unflushed {
         let _ = writeln!(
             rows,
-            "UNFLUSHED no peer can pull what is pending, as the last flush failed: {why}"
+            "UNFLUSHED no peer can pull what is pending, as the last flush failed: {}",
+            line(why)
         );
     }
     for line in &health.losses {
@@ -239,7 +247,7 @@ fn peer_rows(peers: &[PeerStatus], root: &str, now: u64) -> String {
     let mut text = output::lines(&table);
     for peer in peers {
         if let Some(error) = &peer.last_error {
-            let failures = peer.failures;
+            let (failures, error) = (peer.failures, line(error));
             let _ = writeln!(text, "{}: failed {failures} times in a row: {error}", peer.id);
         }
         if !peer.in_sync() && peer.ticks > 0 {
@@ -257,7 +265,7 @@ fn behind_rows(peer: &PeerStatus, root: &str, now: u64) -> String {
     let theirs = comparison.peer_root.as_deref().map_or("unknown".to_owned(), short);
     let mut rows = format!("{id}: root {theirs} there, {} here\n", short(root));
     if let Some(why) = &comparison.unknown {
-        let _ = writeln!(rows, "{id}: it is unknown what is missing: {why}");
+        let _ = writeln!(rows, "{id}: it is unknown what is missing: {}", line(why));
     }
     if let (Some(listed), 1..) = (comparison.listed, missing) {
         let kinds = [
@@ -278,7 +286,7 @@ fn behind_rows(peer: &PeerStatus, root: &str, now: u64) -> String {
     }
     for aside in &comparison.set_aside {
         let (hash, reason, tries) = (&aside.hash, aside.reason.as_str(), aside.tries);
-        let _ = writeln!(rows, "  {hash} {reason} ({tries}x): {}", aside.why);
+        let _ = writeln!(rows, "  {hash} {reason} ({tries}x): {}", line(&aside.why));
     }
     if comparison.set_aside.len() as u64 == 100 {
         let _ = writeln!(rows, "  (only the first 100 are shown)");
@@ -297,6 +305,11 @@ fn behind_rows(peer: &PeerStatus, root: &str, now: u64) -> String {
         let _ = writeln!(rows, "{id}: last in sync {ago} ago");
     }
     rows
+}
+
+/// What others said, kept to its line, so that it forges no row.
+fn line(text: &str) -> Cow<'_, str> {
+    visible(text, LINE)
 }
 
 fn segments(count: u64) -> String {
@@ -375,6 +388,20 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn what_others_said_forges_no_row() {
+        let mut host = host();
+        let bad = "x\nDAMAGED   all\x1b[2J\u{202e}";
+        host.peers[0].last_error = Some(bad.into());
+        host.peers[0].comparison.unknown = Some(bad.into());
+        host.policy_state.origin = bad.into();
+        host.health.poisoned = Some(bad.into());
+        let text = text(&Status::Running(Box::new(host)), 100);
+        let shown = "x\\u{a}DAMAGED   all\\u{1b}[2J\\u{202e}";
+        assert_eq!(text.matches(shown).count(), 4, "{text}");
+        assert!(!text.lines().any(|line| line.starts_with("DAMAGED")), "{text}");
     }
 
     #[test]

@@ -1,24 +1,21 @@
 //! What comes from a policy goes to the log as one short printable line, and not too often.
 
-use std::fmt::Write as _;
+use crate::text::{is_hidden, without_secrets};
 
 /// Longest line, in bytes. What follows is cut.
 const LINE_BYTES: usize = 1024;
 
-/// `text` on one line: cut, and with everything escaped that could forge a line, move the cursor or
-/// turn the direction of the text.
+/// `text` on one line: cut, with everything escaped that could forge a line, move the cursor, turn
+/// the direction of the text or hide in it, and without the secrets of URLs: a policy may repeat a
+/// setting.
 pub(super) fn printable(text: &str) -> String {
+    let text = without_secrets(text);
     let cut = &text[..text.floor_char_boundary(LINE_BYTES)];
     let mut line = String::with_capacity(cut.len());
     for c in cut.chars() {
-        let forges = matches!(c,
-            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         match c {
             '\t' => line.push(' '),
-            _ if c.is_control() || forges => {
-                // Writing to a string does not fail.
-                let _ = write!(line, "{}", c.escape_default());
-            }
+            _ if is_hidden(c) => line.extend(c.escape_default()),
             _ => line.push(c),
         }
     }
@@ -71,6 +68,8 @@ mod tests {
         assert_eq!(printable("a\nb\x1b[2J\tc"), "a\\nb\\u{1b}[2J c");
         assert_eq!(printable("x\u{202e}y"), "x\\u{202e}y");
         assert_eq!(printable("größe"), "größe");
+        assert_eq!(printable("a\u{200b}b\u{61c}c"), "a\\u{200b}b\\u{61c}c");
+        assert_eq!(printable("bad `http://me:hunter2@a`"), "bad `http://***@a`");
         let long = printable(&"ä".repeat(600));
         assert_eq!(long.chars().count(), 513);
         assert!(long.ends_with("ä…"));

@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::without_secrets;
+
 /// All mistakes of one file.
 #[derive(Debug, thiserror::Error)]
 pub(crate) struct FileError {
@@ -17,9 +19,11 @@ struct Mistake {
     line: usize,
     column: usize,
     message: String,
+    /// The line, or what of it may be shown.
     source: String,
-    /// Length of what is wrong in that line, in characters.
-    width: usize,
+    /// Length of what is wrong in that line, in characters; `None` where the line is not shown as it
+    /// is.
+    width: Option<usize>,
 }
 
 impl FileError {
@@ -45,12 +49,25 @@ impl fmt::Display for FileError {
             let gutter = mistake.line.to_string();
             let space = " ".repeat(gutter.len());
             let indent = " ".repeat(mistake.column - 1);
-            let marks = "^".repeat(mistake.width.max(1));
             write!(f, "\n{}\n  {gutter} | {}", self.head(mistake), mistake.source)?;
-            write!(f, "\n  {space} | {indent}{marks}")?;
+            if let Some(width) = mistake.width {
+                write!(f, "\n  {space} | {indent}{}", "^".repeat(width.max(1)))?;
+            }
         }
         Ok(())
     }
+}
+
+/// What is shown of a line that may have a secret in it: no value, as it may lack a quote or have any
+/// character. `None` for all other lines.
+fn presentable(source: &str) -> Option<String> {
+    if !source.contains('@') && without_secrets(source) == source {
+        return None;
+    }
+    Some(match source.split_once('=') {
+        Some((key, _)) => format!("{}= ***", without_secrets(key)),
+        None => "***".to_owned(),
+    })
 }
 
 /// Collects the mistakes of a file.
@@ -94,14 +111,13 @@ impl<'a> Mistakes<'a> {
         let source = self.text[start..].lines().next().unwrap_or_default();
         let column = before[start..].chars().count() + 1;
         let rest = self.text.get(span.clone()).and_then(|wrong| wrong.lines().next());
-        Mistake {
-            line: self.line(span.start),
-            column,
-            message: message.to_owned(),
+        let (source, width) = match presentable(source) {
+            Some(shown) => (shown, None),
             // A tab is one character, and so wide that the marks below would be off.
-            source: source.replace('\t', " "),
-            width: rest.unwrap_or_default().chars().count(),
-        }
+            None => (source.replace('\t', " "), Some(rest.unwrap_or_default().chars().count())),
+        };
+        let message = without_secrets(message).into_owned();
+        Mistake { line: self.line(span.start), column, message, source, width }
     }
 
     fn before(&self, at: usize) -> &'a str {
@@ -129,6 +145,26 @@ x.toml:3:2: no value
     |  ^";
         assert_eq!(error.to_string(), expected);
         assert_eq!(error.in_a_line(), "x.toml:2:3: unknown; x.toml:3:2: no value");
+    }
+
+    #[test]
+    fn a_line_with_a_secret_is_not_shown() {
+        for line in [
+            "a = \"http://me:hunter2@b",
+            "a = \"http://me:hunter'hunter2@b\"",
+            "a = http://b/?token=hunter2",
+            "a = \"me:hunter2@b\"",
+            "\"http://me:hunter2@b\" = 1",
+            "\"http://b/?x=hunter2\" = 1",
+            "http://me:hunter2@b",
+        ] {
+            let mut mistakes = Mistakes::new(Path::new("x.toml"), line);
+            mistakes.add(4..5, format!("no value: {}", line.replace('\'', "")));
+            let error = mistakes.into_error();
+            let shown = format!("{error} {error:?} {}", error.in_a_line());
+            assert!(shown.contains("x.toml:1:5: no value") && shown.contains("***"), "{shown}");
+            assert!(!shown.contains("hunter2") && !shown.contains("me:"), "{shown}");
+        }
     }
 
     #[test]

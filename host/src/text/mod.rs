@@ -1,10 +1,12 @@
-//! What people write and read: values of options and of files, what is said of mistakes in them, and
-//! tables.
+//! What people write and read: values of options and of files, what is said of mistakes in them,
+//! tables, and text that others chose, without what hides in it.
 //!
 //! The command line, the configuration of the host and simulations share it.
 
 mod document;
+mod escape;
 mod mistakes;
+mod secrets;
 mod table;
 mod values;
 
@@ -13,7 +15,11 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 pub(crate) use self::document::{Item, document, items, scalar};
+pub(crate) use self::escape::{
+    LINE, LINES, Style, exact, is_hidden, push_bytes, push_escaped, visible,
+};
 pub(crate) use self::mistakes::{FileError, Mistakes};
+pub(crate) use self::secrets::{json_without_secrets, secretless_url, without_secrets};
 pub(crate) use self::table::{bytes, lines, table};
 pub(crate) use self::values::{duration, size, size_text, time, ttl};
 

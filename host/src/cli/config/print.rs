@@ -5,11 +5,13 @@ use std::fmt::Write as _;
 use super::Effective;
 use super::limits::LIMITS;
 use super::schema::{Key, Schema, Section};
+use crate::text::without_secrets;
 
 /// Columns of a comment.
 const WIDTH: usize = 90;
 
-/// A file that says the same as `config`, with the origin of each value.
+/// A file that says the same as `config`, with the origin of each value. Secrets of URLs, which a
+/// setting may have, are left out.
 pub(super) fn effective(config: &Effective) -> String {
     let mut text = match &config.file {
         Some(file) => {
@@ -28,7 +30,7 @@ pub(super) fn effective(config: &Effective) -> String {
             continue;
         }
         let lines = values.iter().map(|value| match &value.text {
-            Some(text) => entry(&value.key, text),
+            Some(text) => entry(&value.key, &without_secrets(text)),
             None => format!("# {}", value.key),
         });
         let lines: Vec<_> = lines.collect();

@@ -287,3 +287,90 @@ fn the_database_of_other_commands_is_that_of_the_file() {
     let (Cli { global, .. }, _) = parse(words.map(OsString::from)).unwrap();
     assert_eq!(super::database(&global).unwrap(), dir.path().join("data"));
 }
+
+/// Everything that a configuration says in errors, and when it is good.
+fn all_that_is_said(line: &str, text: Option<&str>) -> String {
+    let words = ["edgestore-host", "run"].into_iter().chain(line.split('|'));
+    let matches = match parse(words.filter(|word| !word.is_empty()).map(OsString::from)) {
+        Ok((_, matches)) => matches,
+        Err(error) => return error.render().to_string(),
+    };
+    let file =
+        match text.map(|text| ConfigFile::parse(Path::new("x.toml"), text.into())).transpose() {
+            Ok(file) => file,
+            Err(error) => return format!("{error} {error:?} {}", error.in_a_line()),
+        };
+    let given = matches.subcommand_matches("run").unwrap().clone();
+    let config = match Effective::new(given, file) {
+        Ok(config) => config,
+        Err(error) => return format!("{error:#} {error:?}"),
+    };
+    match config.check() {
+        Ok(()) => print::effective(&config),
+        Err(error) => format!("{error:#} {error:?}"),
+    }
+}
+
+#[test]
+fn no_secret_of_a_url_is_repeated() {
+    for url in [
+        "http://hunter2@a:1",
+        "http://me:hunter2@a:1",
+        "http://me:x'hunter2@a:1",
+        "http://me:x hunter2@a:1",
+        "http://me:x/hunter2@a:1",
+        "http://me:x\\hunter2@a:1",
+        "http://a:1/?token=hunter2",
+        "http://a:1/#hunter2",
+        "me:hunter2@a:1",
+    ] {
+        for line in [
+            format!("--peer|{url}"),
+            format!("--peer|x={url}"),
+            format!("--peer|a b={url}"),
+            format!("--peer|.x={url}"),
+            format!("--pear={url}"),
+            format!("--listen|{url}"),
+            format!("--interval|{url}"),
+            format!("--limit|{url}"),
+            format!("--limit|fuel={url}"),
+            url.to_owned(),
+        ] {
+            let said = all_that_is_said(&line, None);
+            assert!(!said.contains("hunter2"), "{line}: {said}");
+            assert!(!said.contains("# default"), "it is refused: {said}");
+        }
+        for text in [
+            format!("[peers]\na = \"{url}\""),
+            format!("[peers]\na = \"{url}"),
+            format!("[peers]\na = {url}"),
+            format!("[peers]\n\"{url}\" = \"http://a:1\""),
+            format!("[peers]\n\"{url}\" = 1"),
+            format!("[peers]\n{url}"),
+            format!("{url}\n[host]"),
+            format!("\"{url}\" = 1"),
+            format!("[host]\nproxy = \"{url}\""),
+            format!("[host]\nlisten = \"{url}\""),
+            format!("[host]\ninterval = \"{url}\""),
+            format!("[host]\ninterval = 5 # {url}"),
+            format!("[limits]\nfuel = \"{url}\""),
+        ] {
+            let said = all_that_is_said("", Some(&text));
+            assert!(!said.contains("hunter2"), "{text}: {said}");
+            assert!(!said.contains("# default"), "it is refused: {said}");
+        }
+    }
+    // No secrets of a peer: those of a policy's settings, and of an archive that is none.
+    let url = "s3://key:hunter2@bucket/x?y=hunter2";
+    let said = all_that_is_said(&format!("--set|source={url}"), None);
+    assert!(said.contains("source = \"s3://***@bucket/x?***\""), "{said}");
+    let text = format!("[policy.settings]\nsource = \"{url}\"");
+    let said = all_that_is_said("", Some(&text));
+    assert!(said.contains("source = \"s3://***@bucket/x?***\""), "{said}");
+    for said in [
+        all_that_is_said(&format!("--archive|{url}"), None),
+        all_that_is_said("", Some(&format!("[host]\narchive = \"{url}\""))),
+    ] {
+        assert!(said.contains("the archive is a URL") && !said.contains("hunter2"), "{said}");
+    }
+}

@@ -24,8 +24,13 @@ impl Effective {
         let peers = HostBuilder::check_peers(peers);
         let mut problems: Vec<_> = peers.iter().map(ToString::to_string).collect();
         problems.extend(self.check_limits()?);
+        // Of a bucket, say. A folder of that name is not what was meant, and the name may have a key.
+        let is_url = |dir: &&Path| dir.to_string_lossy().contains("://");
+        if self.args.archive().is_some_and(|dir| is_url(&dir)) {
+            problems.push("the archive is a URL, and must be a folder: write its path".to_owned());
+        }
         let usage = !problems.is_empty();
-        if let Some(dir) = self.args.archive()
+        if let Some(dir) = self.args.archive().filter(|dir| !is_url(dir))
             && let Err(error) = can_be_made(dir)
         {
             problems.push(format!("can't use {} as archive: {error}", dir.display()));

@@ -34,7 +34,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitCode> {
         let Check { steps, policy, .. } = check;
         let file = args.file.display().to_string();
         let value = json!({ "file": file, "ok": passed, "steps": steps, "policy": policy });
-        output::print(&format!("{value:#}\n"))?;
+        output::print_json(&format!("{value:#}\n"))?;
     } else if passed {
         output::print("it is a policy that works\n")?;
     }

@@ -9,6 +9,7 @@ use anyhow::Result;
 use super::compile;
 use crate::cli::output;
 use crate::policy::{LoadError, Outline, Policy, PolicyEngine};
+use crate::text::{LINE, visible};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct DescribeArgs {
@@ -64,11 +65,10 @@ pub(super) fn run(args: &DescribeArgs) -> Result<ExitCode> {
     let component = PolicyEngine::read_file(&args.file)?;
     let outline = Outline::of(&component).map_err(in_file)?;
     let loaded = Loaded::new(&component).map_err(in_file)?;
-    let text = match args.json {
-        true => format!("{:#}\n", loaded.json(component.len(), &outline)),
-        false => text(&loaded, component.len(), &outline),
-    };
-    output::print(&text)?;
+    match args.json {
+        true => output::print_json(&format!("{:#}\n", loaded.json(component.len(), &outline)))?,
+        false => output::print(&text(&loaded, component.len(), &outline))?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -89,7 +89,8 @@ fn text(loaded: &Loaded, bytes: usize, outline: &Outline) -> String {
             (key, name.clone())
         }));
     }
-    rows.iter().map(|(key, value)| format!("{key:<9} {value}\n")).collect()
+    // Imports and exports have any names.
+    rows.iter().map(|(key, value)| format!("{key:<9} {}\n", visible(value, LINE))).collect()
 }
 
 /// The error with the file's name.

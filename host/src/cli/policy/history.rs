@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use super::super::{database, output};
 use crate::runtime::policy_history;
+use crate::text::{LINE, visible};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct HistoryArgs {
@@ -29,18 +30,22 @@ pub(super) fn run(db: &Path, args: &HistoryArgs) -> Result<ExitCode> {
             text += &serde_json::to_string(event)?;
             text.push('\n');
         }
-    } else if events.is_empty() {
+        output::print_json(&text)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if events.is_empty() {
         text.push_str("no policy has run yet\n");
     } else {
+        let line = |text| visible(text, LINE).into_owned();
         let mut table = output::table(&["when", "event", "policy", "hash", "why"]);
         for event in &events {
             let at = SystemTime::UNIX_EPOCH + Duration::from_secs(event.at_secs);
             table.add_row([
                 humantime::format_rfc3339_seconds(at).to_string(),
                 event.event.as_str().to_owned(),
-                event.policy.clone().unwrap_or_default(),
+                line(event.policy.as_deref().unwrap_or_default()),
                 event.hash.as_deref().and_then(|hash| hash.get(..8)).unwrap_or("").to_owned(),
-                event.why.clone(),
+                line(&event.why),
             ]);
         }
         text = output::lines(&table);

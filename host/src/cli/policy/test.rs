@@ -18,7 +18,7 @@ use super::compiler;
 use crate::policy::{Limits, PolicyEngine};
 use crate::sim::report::{Replay, Report, Side};
 use crate::sim::{Outcome, Scenario, SimError, Subject, run as simulate, shrink};
-use crate::text::{nearest, read_file};
+use crate::text::{LINE, nearest, read_file, visible};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct TestArgs {
@@ -117,7 +117,7 @@ pub(super) fn run(test: &TestArgs) -> Result<ExitCode> {
     if test.json {
         let mut json = Vec::new();
         report.write_json(&mut json)?;
-        output::print(&String::from_utf8_lossy(&json))?;
+        output::print_json(&String::from_utf8_lossy(&json))?;
     } else {
         output::print(&report.text())?;
     }
@@ -254,7 +254,7 @@ fn play(
                     let failed = failed.fetch_add(usize::from(bad), Ordering::Relaxed);
                     progress.set_message(format!(
                         "{}, {} failed",
-                        scenario.name,
+                        visible(&scenario.name, LINE),
                         failed + usize::from(bad)
                     ));
                     progress.inc(1);

@@ -7,6 +7,8 @@ use std::fmt;
 
 use ureq::http::Uri;
 
+use crate::text::secretless_url;
+
 /// A URL that the client can use, without a slash at the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BaseUrl(String);
@@ -25,7 +27,7 @@ pub struct InvalidUrl {
 impl BaseUrl {
     pub(super) fn parse(text: &str) -> Result<Self, InvalidUrl> {
         let refuse = |problem: &dyn fmt::Display| InvalidUrl {
-            url: without_secrets(text),
+            url: secretless_url(text),
             problem: problem.to_string(),
         };
         // `Uri` drops a fragment without a word.
@@ -63,15 +65,6 @@ impl BaseUrl {
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
-}
-
-/// For messages: no user-info, no query, no fragment.
-fn without_secrets(text: &str) -> String {
-    let (scheme, rest) = text.split_once("://").map_or(("", text), |(s, rest)| (s, rest));
-    let separator = if scheme.is_empty() { "" } else { "://" };
-    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
-    let rest = rest.split(['?', '#']).next().unwrap_or_default();
-    format!("{scheme}{separator}{rest}")
 }
 
 #[cfg(test)]
@@ -126,6 +119,9 @@ mod tests {
             "http://a/#hunter2",
             "http://me:hunter2@a b/",
             "me:hunter2@a",
+            "http://me:hunter2",
+            "http://me:hun/hunter2@a",
+            "hunter2@a://b",
         ] {
             let error = BaseUrl::parse(url).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");

@@ -120,13 +120,13 @@ pub(super) fn violation(violation: &Violation) -> String {
     format!("{kind}, at {}: {what}", time(violation.at))
 }
 
-/// One line without control characters, which a policy may have put into its log.
+/// One line in which nothing is hidden, as a policy may have put into its log.
 pub(super) fn clean(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
             '\t' => line.push(' '),
-            character if character.is_control() => line.extend(character.escape_default()),
+            character if text::is_hidden(character) => line.extend(character.escape_default()),
             character => line.push(character),
         }
     }
