@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use super::output;
 use crate::admin::AdminClient;
 use crate::engine::{EngineError, MIN_INFLATED};
 use crate::runtime::{HostBuilder, PeerId};
@@ -18,7 +19,28 @@ pub(super) fn inflated(text: &str) -> Result<u64, String> {
     Ok(bytes)
 }
 
-/// A namespace, which has at least one byte.
+/// The namespace that a command reads, writes or deletes in.
+#[derive(Debug, clap::Args)]
+pub(super) struct NsArg {
+    /// Namespace. An empty one is read and deleted in, as a peer may have made records there
+    ns: String,
+    /// NS is hexadecimal
+    #[arg(long)]
+    hex_ns: bool,
+}
+
+impl NsArg {
+    pub(super) fn bytes(&self) -> anyhow::Result<Vec<u8>> {
+        output::bytes(&self.ns, self.hex_ns)
+    }
+
+    /// As it was typed.
+    pub(super) fn text(&self) -> &str {
+        &self.ns
+    }
+}
+
+/// A namespace that is written to, which has at least one byte.
 pub(super) fn namespace(text: &str) -> Result<String, EngineError> {
     if text.is_empty() { Err(EngineError::EmptyNamespace) } else { Ok(text.to_owned()) }
 }
@@ -83,8 +105,9 @@ pub(super) fn peer(text: &str) -> Result<PeerSpec, String> {
 /// Host and port of a URL as a peer id; what an id can't hold becomes a hyphen.
 fn id_of(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    // What is before the last one may be a password, which may have any character.
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let mut id = String::new();
     for c in host.chars() {
         let keep = c.is_ascii_alphanumeric() || "._".contains(c);
@@ -186,6 +209,7 @@ mod tests {
             ("a=http://a:1/x?y=z", "a", "http://a:1/x?y=z"),
             ("http://[::1]:8900", "1-8900", "http://[::1]:8900"),
             ("http://u:p@h:1", "h-1", "http://u:p@h:1"),
+            ("http://u:p/w@h:1", "h-1", "http://u:p/w@h:1"),
             ("http://", "peer", "http://"),
             (&long, &"x".repeat(64), &long),
         ] {

@@ -3,16 +3,17 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::args::NsArg;
 use super::database::{Database, Missing};
-use super::{args, output};
+use super::output;
 use crate::admin::Op;
+use crate::engine::WriteBatch;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct DeleteArgs {
-    /// Namespace
-    #[arg(value_parser = args::namespace)]
-    ns: String,
-    /// Key in the namespace
+    #[command(flatten)]
+    ns: NsArg,
+    /// Key in the namespace; a peer may have made one that is empty
     key: String,
     /// KEY is hexadecimal
     #[arg(long)]
@@ -20,8 +21,9 @@ pub(super) struct DeleteArgs {
 }
 
 pub(super) fn run(db: &Path, args: &DeleteArgs) -> anyhow::Result<ExitCode> {
-    let key = output::bytes(&args.key, args.hex)?;
-    let op = Op { ns: args.ns.clone().into_bytes(), key, value: None, ttl: None };
+    let (ns, key) = (args.ns.bytes()?, output::bytes(&args.key, args.hex)?);
+    WriteBatch::check(&ns, &key, None, None)?;
+    let op = Op { ns, key, value: None, ttl: None };
     Database::open(db, Missing::Fail)?.write(vec![op])?;
     Ok(ExitCode::SUCCESS)
 }

@@ -4,15 +4,16 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::args::{self, NsArg};
 use super::database::Database;
-use super::{args, output};
+use super::output;
 use crate::admin::Op;
+use crate::engine::WriteBatch;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PutArgs {
-    /// Namespace
-    #[arg(value_parser = args::namespace)]
-    ns: String,
+    #[command(flatten)]
+    ns: NsArg,
     /// Key in the namespace
     key: String,
     /// Value; `import` takes many, from a file
@@ -30,12 +31,10 @@ pub(super) struct PutArgs {
 }
 
 pub(super) fn run(db: &Path, args: &PutArgs) -> anyhow::Result<ExitCode> {
-    let op = Op {
-        ns: args.ns.clone().into_bytes(),
-        key: output::bytes(&args.key, args.hex)?,
-        value: Some(output::bytes(&args.value, args.hex)?),
-        ttl: args.ttl,
-    };
+    let (ns, key) = (args.ns.bytes()?, output::bytes(&args.key, args.hex)?);
+    let value = output::bytes(&args.value, args.hex)?;
+    WriteBatch::check(&ns, &key, Some(&value), args.ttl)?;
+    let op = Op { ns, key, value: Some(value), ttl: args.ttl };
     Database::open_to_write(db, args.create)?.write(vec![op])?;
     Ok(ExitCode::SUCCESS)
 }

@@ -5,20 +5,20 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use super::args;
+use super::args::NsArg;
 use super::database::Database;
 use super::exit;
 use super::output::{self, Output};
 use crate::engine::{Record, prefix_end};
+use crate::text::{LINE, exact};
 
 /// Rows whose columns are aligned with each other; more would have to wait in memory.
 const ROWS: usize = 1000;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ScanArgs {
-    /// Namespace
-    #[arg(value_parser = args::namespace)]
-    ns: String,
+    #[command(flatten)]
+    ns: NsArg,
     /// Only keys that begin with this
     #[arg(long, value_name = "PREFIX", conflicts_with_all = ["start", "end"])]
     prefix: Option<String>,
@@ -62,8 +62,8 @@ pub(super) fn run(db: &Path, args: &ScanArgs) -> anyhow::Result<ExitCode> {
     };
     let mut database = Database::read(db)?;
     let limit = args.limit.unwrap_or(u64::MAX);
-    let records = database.scan(args.ns.as_bytes(), &start, end.as_deref(), limit)?;
-    let mut output = Output::new();
+    let records = database.scan(&args.ns.bytes()?, &start, end.as_deref(), limit)?;
+    let mut output = if args.format == Format::Jsonl { Output::json() } else { Output::new() };
     match args.format {
         Format::Table => print_table(&mut output, records, args.hex)?,
         Format::Jsonl => {
@@ -82,8 +82,7 @@ pub(super) fn run(db: &Path, args: &ScanArgs) -> anyhow::Result<ExitCode> {
                     break;
                 }
                 let record = record?;
-                let (key, value) =
-                    (quoted(&record.key, args.hex)?, quoted(&record.value, args.hex)?);
+                let (key, value) = (field(&record.key, args.hex)?, field(&record.value, args.hex)?);
                 let ttl = if record.ttl == 0 { String::new() } else { record.ttl.to_string() };
                 csv.write_record([key, value, written(&record), ttl])?;
             }
@@ -110,6 +109,7 @@ fn print_table(
             let record = record?;
             let cell = |bytes: &Vec<u8>| match hex {
                 true => hex::encode(bytes),
+                false if output::is_terminal() => output::cell(bytes).into_owned(),
                 false => output::printable(bytes).into_owned(),
             };
             let (key, value) = (cell(&record.key), cell(&record.value));
@@ -149,6 +149,15 @@ fn quoted(bytes: &[u8], hex: bool) -> anyhow::Result<String> {
             "{} is no text: use --hex, which `import` takes as well",
             output::printable(bytes)
         )
+    })
+}
+
+/// A field of CSV: [`quoted`], and on a terminal with what is hidden in it escaped.
+fn field(bytes: &[u8], hex: bool) -> anyhow::Result<String> {
+    let text = quoted(bytes, hex)?;
+    Ok(match output::is_terminal() {
+        true => exact(text.as_bytes(), LINE).into_owned(),
+        false => text,
     })
 }
 

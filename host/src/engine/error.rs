@@ -26,10 +26,10 @@ pub enum EngineError {
         /// What it is, and what to do.
         why: String,
     },
-    /// A namespace without bytes, which the published crate can't write either.
+    /// A put into the namespace without a name, which peers alone make.
     #[error("a namespace must have at least one byte")]
     EmptyNamespace,
-    /// A key without bytes.
+    /// A put of the key without bytes, which peers alone make.
     #[error("a key must have at least one byte")]
     EmptyKey,
     /// Namespace and key are too long together.

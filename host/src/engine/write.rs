@@ -37,7 +37,8 @@ impl WriteBatch {
         self.push(Op { ns: ns.into(), key: key.into(), value: Some(value.into()), ttl });
     }
 
-    /// Deletes a value, whether or not there is one.
+    /// Deletes a value, whether or not there is one. Namespace and key may be empty, as those that
+    /// peers have made.
     pub fn delete(&mut self, ns: &[u8], key: &[u8]) {
         self.push(Op { ns: ns.into(), key: key.into(), value: None, ttl: None });
     }
@@ -83,10 +84,12 @@ fn checked(
     value: Option<&[u8]>,
     ttl: Option<Duration>,
 ) -> Result<(Vec<u8>, u32), EngineError> {
-    if ns.is_empty() {
+    // Nodes of the published crate have such keys, and then they come here in a segment. So they can
+    // be deleted as well.
+    if value.is_some() && ns.is_empty() {
         return Err(EngineError::EmptyNamespace);
     }
-    if key.is_empty() {
+    if value.is_some() && key.is_empty() {
         return Err(EngineError::EmptyKey);
     }
     let key = store_key(ns, key)?;
@@ -122,10 +125,11 @@ impl Engine {
         self.write(batch)
     }
 
-    /// Deletes a value, here and, once flushed, on every node.
+    /// Deletes a value, here and, once flushed, on every node. Namespace and key may be empty: no
+    /// node of this host makes such a record, but a peer may have.
     ///
     /// # Errors
-    /// As [`Engine::put`].
+    /// As [`Engine::put`], but for those of an empty namespace or key.
     pub fn delete(&self, ns: &[u8], key: &[u8]) -> Result<u64, EngineError> {
         let mut batch = WriteBatch::new();
         batch.delete(ns, key);

@@ -25,6 +25,38 @@ fn a_batch_is_done_as_a_whole_or_not_at_all() {
 }
 
 #[test]
+fn what_a_peer_made_without_a_name_can_be_read_and_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (engine, peer) = (open(&dir.path().join("a")), open(&dir.path().join("b")));
+    let names = [(&b""[..], &b""[..]), (b"", b"k"), (b"ns", b"")];
+    let mut keys: Vec<_> =
+        names.iter().map(|(ns, key)| record::store_key(ns, key).unwrap()).collect();
+    keys.sort();
+    let planted = keys.into_iter().map(|key| {
+        let version = Version { timestamp: 7, deleted: false, value: b"v".to_vec(), ttl: 0 };
+        Entry { key, version, lsn: 1 }
+    });
+    let planted = segment_of(&planted.collect::<Vec<_>>());
+    assert_eq!(apply(&engine, &planted).unwrap().written, 3);
+    apply(&peer, &planted).unwrap();
+    assert_eq!(engine.namespaces().unwrap(), [&b""[..], b"ns"]);
+    for (ns, key) in names {
+        assert_eq!(engine.get(ns, key).unwrap().unwrap(), b"v");
+        assert!(engine.range(ns, b"", None).unwrap().any(|record| record.unwrap().key == key));
+        assert!(engine.put(ns, key, b"w").is_err(), "this node makes none");
+        engine.delete(ns, key).unwrap();
+        assert_eq!(engine.get(ns, key).unwrap(), None);
+    }
+    assert!(engine.namespaces().unwrap().is_empty());
+    // The deletes go to peers, and win there.
+    let deletes = engine.flush().unwrap().unwrap();
+    assert_eq!(deletes.records, 3);
+    let deletes = fs::read(engine.folder.segment(&deletes.hash)).unwrap();
+    assert_eq!(apply(&peer, &deletes).unwrap().written, 3);
+    assert!(peer.namespaces().unwrap().is_empty());
+}
+
+#[test]
 fn sizes_beyond_the_format_are_refused_and_those_at_the_limit_are_not() {
     let dir = tempfile::tempdir().unwrap();
     let engine = open(dir.path());
