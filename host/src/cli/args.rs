@@ -8,6 +8,7 @@ use super::output;
 use crate::admin::AdminClient;
 use crate::engine::{EngineError, MIN_INFLATED};
 use crate::runtime::{HostBuilder, PeerId};
+use crate::text::secretless;
 pub(super) use crate::text::{duration, size, ttl};
 
 /// A bound on what a segment takes, which any single record is within.
@@ -155,7 +156,10 @@ pub(super) fn listen(text: &str) -> Result<Listen, String> {
             .ok()
             .and_then(|mut addrs| addrs.next())
             .map(Listen::At)
-            .ok_or_else(|| format!("{host:?} is no address of this machine; {form}")),
+            .ok_or_else(|| {
+                let host = secretless(host);
+                format!("{host:?} is no address of this machine; {form}")
+            }),
         _ => Err(form.to_owned()),
     }
 }

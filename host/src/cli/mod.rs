@@ -38,7 +38,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use self::exit::Status;
 use self::logging::{LogFormat, Verbosity};
 use crate::disk::make_private;
-use crate::text::secretless_url;
+use crate::text::secretless;
 
 const DEFAULT_DB: &str = "./edgestore";
 
@@ -225,10 +225,8 @@ fn without_secrets(mut error: clap::Error) -> clap::Error {
     let repeated =
         [ContextKind::InvalidValue, ContextKind::InvalidArg, ContextKind::InvalidSubcommand];
     for kind in repeated {
-        if let Some(ContextValue::String(text)) = error.get(kind)
-            && (text.contains('@') || text.contains("://"))
-        {
-            let text = secretless_url(text);
+        if let Some(ContextValue::String(text)) = error.get(kind) {
+            let text = secretless(text).into_owned();
             error.insert(kind, ContextValue::String(text));
         }
     }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::text::secretless;
+
 /// 1 to 64 of the letters, digits, `.`, `-` and `_`, of which the first is no dot: what names a
 /// file in the cursor folder on every system, and nothing outside of it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,7 +32,8 @@ impl FromStr for PeerId {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
         if text.len() > 64 || text.is_empty() || text.starts_with('.') || !text.bytes().all(allowed)
         {
-            return Err(InvalidPeerId(text.chars().take(80).collect()));
+            // A URL is none, and may have a secret in it.
+            return Err(InvalidPeerId(secretless(text).chars().take(80).collect()));
         }
         Ok(Self(text.to_owned()))
     }

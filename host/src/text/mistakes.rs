@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::without_secrets;
+use super::{secretless, without_secrets};
 
 /// All mistakes of one file.
 #[derive(Debug, thiserror::Error)]
@@ -65,8 +65,8 @@ fn presentable(source: &str) -> Option<String> {
         return None;
     }
     Some(match source.split_once('=') {
-        Some((key, _)) => format!("{}= ***", without_secrets(key)),
-        None => "***".to_owned(),
+        Some((key, _)) if secretless(key) == key => format!("{key}= ***"),
+        _ => "***".to_owned(),
     })
 }
 

@@ -19,7 +19,7 @@ pub(crate) use self::escape::{
     LINE, LINES, Style, exact, is_hidden, push_bytes, push_escaped, visible,
 };
 pub(crate) use self::mistakes::{FileError, Mistakes};
-pub(crate) use self::secrets::{json_without_secrets, secretless_url, without_secrets};
+pub(crate) use self::secrets::{json_without_secrets, secretless, secretless_url, without_secrets};
 pub(crate) use self::table::{bytes, lines, table};
 pub(crate) use self::values::{duration, size, size_text, time, ttl};
 

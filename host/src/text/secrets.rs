@@ -38,6 +38,14 @@ pub(crate) fn secretless_url(text: &str) -> String {
     format!("{scheme}{user}{authority}{path}{behind}")
 }
 
+/// A name or value that somebody may have taken for the place of a URL, without the URL's secrets.
+pub(crate) fn secretless(text: &str) -> Cow<'_, str> {
+    match text.contains('@') || text.contains("://") {
+        true => secretless_url(text).into(),
+        false => text.into(),
+    }
+}
+
 /// What stands where the port does.
 fn port(authority: &str) -> Option<&str> {
     let split = match authority.starts_with('[') {

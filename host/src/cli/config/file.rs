@@ -12,7 +12,9 @@ use super::limits::LimitValue;
 use super::schema::{Schema, Section};
 use crate::protocol::{ClientLimits, HttpPeer};
 use crate::runtime::PeerId;
-use crate::text::{FileError, Item, Mistakes, document, items, nearest, read_file, scalar};
+use crate::text::{
+    FileError, Item, Mistakes, document, items, nearest, read_file, scalar, secretless,
+};
 
 /// What a configuration file says.
 #[derive(Debug)]
@@ -165,12 +167,13 @@ impl Reader<'_> {
             DeValue::Table(_) => {
                 let hint = "an id with dots is written in quotes, as in \
                             \"10.0.0.1\" = \"http://10.0.0.1:8900\"";
-                self.mistakes.add(span, format!("{id} is a table, and no peer: {hint}"));
+                self.mistakes
+                    .add(span, format!("{} is a table, and no peer: {hint}", secretless(id)));
                 return;
             }
             _ => {
                 let hint = "write ID = \"http://host:port\"";
-                self.mistakes.add(value.span(), format!("peer {id}: {hint}"));
+                self.mistakes.add(value.span(), format!("peer {}: {hint}", secretless(id)));
                 return;
             }
         };
@@ -218,6 +221,7 @@ impl Reader<'_> {
             (None, None) => format!("known are {}", known.join(", ")),
         };
         let what = if section.is_some() { "key" } else { "section" };
+        let name = secretless(name);
         format!("unknown {what} `{name}`{of}; {hint}")
     }
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use crate::cli::args;
 use crate::policy::Limits;
-use crate::text::{nearest, size_text};
+use crate::text::{nearest, secretless, size_text};
 
 /// One field of [`Limits`].
 pub(super) struct Limit {
@@ -132,9 +132,10 @@ impl LimitValue {
     pub(in crate::cli) fn new(name: &str, text: &str) -> Result<Self, String> {
         let Some(limit) = Limit::find(name) else {
             let names: Vec<_> = LIMITS.iter().map(|limit| limit.name).collect();
+            let shown = secretless(name);
             return Err(match nearest(name, &names) {
-                Some(near) => format!("there is no limit `{name}`; did you mean `{near}`?"),
-                None => format!("there is no limit `{name}`; known are {}", names.join(", ")),
+                Some(near) => format!("there is no limit `{shown}`; did you mean `{near}`?"),
+                None => format!("there is no limit `{shown}`; known are {}", names.join(", ")),
             });
         };
         (limit.set)(&mut Limits::default(), text)?;
