@@ -106,10 +106,10 @@ fn what_was_stored_does_nothing_to_a_terminal_and_is_whole_in_a_pipe() {
         &["get", &text, &text, "--db", db][..],
         &["get", "ns", "key", "--db", &format!("{db}{text}")],
         &["verify", "--db", &format!("{db}{text}")],
-        &["import", &format!("no{text}"), "--ns", "ns", "--db", &db],
-        &["get", "ns", &text, "--hex", "--db", &db],
+        &["import", &format!("no{text}"), "--ns", "ns", "--db", db],
+        &["get", "ns", &text, "--hex", "--db", db],
         &[&text],
-        &["status", &format!("--{text}"), "--db", &db],
+        &["status", &format!("--{text}"), "--db", db],
     ] {
         for format in ["human", "json"] {
             let args = [args, &["--log-format", format]].concat();

@@ -98,7 +98,8 @@ mod elsewhere {
 #[cfg(not(unix))]
 pub(crate) use elsewhere::{check_owner, close, make_private};
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
     use std::path::PathBuf;

@@ -1136,8 +1136,11 @@ fn put_folder(path: &Path) {
     fs::create_dir(path).unwrap();
 }
 
+/// Damages the database in a folder.
+type Damage = Box<dyn Fn(&Path)>;
+
 /// Ways in which the files of a record store can be damaged, and none.
-fn store_damages() -> Vec<Box<dyn Fn(&Path)>> {
+fn store_damages() -> Vec<Damage> {
     fn list(db: &Path) -> std::path::PathBuf {
         let number = inspect::version_number(&db.join("records"), 0).unwrap();
         db.join(format!("records/keyspaces/0/v{number}"))
