@@ -176,32 +176,17 @@ fn a_policy_that_wants_the_next_tick_at_once_for_ever_makes_no_busy_loop() {
 
 /// A client that sends this, then reads or writes hardly anything, and comes back when it is hung
 /// up on.
-struct SlowClient {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
-}
-
-impl SlowClient {
-    fn start(addr: SocketAddr, says: String) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                if let Ok(mut stream) = TcpStream::connect(addr) {
-                    let _ = stream.write_all(says.as_bytes());
-                    let _ = stream.set_read_timeout(Some(Duration::from_millis(200)));
-                    while !stopped.load(Ordering::Relaxed) && is_open(&mut stream, &says) {}
-                }
-                thread::sleep(Duration::from_millis(200));
+fn slow_client(addr: SocketAddr, says: String, stop: Arc<AtomicBool>) -> JoinHandle<()> {
+    thread::spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            if let Ok(mut stream) = TcpStream::connect(addr) {
+                let _ = stream.write_all(says.as_bytes());
+                let _ = stream.set_read_timeout(Some(Duration::from_millis(200)));
+                while !stop.load(Ordering::Relaxed) && is_open(&mut stream, &says) {}
             }
-        });
-        Self { stop, thread }
-    }
-
-    fn stop(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap();
-    }
+            thread::sleep(Duration::from_millis(200));
+        }
+    })
 }
 
 /// Takes one byte of an answer, or adds one to the headers.
@@ -248,13 +233,14 @@ fn slow_clients_of_the_same_address_keep_no_replica_out() {
     let host = Host::builder(Arc::clone(&primary.engine)).listen(localhost());
     let host = host.server_limits(limits).start().unwrap();
     let addr = host.local_addr().unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (0..90)
         .map(|n| match n % 3 {
             0 => String::new(),
             1 => "GET /merkle HTTP/1.1\r\nX: ".to_owned(),
             _ => format!("GET /segments/{large} HTTP/1.1\r\nHost: x\r\n\r\n"),
         })
-        .map(|says| SlowClient::start(addr, says))
+        .map(|says| slow_client(addr, says, Arc::clone(&stop)))
         .collect();
     thread::sleep(Duration::from_secs(1));
     let patient =
@@ -262,6 +248,7 @@ fn slow_clients_of_the_same_address_keep_no_replica_out() {
     let pulled = replica.host(2 * LONG).peer("primary", format!("http://{addr}"));
     let pulled = pulled.client_limits(patient).run_once().unwrap().remove(0);
     assert!(pulled.in_sync(), "{pulled:?}");
-    clients.into_iter().for_each(SlowClient::stop);
+    stop.store(true, Ordering::Relaxed);
+    clients.into_iter().for_each(|client| client.join().unwrap());
     host.shutdown();
 }

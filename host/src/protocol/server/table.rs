@@ -103,9 +103,16 @@ impl Table {
     /// none. See [`ServerLimits`] for the rules.
     pub(super) fn place(&self, address: IpAddr, now: Duration) -> Place {
         let mut state = self.state();
-        let is_known = |group: IpAddr| self.is_known(&state, group, now);
         let group = group(address);
-        let newcomer_is_known = is_known(group);
+        let newcomer_is_known = self.is_known(&state, group, now);
+        // Where there are many connections, most are of one address.
+        let mut last = (group, newcomer_is_known);
+        let mut is_known = |group: IpAddr| {
+            if last.0 != group {
+                last = (group, self.is_known(&state, group, now));
+            }
+            last.1
+        };
         let (mut all, mut own, mut known) = (0, 0, 0);
         let mut victims = Victims::default();
         for connection in state.connections.values().filter(|other| !other.is_closing()) {
