@@ -280,7 +280,8 @@ impl RunArgs {
         limits
     }
 
-    fn server_limits(&self) -> ServerLimits {
+    /// What clients may take.
+    pub(super) fn server_limits(&self) -> ServerLimits {
         let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
         ServerLimits {
             max_connections: count(self.max_connections),
@@ -289,6 +290,11 @@ impl RunArgs {
             max_manifest_bytes: self.manifest_memory,
             ..ServerLimits::default()
         }
+    }
+
+    /// When a peer is left alone.
+    pub(super) fn fetch_backoff(&self) -> FetchBackoff {
+        FetchBackoff { failures: self.fetch_failures, longest: self.fetch_backoff }
     }
 
     fn builder(&self, engine: Arc<Engine>) -> Result<HostBuilder> {
@@ -301,10 +307,7 @@ impl RunArgs {
             .compact_interval(self.compact_interval.0)
             .compact_rate(self.compact_rate.0)
             .server_limits(self.server_limits())
-            .fetch_backoff(FetchBackoff {
-                failures: self.fetch_failures,
-                longest: self.fetch_backoff,
-            });
+            .fetch_backoff(self.fetch_backoff());
         for PeerSpec { id, url } in &self.peers {
             builder = builder.peer(id, url);
         }

@@ -8,6 +8,8 @@ use super::schema::{Schema, Section};
 use super::{Effective, Origin, print};
 use crate::cli::exit::Status;
 use crate::cli::{Cli, parse};
+use crate::policy::FetchBackoff;
+use crate::protocol::ServerLimits;
 
 fn file(text: &str) -> ConfigFile {
     ConfigFile::parse(Path::new("dir/x.toml"), text.into()).unwrap()
@@ -43,6 +45,24 @@ fn the_command_line_beats_the_file_which_beats_the_default() {
     let limits = config.args().limits();
     assert_eq!((limits.fuel, limits.memory_bytes, limits.handles), (1000, 2 << 20, 9));
     assert_eq!(limits.transfers, crate::policy::Limits::default().transfers);
+}
+
+#[test]
+fn the_bounds_on_peers_are_options_with_the_defaults_of_the_library() {
+    let none = config("", None).unwrap();
+    assert_eq!(none.args().server_limits(), ServerLimits::default());
+    assert_eq!(none.args().fetch_backoff(), FetchBackoff::default());
+    let text = "[host]\nmax-connections = 7\nmax-connections-per-address = 3\n\
+                slow-client-grace = \"9s\"\nmanifest-memory = \"1MiB\"";
+    let given = config("--fetch-failures 5 --fetch-backoff 7s", Some(text)).unwrap();
+    let limits = given.args().server_limits();
+    assert_eq!((limits.max_connections, limits.max_per_address), (7, 3));
+    assert_eq!((limits.slow_grace.as_secs(), limits.max_manifest_bytes), (9, 1 << 20));
+    let backoff = given.args().fetch_backoff();
+    assert_eq!((backoff.failures, backoff.longest.as_secs()), (5, 7));
+    for zero in ["max-connections = 0", "max-connections-per-address = 0", "fetch-failures = 0"] {
+        assert!(mistakes(&format!("[host]\n{zero}")).contains("x.toml:2:"), "{zero}");
+    }
 }
 
 #[test]

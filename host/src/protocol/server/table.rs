@@ -39,6 +39,9 @@ const MOST_PROVEN: usize = 1024;
 /// Of how many places one is kept for known addresses.
 const RESERVED: usize = 8;
 
+/// How long a server keeps to the number of connections at which descriptors were short.
+const SHORTAGE_LASTS: Duration = Duration::from_secs(60);
+
 /// Shortest time between two lines of the log about connections that made way.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
@@ -59,6 +62,9 @@ struct State {
     connections: HashMap<u64, Arc<Connection>>,
     /// When an address last took enough.
     proven: HashMap<IpAddr, Duration>,
+    /// The number of connections that left descriptors for the rest of the process, and when there
+    /// were too many.
+    shortage: Option<(usize, Duration)>,
     log: Gate,
 }
 
@@ -95,6 +101,12 @@ impl Table {
         self.max_connections / RESERVED
     }
 
+    /// Connections at a time, now.
+    fn max_now(&self, state: &State, now: Duration) -> usize {
+        let short = state.shortage.filter(|(_, at)| now.saturating_sub(*at) < SHORTAGE_LASTS);
+        short.map_or(self.max_connections, |(left, _)| left.min(self.max_connections))
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -124,9 +136,10 @@ impl Table {
             let unknown = !is_known;
             victims.offer(connection, rank, is_own, unknown);
         }
+        let max = self.max_now(&state, now);
         let is_full = match newcomer_is_known {
-            true => all >= self.max_connections,
-            false => (all - known) + known.max(self.reserve()) >= self.max_connections,
+            true => all >= max,
+            false => (all - known) + known.max(max / RESERVED) >= max,
         };
         let victim = if own >= self.max_per_address && victims.own.is_some() {
             victims.own
@@ -143,8 +156,9 @@ impl Table {
         Place::Made
     }
 
-    /// Closes idle connections, and then slow ones, because the system has no more descriptors:
-    /// an eighth of all, and how many these were.
+    /// Closes idle connections, and then slow ones, because the system has no more descriptors: an
+    /// eighth of all. Returns how many these were. For a while there are no more connections than
+    /// were left: the rest of the process needs descriptors, too.
     pub(super) fn relieve(&self, now: Duration) -> usize {
         let mut state = self.state();
         let open = state.connections.values().filter(|other| !other.is_closing());
@@ -152,8 +166,13 @@ impl Table {
             .filter_map(|other| Some((other.rank(now, self.slow_grace)?, Arc::clone(other))))
             .collect();
         victims.sort_unstable_by_key(|(rank, _)| std::cmp::Reverse(*rank));
-        victims.truncate((state.connections.len() / RESERVED).max(1));
+        let all = state.connections.values().filter(|other| !other.is_closing()).count();
+        let wanted = (all / RESERVED).max(1);
+        victims.truncate(wanted);
         victims.iter().for_each(|(_, victim)| state.close(victim, now));
+        let left = all.saturating_sub(wanted).max(1);
+        let least = self.max_now(&state, now).min(left);
+        state.shortage = Some((least, now));
         victims.len()
     }
 

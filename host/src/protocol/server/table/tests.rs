@@ -199,6 +199,18 @@ fn a_shortage_of_descriptors_closes_an_eighth_and_no_connection_at_work() {
 }
 
 #[test]
+fn after_a_shortage_of_descriptors_some_are_left_for_others_for_a_while() {
+    let table = table(100, 100);
+    let idle: Vec<_> = (0..16).map(|at| table.enter(address(1), ms(at))).collect();
+    assert_eq!(table.relieve(ms(1000)), 2);
+    // Of the 14 that are left, one more is kept for known addresses.
+    assert_eq!(table.place(address(2), ms(1000)), Place::Made);
+    assert!(idle[2].made_way());
+    let lasts = u64::try_from(SHORTAGE_LASTS.as_millis()).unwrap();
+    assert_eq!(table.place(address(2), ms(1000 + lasts)), Place::Free);
+}
+
+#[test]
 fn only_slow_manifests_are_cut_for_memory() {
     let table = table(100, 100);
     let [manifest, segment, fast] = [(); 3].map(|()| table.enter(address(1), ms(0)));
