@@ -89,7 +89,7 @@ fn push_word(clean: &mut String, word: &str) {
     let Some(colon) = word.find("://") else {
         match word.rsplit_once('@') {
             // An option, key or id may stand before it: `--peer=user:password@host`.
-            Some((user, host)) if user.contains(':') => {
+            Some((user, host)) if user.contains(':') && !is_interface(user, host) => {
                 let before = user.find('=').map_or("", |at| &user[..=at]);
                 clean.push_str(&format!("{before}{LEFT_OUT}@{host}"));
             }
@@ -104,6 +104,17 @@ fn push_word(clean: &mut String, word: &str) {
     clean.push_str(&word[..start]);
     clean.push_str(&secretless_url(url));
     clean.push_str(&word[start + url.len()..]);
+}
+
+/// Whether this is the name of a WebAssembly interface and its version, as in
+/// `edgestore:sync/policy@0.2.0`.
+fn is_interface(name: &str, version: &str) -> bool {
+    let numbers = version.split(|c: char| !c.is_ascii_digit() && c != '.').next();
+    let mut numbers = numbers.unwrap_or_default().trim_end_matches('.').split('.');
+    let count = numbers.clone().count();
+    count == 3
+        && numbers.all(|number| !number.is_empty())
+        && name.split_once(':').is_some_and(|(_, name)| name.contains('/'))
 }
 
 /// A line of JSON, with [`without_secrets`] done to each of its strings.
@@ -183,6 +194,8 @@ mod tests {
             ("p = \"http://a/?t=hunter2\" # x", "p = \"http://a/?***\" # x"),
             ("proxy me:hunter2@a:80, really", "proxy ***@a:80, really"),
             ("--peer=me:hunter2@a", "--peer=***@a"),
+            ("lacks edgestore:sync/policy@0.2.0; see", "lacks edgestore:sync/policy@0.2.0; see"),
+            ("me:hun/ter2@10.0.0.1", "***@10.0.0.1"),
             ("http://x:hunter2@a\nhttp://y:hunter2@b", "http://***@a\nhttp://***@b"),
         ] {
             assert_eq!(without_secrets(text), shown);
