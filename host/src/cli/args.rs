@@ -8,8 +8,8 @@ use super::output;
 use crate::admin::AdminClient;
 use crate::engine::{EngineError, MIN_INFLATED};
 use crate::runtime::{HostBuilder, PeerId};
-use crate::text::secretless;
 pub(super) use crate::text::{duration, size, ttl};
+use crate::text::{secretless, secretless_url};
 
 /// A bound on what a segment takes, which any single record is within.
 pub(super) fn inflated(text: &str) -> Result<u64, String> {
@@ -105,6 +105,9 @@ pub(super) fn peer(text: &str) -> Result<PeerSpec, String> {
 
 /// Host and port of a URL as a peer id; what an id can't hold becomes a hyphen.
 fn id_of(url: &str) -> String {
+    // What stands where the port does may be a password.
+    let url = secretless_url(url);
+    let url = url.as_str();
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     // What is before the last one may be a password, which may have any character.
     let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);

@@ -252,6 +252,30 @@ fn check_admin(admin: &mut AdminServer, reachable: bool) -> bool {
     }
 }
 
+/// Raises the number of files that this process may have open as far as it is allowed to, and leaves
+/// clients no more than half of it: the database needs the rest.
+fn within_descriptors(mut limits: ServerLimits) -> ServerLimits {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+        // Without a number there is no limit.
+        let most = if raised.is_ok() { maximum } else { current };
+        if let Some(half) = most.and_then(|most| usize::try_from(most / 2).ok())
+            && half < limits.max_connections
+        {
+            tracing::warn!(
+                connections = half,
+                "fewer connections than --max-connections: the system allows this process too few \
+                 open files (ulimit -n)"
+            );
+            limits.max_connections = half;
+        }
+    }
+    limits
+}
+
 impl RunArgs {
     /// Whether it ends by itself.
     pub(super) fn is_once(&self) -> bool {
@@ -306,7 +330,7 @@ impl RunArgs {
             .max_failures(self.max_failures)
             .compact_interval(self.compact_interval.0)
             .compact_rate(self.compact_rate.0)
-            .server_limits(self.server_limits())
+            .server_limits(within_descriptors(self.server_limits()))
             .fetch_backoff(self.fetch_backoff());
         for PeerSpec { id, url } in &self.peers {
             builder = builder.peer(id, url);

@@ -144,6 +144,10 @@ impl AcknowledgedFile {
     /// as true. Returns whether this file and the journal are in their places: if not, what was
     /// committed is in files without a name.
     pub(super) fn note(&mut self, position: &Position) -> bool {
+        // Nothing that is not acknowledged is noted.
+        if !(is_same_file(&self.file, &self.path).unwrap_or(true) && self.journal.is_in_place()) {
+            return false;
+        }
         if (self.last.lsn, self.last.next_id) != (position.lsn, position.next_id) {
             (self.last.lsn, self.last.next_id) = (position.lsn, position.next_id);
             let written = self.write();
@@ -152,7 +156,7 @@ impl AcknowledgedFile {
                 tracing::debug!(%error, "can't note what was acknowledged");
             }
         }
-        is_same_file(&self.file, &self.path).unwrap_or(true) && self.journal.is_in_place()
+        true
     }
 
     /// Whether this is the file of the record store, and nobody else has written to it, and whether
@@ -191,9 +195,9 @@ mod tests {
     fn acknowledged_is_what_was_noted_last() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Acknowledged::read(dir.path()).unwrap(), None);
+        fs::write(dir.path().join("0.jnl"), "").unwrap();
         let mut file = AcknowledgedFile::open(dir.path(), &position(3, 1), true).unwrap();
-        file.note(&position(1_000_000, 7));
-        file.note(&position(1_000_001, 7));
+        assert!(file.note(&position(1_000_000, 7)) && file.note(&position(1_000_001, 7)));
         let read = Acknowledged::read(dir.path()).unwrap().unwrap();
         assert_eq!((read.lsn, read.next_id), (1_000_001, 7));
         assert!(

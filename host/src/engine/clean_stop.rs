@@ -98,6 +98,11 @@ impl Mark {
         }
     }
 
+    /// Whether there is one, if a damaged one.
+    pub(super) fn is_there(records: &Path) -> bool {
+        fs::symlink_metadata(records.join(NAME)).is_ok()
+    }
+
     /// None where there is none, or none that can be read.
     pub(super) fn read(records: &Path) -> io::Result<Option<Self>> {
         let path = records.join(NAME);

@@ -215,6 +215,11 @@ impl Folder {
         *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
     }
 
+    /// Whether the last stop left a mark, which may be damaged.
+    pub(super) fn stopped_cleanly(&self) -> bool {
+        Mark::is_there(&self.disk.real(&self.records()))
+    }
+
     /// Whether the file that is locked is still the one that others lock.
     pub(super) fn is_locked(&self) -> bool {
         let lock = self.disk.real(&self.path.join("LOCK"));

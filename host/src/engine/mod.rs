@@ -281,7 +281,11 @@ impl Engine {
             missing.map_or(Ok(()), |what| Err(folder.damaged(&[what])))?;
         }
         let mut losses = folder.losses()?;
-        let older = inspected.mark.as_ref().and_then(|_| unknown_after_stop(unknown.len()));
+        let folders = strays.iter().filter(|hash| !writer.absent.contains_key(*hash));
+        let older = match folder.stopped_cleanly() {
+            true => unknown_after_stop(unknown.len() + folders.count(), writer.position.lsn),
+            false => None,
+        };
         if let Some(older) = older.filter(|older| !losses.contains(older)) {
             tracing::warn!("{older}");
             losses.push(older);
@@ -684,9 +688,9 @@ fn recover_segments(
 }
 
 /// What files that are registered nowhere say after a clean stop, which leaves none; `None` where
-/// there are none.
-fn unknown_after_stop(files: usize) -> Option<String> {
-    (files > 0).then(|| {
+/// there are none, or this node has made no writes of its own, up to the number `lsn`.
+fn unknown_after_stop(files: usize, lsn: u64) -> Option<String> {
+    (files > 0 && lsn > 0).then(|| {
         format!(
             "segments/ has {files} files that the record store does not know, and a clean stop \
              leaves none: the record store is older. What sound ones hold is merged; other local \

@@ -158,6 +158,13 @@ impl Engine {
         if !moved.is_empty() {
             drop(folder);
             let (engine, mut report) = Self::open_repaired(path, options)?;
+            if moved.iter().any(|to| is_of_segments(to)) {
+                report.lost.push(
+                    "segments/ was no folder: what was in segments that the record store does not \
+                     know is lost, if there were any"
+                        .to_owned(),
+                );
+            }
             let moved = moved
                 .iter()
                 .map(|to| format!("what was in the place of a folder is kept as {}", to.display()));
@@ -317,7 +324,7 @@ impl Engine {
         let retired_are_covered = salvaged.segments.is_some() && all_here && !salvaged.partial;
         if let Some(Before { progress, whole: true }) = before {
             let unknown = salvaged.unknown_files(&folder, progress)?;
-            report.lost.extend(unknown_after_stop(unknown));
+            report.lost.extend(unknown_after_stop(unknown, progress.lsn));
         }
         let records = folder.records();
         let half = path.join(NEW_STORE);
@@ -611,6 +618,12 @@ fn keep(folder: &Folder) -> Result<PathBuf, EngineError> {
     let dir = folder.quarantine();
     folder.disk().make_dir(&dir).map_err(EngineError::io("make", &dir))?;
     Ok(free_name(&dir, "records"))
+}
+
+/// Whether this stood in the place of `segments/`, by its name in `quarantine/`.
+fn is_of_segments(kept: &Path) -> bool {
+    let name = kept.file_name().unwrap_or_default();
+    name.to_string_lossy().starts_with("segments")
 }
 
 /// What of the journals can't be read, or is not there.

@@ -40,7 +40,7 @@ pub(crate) fn secretless_url(text: &str) -> String {
 
 /// A name or value that somebody may have taken for the place of a URL, without the URL's secrets.
 pub(crate) fn secretless(text: &str) -> Cow<'_, str> {
-    match text.contains('@') || text.contains("://") {
+    match text.contains(['@', '?']) || text.contains("://") {
         true => secretless_url(text).into(),
         false => text.into(),
     }
@@ -64,7 +64,7 @@ fn is_port(port: &str) -> bool {
 /// without its user and password.
 pub(crate) fn without_secrets(text: &str) -> Cow<'_, str> {
     // Nearly all text.
-    if !text.contains("://") && !text.contains('@') {
+    if !text.contains("://") && !text.contains(['@', '?']) {
         return text.into();
     }
     let mut clean = String::with_capacity(text.len());
@@ -93,7 +93,13 @@ fn push_word(clean: &mut String, word: &str) {
                 let before = user.find('=').map_or("", |at| &user[..=at]);
                 clean.push_str(&format!("{before}{LEFT_OUT}@{host}"));
             }
-            _ => clean.push_str(word),
+            // A query, of a URL without a scheme or cut off from one.
+            _ => match word.split_once('?') {
+                Some((place, query)) if query.contains('=') => {
+                    clean.push_str(&format!("{place}?{LEFT_OUT}"));
+                }
+                _ => clean.push_str(word),
+            },
         }
         return;
     };
@@ -106,15 +112,17 @@ fn push_word(clean: &mut String, word: &str) {
     clean.push_str(&word[start + url.len()..]);
 }
 
-/// Whether this is the name of a WebAssembly interface and its version, as in
-/// `edgestore:sync/policy@0.2.0`.
+/// Whether this is the name of a WebAssembly interface or package and its version, as in
+/// `edgestore:sync/policy@0.2.0` and `edgestore:sync@0.2`.
 fn is_interface(name: &str, version: &str) -> bool {
     let numbers = version.split(|c: char| !c.is_ascii_digit() && c != '.').next();
     let mut numbers = numbers.unwrap_or_default().trim_end_matches('.').split('.');
     let count = numbers.clone().count();
-    count == 3
+    let is_known = || ["edgestore:", "wasi:"].iter().any(|known| name.contains(known));
+    let is_path = || name.split_once(':').is_some_and(|(_, name)| name.contains('/'));
+    (2..=3).contains(&count)
         && numbers.all(|number| !number.is_empty())
-        && name.split_once(':').is_some_and(|(_, name)| name.contains('/'))
+        && (is_known() || (count == 3 && is_path()))
 }
 
 /// A line of JSON, with [`without_secrets`] done to each of its strings.

@@ -543,6 +543,56 @@ fn older_records_beside_a_damaged_newer_segment_are_a_loss() {
 }
 
 #[test]
+fn older_records_are_a_loss_where_the_mark_is_damaged_or_folders_stand_for_newer_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = with_older_records(dir.path());
+    fn mark(db: &Path) -> std::path::PathBuf {
+        db.join("records/clean-stop")
+    }
+    fn segments(db: &Path) -> Vec<std::path::PathBuf> {
+        let files = fs::read_dir(db.join("segments")).unwrap();
+        files.map(|file| file.unwrap().path()).collect()
+    }
+    let damage: [Damage; 4] = [
+        Box::new(|db| {
+            let mut bytes = fs::read(mark(db)).unwrap();
+            bytes[40] ^= 1;
+            fs::write(mark(db), bytes).unwrap();
+        }),
+        Box::new(|db| fs::write(mark(db), "").unwrap()),
+        Box::new(|db| segments(db).iter().for_each(|file| put_folder(file))),
+        Box::new(|db| {
+            fs::remove_dir_all(db.join("segments")).unwrap();
+            fs::write(db.join("segments"), "").unwrap();
+        }),
+    ];
+    for (n, damage) in damage.iter().enumerate() {
+        let broken = dir.path().join("broken");
+        copy(&db, &broken);
+        damage(&broken);
+        let (engine, report) = Engine::open_to_repair(&broken, fast()).unwrap();
+        assert!(!report.lost.is_empty(), "{n}: {report:?}");
+        drop(engine);
+        fs::remove_dir_all(&broken).unwrap();
+    }
+}
+
+#[test]
+fn newer_segments_beside_older_records_of_a_node_without_writes_are_no_loss() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, db) = (dir.path().join("source"), dir.path().join("db"));
+    let source = open(&source);
+    drop(open(&db));
+    source.put(b"ns", b"k", b"v").unwrap();
+    let segment = source.flush().unwrap().unwrap();
+    let file = format!("segments/{}.dat", segment.hash);
+    fs::copy(source.path().join(&file), db.join(&file)).unwrap();
+    let engine = open(&db);
+    assert!(engine.losses().is_empty());
+    assert_eq!(engine.get(b"ns", b"k").unwrap().unwrap(), b"v");
+}
+
+#[test]
 fn clean_stop_beside_sound_segments_is_no_loss() {
     let dir = tempfile::tempdir().unwrap();
     let db = dir.path().join("db");
@@ -1121,6 +1171,11 @@ fn other_file_in_the_place_of_the_journal_takes_no_write() {
         let error = engine.put(b"ns", b"k2", b"v").unwrap_err();
         assert!(matches!(error, EngineError::Replaced), "{error:?}");
         assert!(engine.check_files().is_err());
+        drop(engine);
+        if other == "copy" {
+            // What was refused is not missed.
+            assert_eq!(open(&db).get(b"ns", b"k").unwrap().unwrap(), b"v");
+        }
     }
 }
 
