@@ -66,7 +66,7 @@ fn id(path: &Path) -> io::Result<(u64, u64)> {
 }
 
 /// Connects to the socket of a database. Only its owner's is taken: whoever else could put one into
-/// the folder would be told what is written, and could say that it was.
+/// the folder would receive what is written, and could acknowledge it.
 pub(super) fn connect(db: &Path) -> io::Result<UnixStream> {
     check_socket(db)?;
     with_short(&db.join(SOCKET_NAME), |path| UnixStream::connect(path))

@@ -11,7 +11,7 @@ use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::clean_stop::{read_sealed, sealed, unsealed};
-use super::inspect::journals;
+use super::inspect::{journals, number};
 use super::store::Position;
 use crate::disk::{is_same_file, open_file};
 
@@ -113,8 +113,6 @@ impl OpenJournal {
         if before.is_some_and(|(known, _)| *known == path) {
             return Ok(before.is_some_and(|(_, file)| is_same_file(file, &path).unwrap_or(true)));
         }
-        // Shorter names have smaller numbers.
-        let number = |path: &Path| (path.as_os_str().len(), path.to_owned());
         if before.is_some_and(|(known, _)| number(known) > number(&path)) {
             return Ok(false);
         }
@@ -145,7 +143,7 @@ impl AcknowledgedFile {
     /// committed is in files without a name.
     pub(super) fn note(&mut self, position: &Position) -> bool {
         // Nothing that is not acknowledged is noted.
-        if !(is_same_file(&self.file, &self.path).unwrap_or(true) && self.journal.is_in_place()) {
+        if !(self.has_its_name() && self.journal.is_in_place()) {
             return false;
         }
         if (self.last.lsn, self.last.next_id) != (position.lsn, position.next_id) {
@@ -167,8 +165,11 @@ impl AcknowledgedFile {
             let found = read_sealed(&self.path, Acknowledged::decode).ok().flatten().flatten();
             !self.is_written || found.is_none_or(|found| found == self.last)
         };
-        let is_last = is_same_file(&self.file, &self.path).unwrap_or(true) && is_last();
-        is_last && self.journal.look().unwrap_or(true)
+        self.has_its_name() && is_last() && self.journal.look().unwrap_or(true)
+    }
+
+    fn has_its_name(&self) -> bool {
+        is_same_file(&self.file, &self.path).unwrap_or(true)
     }
 
     fn write(&mut self) -> io::Result<()> {

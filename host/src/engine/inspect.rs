@@ -80,7 +80,7 @@ pub(super) fn keyspaces(records: &Path) -> io::Result<Vec<u64>> {
     Ok(found)
 }
 
-fn number(path: &Path) -> Option<u64> {
+pub(super) fn number(path: &Path) -> Option<u64> {
     path.file_name()?.to_str()?.strip_suffix(".jnl")?.parse().ok()
 }
 

@@ -154,11 +154,12 @@ impl Engine {
             Err(error) => return Err(error),
         };
         let folder = Folder::open_damaged(path, RealDisk::shared())?;
+        let lost_segments = folder.displaced().contains(&folder.segments());
         let moved = folder.clear_places()?;
         if !moved.is_empty() {
             drop(folder);
             let (engine, mut report) = Self::open_repaired(path, options)?;
-            if moved.iter().any(|to| is_of_segments(to)) {
+            if lost_segments {
                 report.lost.push(
                     "segments/ was no folder: what was in segments that the record store does not \
                      know is lost, if there were any"
@@ -618,12 +619,6 @@ fn keep(folder: &Folder) -> Result<PathBuf, EngineError> {
     let dir = folder.quarantine();
     folder.disk().make_dir(&dir).map_err(EngineError::io("make", &dir))?;
     Ok(free_name(&dir, "records"))
-}
-
-/// Whether this stood in the place of `segments/`, by its name in `quarantine/`.
-fn is_of_segments(kept: &Path) -> bool {
-    let name = kept.file_name().unwrap_or_default();
-    name.to_string_lossy().starts_with("segments")
 }
 
 /// What of the journals can't be read, or is not there.

@@ -1,6 +1,6 @@
 //! How a component becomes code: here, or by a process of its own that is held to limits.
 //!
-//! The compiler's time and memory depend on what it is given, and nothing in it can be told to give
+//! The compiler's time and memory depend on what it is given, and nothing in it can be made to give
 //! up. A process can: the system ends it at its limits, and takes it first when memory runs out.
 
 use std::ffi::OsString;

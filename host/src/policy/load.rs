@@ -101,9 +101,9 @@ impl PolicyEngine {
     }
 
     fn load_by(&self, component: &[u8], unless_refused: bool) -> Result<Policy, LoadError> {
-        let hash = Hash::of(component);
-        if let Some(known) = &self.known
-            && let Some(policy) = lock(known).get(&hash)
+        let known = self.known.as_ref().map(|known| (known, Hash::of(component)));
+        if let Some((known, hash)) = &known
+            && let Some(policy) = lock(known).get(hash)
         {
             return Ok(policy.clone());
         }
@@ -117,7 +117,7 @@ impl PolicyEngine {
         let linked = self.linker.instantiate_pre(&compiled).map_err(mismatch)?;
         let linked = Linked::new(linked, contract).map_err(mismatch)?;
         let policy = Policy::new(linked, component, self.limits.clone())?;
-        if let Some(known) = &self.known {
+        if let Some((known, hash)) = known {
             lock(known).insert(hash, policy.clone());
         }
         Ok(policy)

@@ -3,7 +3,7 @@
 //! A manifest of 100,000 segments takes 8 MB to 40 MB, by its form. It is made once for each root,
 //! shared by all that ask for it, and gone with the last of them. Clients that do not read can keep
 //! old ones alive, so the bytes of all are bounded: where a bound is reached, answers that lag are
-//! cut off, and a client whose manifest still has no room is told to come back.
+//! cut off, and a client whose manifest still has no room gets status 503.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
