@@ -171,3 +171,50 @@ fn a_killed_process_has_lost_no_acknowledged_write() {
         assert_eq!(Hash::of(&std::fs::read(file).unwrap()), segment.hash);
     }
 }
+
+/// A delete may use what puts leave free, and so finds the end of the disk.
+#[test]
+fn a_host_whose_disk_was_full_to_the_last_byte_goes_on_by_itself() {
+    let script = r#"
+        mkdir -p "$2" && mount -t tmpfs -o size=32m none "$2"
+        db="$2/db"
+        "$1" run --db "$db" --listen none --disk-reserve off --flush-interval 1h >"$3" 2>&1 &
+        host=$!
+        for n in $(seq 600); do [ -S "$db/admin.sock" ] && break; sleep 0.05; done
+        for n in 1 2 3; do "$1" put ns $n value$n --db "$db"; done
+        cat /dev/zero >"$2/filler" 2>/dev/null || true
+        key=$(head -c 15000 /dev/zero | tr '\0' k)
+        failed=0
+        for n in $(seq 100); do
+            "$1" delete ns $n$key --db "$db" || { failed=$n; break; }
+        done
+        test "$failed" -gt 0
+        code=0
+        "$1" status --db "$db" || code=$?
+        echo "status $code"
+        test "$("$1" get ns 2 --db "$db")" = value2
+        "$1" put ns 4 value4 --db "$db" && exit 1
+        sleep 2.5
+        kill -0 $host
+        rm "$2/filler"
+        resumed=no
+        for look in $(seq 600); do
+            if "$1" put ns 5 value5 --db "$db" 2>/dev/null; then resumed=yes; break; fi
+            sleep 0.1
+        done
+        cat "$3"
+        echo "resumed $resumed"
+        "$1" status --db "$db"
+        for n in 1 2 3 5; do test "$("$1" get ns $n --db "$db")" = value$n; done
+        kill $host
+        wait $host
+        "$1" verify --db "$db"
+        echo "all there"
+    "#;
+    let dir = tempfile::tempdir().unwrap();
+    let paths = [dir.path().join("mnt"), dir.path().join("log")];
+    let Some(output) = in_namespace(script, &paths.each_ref().map(AsRef::as_ref)) else { return };
+    for word in ["status 1", "POISONED", "resumed yes", "opening it again", "all there"] {
+        assert!(output.contains(word), "no {word:?} in\n{output}");
+    }
+}

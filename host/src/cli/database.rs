@@ -137,8 +137,8 @@ impl Database {
     }
 
     /// Opens a database to run a host on; no other host may have it.
-    pub(super) fn own(dir: &Path, options: &EngineOptions) -> Result<Engine> {
-        match Self::open_with(dir, Missing::Create, options)? {
+    pub(super) fn own(dir: &Path, missing: Missing, options: &EngineOptions) -> Result<Engine> {
+        match Self::open_with(dir, missing, options)? {
             Self::Direct(engine) => Ok(*engine),
             Self::Remote(_) => bail!(
                 "a host runs on the database {} already: see it by `status`, stop it, or give \

@@ -1,10 +1,12 @@
 //! `run`: a host, until a signal ends it.
 
+mod node;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
@@ -13,22 +15,18 @@ use clap::value_parser;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use self::node::{Ended, Node, Pauses, Stopped, start_again};
 use super::args::{self, DEFAULT_PORT, Listen, OrOff, PeerSpec};
 use super::config::{Effective, LimitValue, limits_help};
-use super::database::Database;
+use super::database::{Database, Missing};
 use super::policy::compiler;
 use super::status::{health_rows, yes_no};
 use super::{exit, output, stderr};
-use crate::admin::AdminServer;
 use crate::engine::{Engine, EngineOptions, EngineStats};
 use crate::policy::{FetchBackoff, Limits};
 use crate::protocol::ServerLimits;
 use crate::runtime::{Health, Host, HostBuilder, HostError, PeerStatus};
 use crate::text::{LINE, visible};
-use crate::watch::FileWatch;
-
-/// How often to look whether the database folder is still in its place.
-const LOOK: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RunArgs {
@@ -83,6 +81,14 @@ pub(super) struct RunArgs {
     /// more is refused. Below the default, this node may refuse what its peers make
     #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = args::inflated)]
     max_segment_inflated: u64,
+    /// Space of the disk that writes and pulls leave free, or off. Deletes, flushes and compactions
+    /// may use it [default: 64MiB, or a sixteenth of the disk where that is less]
+    #[arg(long, value_name = "SIZE", value_parser = args::size_or_off)]
+    disk_reserve: Option<OrOff<u64>>,
+    /// Most space of the disk that the database takes, roughly. Writes and pulls are refused then;
+    /// deletes, flushes and compactions may take more for a while [default: no bound]
+    #[arg(long, value_name = "SIZE", value_parser = args::size)]
+    max_db_bytes: Option<u64>,
     /// How often to look whether segments should be merged or dropped, or off
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = args::interval_or_off)]
     compact_interval: OrOff<Duration>,
@@ -131,124 +137,47 @@ pub(super) fn run(config: Effective) -> Result<ExitCode> {
                 "--once needs a peer: give --peer [ID=]URL, or name one in [peers] of the file",
             ));
         }
-        let engine = Arc::new(Database::own(db, &args.engine())?);
+        let engine = Arc::new(Database::own(db, Missing::Create, &args.engine())?);
         return once(args.builder(Arc::clone(&engine))?, &engine);
     }
     // From here on a signal ends the program in order, even while it starts.
     let signals = signals()?;
-    let engine = Arc::new(Database::own(db, &args.engine())?);
-    let listen = args.listen.unwrap_or(Listen::loopback(DEFAULT_PORT));
-    let mut builder = args.builder(Arc::clone(&engine))?;
-    if let Listen::At(addr) = listen {
-        builder = builder.listen(addr);
-    }
-    let host = Arc::new(builder.start().map_err(|error| default_port_taken(args, error))?);
-    let mut admin = AdminServer::start(&engine.home(), Arc::clone(&host) as _)
-        .with_context(|| format!("can't open the admin socket in {}", db.display()))?;
-    log_start(db, &host);
-    let watch = config.watch(&host);
-
-    let ended = wait(&signals, &engine, &mut admin, &config, watch.as_ref());
-    match &ended {
-        Ok(signal) => tracing::info!(signal, "stopping; a second signal exits at once"),
-        Err(error) => tracing::error!(%error, "stopping"),
-    }
-    // Somebody may wait for one at the admin socket.
-    host.stop_compacting();
-    admin.shutdown();
-    drop(watch);
-    match Arc::try_unwrap(host) {
-        Ok(host) => host.shutdown(),
-        Err(shared) => drop(shared),
-    }
-    let poisoned = engine.poisoned();
-    drop(engine);
-    tracing::info!("stopped");
-    ended?;
-    match poisoned {
-        Some(why) => Err(anyhow!("nothing was written any more before this stop: {why}")),
-        None => Ok(ExitCode::SUCCESS),
-    }
-}
-
-/// Returns the signal that ends the host.
-///
-/// # Errors
-/// What else ends it: its folder is not where it was, or no more signals can come.
-fn wait(
-    signals: &Receiver<i32>,
-    engine: &Engine,
-    admin: &mut AdminServer,
-    config: &Effective,
-    watch: Option<&FileWatch>,
-) -> Result<i32> {
-    let mut reachable = true;
+    let listen = match args.listen.unwrap_or(Listen::loopback(DEFAULT_PORT)) {
+        Listen::At(addr) => Some(addr),
+        Listen::Nobody => None,
+    };
+    let mut node = Node::start(&config, Missing::Create, listen)?;
+    let mut pauses = Pauses::new();
     loop {
-        match signals.recv_timeout(LOOK) {
-            Ok(SIGHUP) => reload(config, watch),
-            Ok(signal) => return Ok(signal),
-            Err(RecvTimeoutError::Timeout) => {
-                check_folder(engine)?;
-                reachable = check_admin(admin, reachable);
+        let ended = node.wait(&signals, &config, pauses.next());
+        match &ended {
+            Ok(Ended::Signal(signal)) => {
+                tracing::info!(signal, "stopping; a second signal exits at once");
             }
-            Err(RecvTimeoutError::Disconnected) => {
-                return Err(anyhow!("signals can't be received"));
+            Ok(Ended::Recovered) => tracing::warn!(
+                "the disk takes writes again: closing the database, and opening it again"
+            ),
+            Err(error) => tracing::error!(%error, "stopping"),
+        }
+        let Stopped { listen, poisoned } = node.stop();
+        let next = match ended {
+            Ok(Ended::Recovered) => start_again(&config, listen, &signals)?,
+            _ => None,
+        };
+        match next {
+            Some(started) => node = started,
+            None => {
+                tracing::info!("stopped");
+                ended?;
+                return match poisoned {
+                    Some(why) => {
+                        Err(anyhow!("nothing was written any more before this stop: {why}"))
+                    }
+                    None => Ok(ExitCode::SUCCESS),
+                };
             }
         }
-    }
-}
-
-fn reload(config: &Effective, watch: Option<&FileWatch>) {
-    match (config.path(), watch) {
-        (Some(file), Some(watch)) => {
-            tracing::info!(file = %file.display(), "SIGHUP: reading the configuration again");
-            watch.reload();
-        }
-        (Some(file), None) => tracing::warn!(
-            file = %file.display(), "SIGHUP: this host can't follow the file; restart it"
-        ),
-        (None, _) => tracing::info!(
-            "SIGHUP: nothing to read again, because this host was started without a file"
-        ),
-    }
-}
-
-/// What this host holds stays its own. But other programs look for it by the path, where another
-/// host may start.
-fn check_folder(engine: &Engine) -> Result<()> {
-    let db = engine.path().display();
-    match engine.is_in_place() {
-        Ok(true) => Ok(engine.check_files()?),
-        Ok(false) => Err(anyhow!(
-            "the database folder {db} was moved, removed or replaced under the running host: \
-             start a host with --db where the folder is now"
-        )),
-        Err(error) => {
-            tracing::warn!(%error, "can't check whether the database folder is still at {db}");
-            Ok(())
-        }
-    }
-}
-
-/// Makes the admin socket again where it is gone: without it nobody reaches this host, and nobody
-/// else opens its database. Whether it is there now; `reachable` is what came of it the last time.
-fn check_admin(admin: &mut AdminServer, reachable: bool) -> bool {
-    if admin.is_in_place() {
-        return true;
-    }
-    match admin.renew() {
-        Ok(()) => {
-            tracing::warn!("the admin socket was removed or replaced; it was made again");
-            true
-        }
-        Err(error) => {
-            if reachable {
-                tracing::warn!(
-                    %error, "the admin socket is gone and can't be made again; trying on"
-                );
-            }
-            false
-        }
+        pauses.begin();
     }
 }
 
@@ -291,6 +220,8 @@ impl RunArgs {
             max_clock_ahead: self.max_clock_ahead,
             max_segment_inflated_bytes: self.max_segment_inflated,
             tombstone_grace: self.tombstone_grace,
+            disk_reserve: self.disk_reserve.map(|OrOff(bytes)| bytes.unwrap_or(0)),
+            max_db_bytes: self.max_db_bytes,
             ..EngineOptions::default()
         }
     }

@@ -122,7 +122,7 @@ fn policy_rows(state: &PolicyState, now: u64) -> String {
 
 fn engine_rows(stats: &EngineStats, root: &str) -> String {
     format!(
-        "segments  {} ({}, {}), {} retired\npending   {}, {}\ndisk      {}\nroot      {root}\n",
+        "segments  {} ({}, {}), {} retired\npending   {}, {}\ndisk      {}{}\nroot      {root}\n",
         stats.segments,
         output::records(stats.segment_records),
         output::size(stats.segment_bytes),
@@ -130,7 +130,25 @@ fn engine_rows(stats: &EngineStats, root: &str) -> String {
         output::records(stats.pending_records),
         output::size(stats.pending_bytes),
         output::size(stats.disk_bytes),
+        room(stats),
     ) + &clock_row(stats)
+}
+
+/// What else the disk and the database's bound have.
+fn room(stats: &EngineStats) -> String {
+    let mut text = String::new();
+    if let Some(max) = stats.max_db_bytes {
+        let _ = write!(text, " of {} at most", output::size(max));
+    }
+    if let Some((free, reserve)) = stats.disk_free.zip(stats.disk_reserve) {
+        let _ = write!(
+            text,
+            "; the disk has {} free, and {} of it stay free",
+            output::size(free),
+            output::size(reserve)
+        );
+    }
+    text
 }
 
 /// None while peers take what is written here.
@@ -166,7 +184,10 @@ pub(super) fn health_rows(health: &Health) -> String {
     let mut rows = String::new();
     if let Some(why) = &health.poisoned {
         let why = line(why);
-        let _ = writeln!(rows, "POISONED  nothing more is written until a restart: {why}");
+        let _ = writeln!(rows, "POISONED  nothing is written now: {why}");
+    }
+    if let Some(why) = &health.full {
+        let _ = writeln!(rows, "FULL      {}", line(why));
     }
     if let Some(why) = &health.unflushed {
         let _ = writeln!(

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Disk, DiskFile, NewFile, RealDisk};
+use super::{Disk, DiskFile, NewFile, RealDisk, Space};
 
 /// See the module. Paths in and out are those by the folder's name, also once it has another one.
 #[derive(Debug)]
@@ -102,6 +102,10 @@ impl Disk for HeldFolder {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.at(dir, |dir| RealDisk.sync_dir(dir))
+    }
+
+    fn space(&self, dir: &Path) -> io::Result<Option<Space>> {
+        self.at(dir, |dir| RealDisk.space(dir))
     }
 
     fn real(&self, path: &Path) -> PathBuf {

@@ -56,6 +56,10 @@ pub(crate) trait Disk: Debug + Send + Sync {
     fn len(&self, path: &Path) -> io::Result<u64>;
     /// Makes the names in a folder durable as they are now.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// How much room the disk of a folder has; `None` where there is no telling.
+    fn space(&self, _dir: &Path) -> io::Result<Option<Space>> {
+        Ok(None)
+    }
     /// This disk with the folder held by its descriptor; `None` where it can't be.
     ///
     /// # Errors
@@ -74,6 +78,14 @@ pub(crate) trait Disk: Debug + Send + Sync {
     fn is_in_place(&self) -> io::Result<bool> {
         Ok(true)
     }
+}
+
+/// The room of a file system, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Space {
+    pub(crate) size: u64,
+    /// For this user.
+    pub(crate) free: u64,
 }
 
 /// A new file and its path.
@@ -176,6 +188,13 @@ impl Disk for RealDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
+    }
+
+    #[cfg(unix)]
+    fn space(&self, dir: &Path) -> io::Result<Option<Space>> {
+        let disk = rustix::fs::statvfs(dir)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+        Ok(Some(Space { size: bytes(disk.f_blocks), free: bytes(disk.f_bavail) }))
     }
 
     fn hold(&self, dir: &Path) -> io::Result<Option<Arc<dyn Disk>>> {

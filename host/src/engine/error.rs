@@ -64,6 +64,28 @@ pub enum EngineError {
         /// What went wrong.
         source: io::Error,
     },
+    /// The disk has less room than stays free.
+    #[error(
+        "no space left for writes and downloads: the disk has {free} bytes free, and {reserve} stay \
+         free (--disk-reserve). Deletes and compactions go on: make room"
+    )]
+    DiskReserve {
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that stay free.
+        reserve: u64,
+    },
+    /// The database takes as much of the disk as it may.
+    #[error(
+        "no space left for writes and downloads: the database takes {taken} bytes of disk, and may \
+         take {max} (--max-db-bytes). Deletes and compactions go on: make room, or raise the bound"
+    )]
+    DatabaseFull {
+        /// Bytes that it takes.
+        taken: u64,
+        /// [`EngineOptions::max_db_bytes`](super::EngineOptions::max_db_bytes).
+        max: u64,
+    },
     /// The record store failed.
     #[error("the record store failed: {}", describe_store(.0))]
     Store(#[source] Box<fjall::Error>),
@@ -107,6 +129,8 @@ impl EngineError {
             self,
             Self::Io { .. }
                 | Self::Store(_)
+                | Self::DiskReserve { .. }
+                | Self::DatabaseFull { .. }
                 | Self::Stalled(_)
                 | Self::Replaced
                 | Self::Corrupt(_)
@@ -123,6 +147,23 @@ impl EngineError {
                     is_of_content(error)
                 }
                 error => !matches!(error, fjall::Error::Poisoned | fjall::Error::Locked),
+            },
+            _ => false,
+        }
+    }
+
+    /// Whether space, descriptors or memory ran out, of which there may be more later.
+    pub(super) fn is_shortage(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => is_of_shortage(source),
+            Self::Store(error) => match &**error {
+                fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => {
+                    is_of_shortage(error)
+                }
+                // A thread of its own failed, while it moved what its journals have. It doesn't say
+                // why.
+                fjall::Error::Poisoned => true,
+                _ => false,
             },
             _ => false,
         }
@@ -170,12 +211,21 @@ fn is_of_content(error: &io::Error) -> bool {
 /// Whether an error comes of what this process may do or has left, and says nothing of a file.
 pub(super) fn is_of_process(error: &io::Error) -> bool {
     use io::ErrorKind::{OutOfMemory, PermissionDenied, StaleNetworkFileHandle, TimedOut};
-    // ENFILE and EMFILE: too many open files, of all or of this process.
-    matches!(error.raw_os_error(), Some(23 | 24))
+    is_of_descriptors(error)
         || matches!(
             error.kind(),
             OutOfMemory | PermissionDenied | StaleNetworkFileHandle | TimedOut
         )
+}
+
+fn is_of_shortage(error: &io::Error) -> bool {
+    use io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull};
+    is_of_descriptors(error) || matches!(error.kind(), OutOfMemory | QuotaExceeded | StorageFull)
+}
+
+/// ENFILE and EMFILE: too many open files, of all or of this process.
+fn is_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(23 | 24))
 }
 
 fn describe_store(error: &fjall::Error) -> String {
@@ -186,8 +236,9 @@ fn describe_store(error: &fjall::Error) -> String {
             describe_io(error)
         }
         fjall::Error::Poisoned => "an earlier write failed, and what came of it is unknown until \
-                                   the next start: see that the disk has space and is healthy, \
-                                   then restart; acknowledged writes are on it"
+                                   the database is opened again. A host does so by itself once \
+                                   there is room; else see that the disk is healthy, then restart; \
+                                   acknowledged writes are on it"
             .to_owned(),
         other => format!(
             "{other}: a file of it is damaged. Put a backup in the place of the database, or stop \

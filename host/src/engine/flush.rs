@@ -123,7 +123,7 @@ impl Engine {
                 Some(open) => open,
                 None => {
                     let bounds = if ahead { ahead_bounds } else { bounds };
-                    let file = self.stage().map_err(io())?;
+                    let file = self.stage_own().map_err(io())?;
                     let out = BufWriter::with_capacity(256 << 10, file);
                     let writer = SegmentWriter::new(out, bounds).map_err(io())?;
                     slot.insert(Open { writer, ahead, first: entry.key.clone() })

@@ -35,6 +35,10 @@ const FORMAT: &str = "edgestore-host 2\n";
 const REPAIR: &str = "REPAIR";
 const LOSSES: &str = "LOSSES";
 
+/// What an open database takes of files and of space in its first moments, and more.
+const TRIAL_FILES: usize = 64;
+const TRIAL_BYTES: usize = 8 << 20;
+
 /// What an engine is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
@@ -325,6 +329,21 @@ impl Folder {
         Ok(moved)
     }
 
+    /// Whether files can be made, written and synced, as many and as large as an open database needs.
+    pub(super) fn try_out(&self) -> io::Result<()> {
+        let dir = self.staging();
+        let mut files = Vec::new();
+        for _ in 0..TRIAL_FILES {
+            files.push(temporary(&self.disk, &dir, PREFIX, SUFFIX)?);
+        }
+        let (file, _) = &mut files[0];
+        let piece = vec![0xA5; 64 << 10];
+        for _ in 0..TRIAL_BYTES / piece.len() {
+            file.write_all(&piece)?;
+        }
+        file.sync()
+    }
+
     /// Moves a segment file to `quarantine/`, under a name that is free there.
     pub(super) fn set_aside(&self, hash: &Hash) -> Result<PathBuf, EngineError> {
         let (from, dir) = (self.segment(hash), self.quarantine());
@@ -501,20 +520,6 @@ impl Folder {
         };
         read().map_err(EngineError::io("read", &path))
     }
-
-    /// What the folder takes on disk. Files that vanish meanwhile count for nothing.
-    pub(super) fn disk_bytes(&self) -> u64 {
-        fn walk(dir: &Path) -> u64 {
-            let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-            let sizes = entries.map(|entry| match entry.metadata() {
-                Ok(meta) if meta.is_dir() => walk(&entry.path()),
-                Ok(meta) => on_disk(&meta),
-                Err(_) => 0,
-            });
-            sizes.sum()
-        }
-        walk(&self.disk.real(&self.path))
-    }
 }
 
 /// What is in `segments` by the name of a segment.
@@ -528,14 +533,6 @@ pub(super) struct SegmentFiles {
 
 fn hash_of_name(name: &OsStr) -> Option<Hash> {
     name.to_str()?.strip_suffix(".dat")?.parse().ok()
-}
-
-/// The record store makes sparse files, whose length says nothing.
-fn on_disk(meta: &fs::Metadata) -> u64 {
-    #[cfg(unix)]
-    return std::os::unix::fs::MetadataExt::blocks(meta) * 512;
-    #[cfg(not(unix))]
-    return meta.len();
 }
 
 /// Nobody but this user needs to read records, or to hold the lock.

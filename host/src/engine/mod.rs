@@ -49,6 +49,7 @@ mod record;
 mod rejected;
 mod repair;
 mod restamp;
+mod room;
 mod scan;
 mod segment;
 mod staging;
@@ -88,6 +89,7 @@ pub use self::record::{MAX_BATCH, MAX_KEY, MAX_RECORD, Record};
 use self::rejected::Rejected;
 pub use self::repair::StoreRepair;
 pub use self::restamp::{ClockState, RestampError, Restamped};
+use self::room::Room;
 pub(crate) use self::segment::{MAX_FILE, MIN_INFLATED};
 pub use self::staging::{Allowance, AllowanceSpent, HashMismatch, StagedSegment, StagingFile};
 use self::store::{Progress, Store, Writer};
@@ -146,6 +148,15 @@ pub struct EngineStats {
     pub pending_bytes: u64,
     /// All bytes in the database folder, as the disk counts them.
     pub disk_bytes: u64,
+    /// Bytes that are free on its disk; `None` where the disk does not say.
+    #[serde(default)]
+    pub disk_free: Option<u64>,
+    /// Bytes of it that puts and downloads leave free.
+    #[serde(default)]
+    pub disk_reserve: Option<u64>,
+    /// [`EngineOptions::max_db_bytes`].
+    #[serde(default)]
+    pub max_db_bytes: Option<u64>,
     /// How far the stamp of the next local write is ahead of the wall clock, in whole seconds.
     #[serde(default)]
     pub clock_ahead_secs: u64,
@@ -209,6 +220,7 @@ pub struct Engine {
     /// None of a reader.
     acknowledged: Mutex<Option<AcknowledgedFile>>,
     options: EngineOptions,
+    room: Arc<Room>,
     folder: Folder,
 }
 
@@ -315,6 +327,8 @@ impl Engine {
         let lineage = store.load_lineage(options.seed)?;
         let rejected = store.load_rejected(options.max_segment_inflated_bytes)?;
         let trust = options.trust(&store, writer.position.stamp)?;
+        let (reserve, max) = (options.disk_reserve, options.max_db_bytes);
+        let room = Arc::new(Room::new(folder.shared_disk(), path, reserve, max));
         let engine = Self {
             progress: RwLock::new(writer.progress()),
             filter: Filter::new(options.filter_bytes, store.is_empty()?),
@@ -336,6 +350,7 @@ impl Engine {
             looked: Mutex::default(),
             acknowledged: Mutex::new(acknowledged),
             options,
+            room,
             folder,
         };
         engine.recover_memtable(undrained)?;
@@ -393,6 +408,14 @@ impl Engine {
         }
     }
 
+    /// Whether nothing more is written for want of space, descriptors or memory, and there seems to be
+    /// enough again: the database should be closed and opened, which finds out what became of the last
+    /// batch.
+    pub(crate) fn should_reopen(&self) -> bool {
+        self.store.look();
+        self.store.is_short() && self.folder.try_out().is_ok()
+    }
+
     /// The disk that it is on.
     pub(crate) fn disk(&self) -> Arc<dyn Disk> {
         self.folder.shared_disk()
@@ -417,6 +440,7 @@ impl Engine {
         let (segments, retired) = (index.all().len() as u64, index.retired() as u64);
         drop(index);
         let (segments_ahead, records_ahead) = self.count_ahead(progress.stamp);
+        let (disk_free, disk_reserve) = self.room.free_and_reserve().unzip();
         EngineStats {
             segments,
             segment_bytes,
@@ -424,7 +448,10 @@ impl Engine {
             retired_segments: retired,
             pending_records: progress.pending_records,
             pending_bytes: progress.pending_bytes,
-            disk_bytes: self.folder.disk_bytes(),
+            disk_bytes: self.room.taken(),
+            disk_free,
+            disk_reserve,
+            max_db_bytes: self.room.max(),
             clock_ahead_secs: self.clock_ahead().as_secs(),
             segments_ahead,
             records_ahead,
@@ -521,7 +548,12 @@ impl Engine {
         self.unflushed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Why nothing more is written until the next start; `None` where writes go on.
+    /// Why puts and downloads are refused for want of room; `None` where they are not.
+    pub fn full(&self) -> Option<String> {
+        self.room.check(staging::GRANT).err().map(|error| error.to_string())
+    }
+
+    /// Why nothing more is written until the database is opened again; `None` where writes go on.
     pub fn poisoned(&self) -> Option<String> {
         self.store.poisoned()
     }
@@ -567,12 +599,18 @@ impl Engine {
         Ok(None)
     }
 
-    /// A file to download a segment into.
+    /// A file to download a segment into. It takes bytes as long as there is room.
     ///
     /// # Errors
     /// When it can't be made: the disk is full or read-only. When the engine writes nothing more,
     /// so that nobody downloads what can't be applied.
     pub fn stage(&self) -> io::Result<StagingFile> {
+        let file = self.stage_own()?;
+        file.in_room(&self.room)
+    }
+
+    /// A file for a segment of this node's own.
+    fn stage_own(&self) -> io::Result<StagingFile> {
         self.store.check().map_err(io::Error::other)?;
         self.folder.stage()
     }

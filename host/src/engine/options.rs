@@ -93,6 +93,12 @@ pub struct EngineOptions {
     /// A segment whose file has more bytes is rejected. This node makes none that has more, nor
     /// more than the default, whatever is set here. Default: 256 MiB.
     pub max_segment_file_bytes: u64,
+    /// Bytes of the disk that puts and downloads leave free. Default: `None`, which is for 64 MiB, or
+    /// a sixteenth of the disk where that is less.
+    pub disk_reserve: Option<u64>,
+    /// Bytes of disk that the database may take, roughly; what makes room may exceed them for a
+    /// while. Default: `None`, no bound.
+    pub max_db_bytes: Option<u64>,
     /// A compaction makes segments of at most this many bytes, roughly. Default: 32 MiB.
     pub max_merged_bytes: u64,
     /// What was deleted, or has expired, for longer than this may be forgotten. A peer that was away
@@ -122,6 +128,8 @@ impl Default for EngineOptions {
             memtable_bytes: 16 << 20,
             max_segment_inflated_bytes: MAX_INFLATED,
             max_segment_file_bytes: MAX_FILE,
+            disk_reserve: None,
+            max_db_bytes: None,
             max_merged_bytes: 32 << 20,
             tombstone_grace: Duration::from_secs(10 * 24 * 60 * 60),
             max_clock_ahead: MAX_AHEAD,

@@ -10,8 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::apply::Prepared;
 use super::folder::{PREFIX, SUFFIX};
+use super::room::Room;
 use crate::Hash;
 use crate::disk::{Disk, DiskFile, TemporaryName, temporary};
+
+/// How much room a download asks for at a time, in bytes.
+pub(super) const GRANT: u64 = 256 << 10;
 
 /// An unverified download in progress. Removed from disk when dropped.
 pub struct StagingFile {
@@ -20,6 +24,9 @@ pub struct StagingFile {
     hasher: blake3::Hasher,
     len: u64,
     allowance: Option<Arc<Allowance>>,
+    room: Option<Arc<Room>>,
+    /// Bytes that the room still has for it.
+    granted: u64,
 }
 
 /// How many bytes all files that share it may still take. Bytes that were thrown away count too.
@@ -74,13 +81,40 @@ impl StagingFile {
     }
 
     fn new((file, name): (Box<dyn DiskFile>, TemporaryName)) -> Self {
-        Self { file, name, hasher: blake3::Hasher::new(), len: 0, allowance: None }
+        Self {
+            file,
+            name,
+            hasher: blake3::Hasher::new(),
+            len: 0,
+            allowance: None,
+            room: None,
+            granted: 0,
+        }
     }
 
     /// Counts what is written from now on.
     #[must_use]
     pub fn within(self, allowance: &Arc<Allowance>) -> Self {
         Self { allowance: Some(Arc::clone(allowance)), ..self }
+    }
+
+    /// Takes no more than there is room for.
+    pub(super) fn in_room(mut self, room: &Arc<Room>) -> io::Result<Self> {
+        self.room = Some(Arc::clone(room));
+        self.grant(0)?;
+        Ok(self)
+    }
+
+    /// Before `bytes` are written.
+    fn grant(&mut self, bytes: u64) -> io::Result<()> {
+        let Some(room) = &self.room else { return Ok(()) };
+        if bytes >= self.granted {
+            let more = bytes.max(GRANT);
+            room.take(more).map_err(|full| io::Error::new(io::ErrorKind::StorageFull, full))?;
+            self.granted = more;
+        }
+        self.granted -= bytes;
+        Ok(())
     }
 
     /// One for tests that have no engine.
@@ -123,6 +157,7 @@ impl Write for StagingFile {
         if let Some(allowance) = &self.allowance {
             allowance.take(buf.len() as u64)?;
         }
+        self.grant(buf.len() as u64)?;
         let n = self.file.write(buf)?;
         self.hasher.update(&buf[..n]);
         self.len += n as u64;

@@ -68,11 +68,19 @@ pub(super) struct Store {
     /// Set once a commit has failed.
     pub(super) poisoned: AtomicBool,
     /// What failed first.
-    poison: OnceLock<String>,
+    poison: OnceLock<Poison>,
     /// Set once the files have turned out to be another database's.
     replaced: AtomicBool,
     /// Nothing is written.
     read_only: bool,
+}
+
+/// Why nothing more is written.
+#[derive(Debug)]
+struct Poison {
+    why: String,
+    /// Of space, descriptors or memory: see [`EngineError::is_shortage`].
+    shortage: bool,
 }
 
 /// How far the writer is. On disk in the same batch as what it speaks of.
@@ -194,25 +202,49 @@ impl Store {
         Ok(self.records.is_empty()?)
     }
 
-    /// Nothing more is written: what became of the last batch is known at the next start.
+    /// Nothing more is written: what became of the last batch is known when the database is opened
+    /// again.
     pub(super) fn poison(&self, error: impl Into<EngineError>) -> EngineError {
-        self.poisoned.store(true, Ordering::Relaxed);
         let error = error.into();
-        let advice = match error.is_damage() {
-            true => "",
-            false => {
+        let shortage = error.is_shortage();
+        let advice = match (error.is_damage(), shortage) {
+            (true, _) => "",
+            (_, true) => {
+                ". A host opens the database again by itself once there is room; acknowledged writes \
+                 are on the disk"
+            }
+            (_, false) => {
                 ": see that the disk has space and is healthy, then restart; acknowledged writes are \
                  on it"
             }
         };
         // The first failure is the cause of the others.
-        let _ = self.poison.set(format!("{error}{advice}"));
+        let _ = self.poison.set(Poison { why: format!("{error}{advice}"), shortage });
+        self.poisoned.store(true, Ordering::Relaxed);
         error
+    }
+
+    /// Whether nothing more is written for want of space, descriptors or memory.
+    pub(super) fn is_short(&self) -> bool {
+        self.poisoned.load(Ordering::Relaxed)
+            && !self.replaced.load(Ordering::Relaxed)
+            && self.poison.get().is_some_and(|poison| poison.shortage)
+    }
+
+    /// Notices where a thread of the record store has failed, while nobody writes.
+    pub(super) fn look(&self) {
+        if !self.read_only
+            && !self.poisoned.load(Ordering::Relaxed)
+            && let Err(error) = self.db.persist(PersistMode::Buffer)
+        {
+            self.poison(error);
+        }
     }
 
     /// Nothing more is written, as the files are another database's, or gone.
     pub(super) fn give_up(&self) -> EngineError {
-        let _ = self.poison.set(EngineError::Replaced.to_string());
+        let why = EngineError::Replaced.to_string();
+        let _ = self.poison.set(Poison { why, shortage: false });
         self.replaced.store(true, Ordering::Relaxed);
         self.poisoned.store(true, Ordering::Relaxed);
         EngineError::Replaced
@@ -222,7 +254,7 @@ impl Store {
     pub(super) fn poisoned(&self) -> Option<String> {
         let unknown = || "a commit failed".to_owned();
         let poisoned = self.poisoned.load(Ordering::Relaxed);
-        poisoned.then(|| self.poison.get().cloned().unwrap_or_else(unknown))
+        poisoned.then(|| self.poison.get().map(|poison| poison.why.clone()).unwrap_or_else(unknown))
     }
 
     /// Whether a write may succeed at all.

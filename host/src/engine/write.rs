@@ -102,7 +102,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::EmptyNamespace`], [`EngineError::EmptyKey`], [`EngineError::KeyTooLong`],
-    /// [`EngineError::RecordTooLarge`], [`EngineError::BatchTooLarge`], and when the disk fails.
+    /// [`EngineError::RecordTooLarge`], [`EngineError::BatchTooLarge`], [`EngineError::DiskReserve`],
+    /// [`EngineError::DatabaseFull`], and when the disk fails.
     pub fn put(&self, ns: &[u8], key: &[u8], value: &[u8]) -> Result<u64, EngineError> {
         let mut batch = WriteBatch::new();
         batch.put(ns, key, value, None);
@@ -144,10 +145,14 @@ impl Engine {
         if batch.bytes > MAX_BATCH {
             return Err(EngineError::BatchTooLarge { bytes: batch.bytes });
         }
+        let bytes = batch.bytes as u64;
         let mut checked = Vec::with_capacity(batch.ops.len());
         for op in batch.ops {
             let (key, ttl) = self::checked(&op.ns, &op.key, op.value.as_deref(), op.ttl)?;
             checked.push((key, op.value, ttl));
+        }
+        if checked.iter().any(|(_, value, _)| value.is_some()) {
+            self.room.take(bytes)?;
         }
         let mut writer = self.writer();
         let mut position = writer.position;

@@ -37,7 +37,10 @@ pub struct HostStatus {
 /// What is wrong with a node's own data.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Health {
-    /// Why nothing more is written until the next start; `None` where writes go on.
+    /// Why puts and downloads are refused for want of room; `None` where they are not.
+    #[serde(default)]
+    pub full: Option<String>,
+    /// Why nothing more is written until the database is opened again; `None` where writes go on.
     pub poisoned: Option<String>,
     /// Why the last flush failed, so that no peer can pull what is pending; `None` where it did not.
     #[serde(default)]
@@ -71,6 +74,7 @@ impl Health {
             }
         }
         Self {
+            full: engine.full(),
             poisoned,
             unflushed: engine.unflushed(),
             losses: engine.losses().to_vec(),
@@ -85,6 +89,7 @@ impl Health {
     /// Whether nothing is known to be wrong.
     pub fn is_good(&self) -> bool {
         self.poisoned.is_none()
+            && self.full.is_none()
             && self.unflushed.is_none()
             && self.unreadable == 0
             && self.is_complete()

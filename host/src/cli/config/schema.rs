@@ -151,6 +151,8 @@ impl Key {
     pub(super) fn example(&self) -> &'static str {
         match self.name() {
             "flush-interval" => "30s",
+            "disk-reserve" => "64MiB",
+            "max-db-bytes" => "8GiB",
             "archive" => "archive",
             "plugin" => "my-sync.wasm",
             _ => "",

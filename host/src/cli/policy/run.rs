@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use super::trace::Explain;
 use super::{cache_dir, compiler};
 use crate::cli::args::{self, PeerSpec};
-use crate::cli::database::Database;
+use crate::cli::database::{Database, Missing};
 use crate::cli::run::once;
 use crate::engine::EngineOptions;
 use crate::runtime::{Host, HostBuilder};
@@ -50,7 +50,7 @@ pub(super) fn run(db: Option<&Path>, args: &RunArgs) -> Result<ExitCode> {
             temporary.path()
         }
     };
-    let engine = Arc::new(Database::own(db, &EngineOptions::default())?);
+    let engine = Arc::new(Database::own(db, Missing::Create, &EngineOptions::default())?);
     let mut builder =
         Host::builder(Arc::clone(&engine)).plugin(&args.file).policy_compiler(compiler()?);
     if let Some(dir) = cache_dir() {

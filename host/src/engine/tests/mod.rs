@@ -9,6 +9,7 @@ mod forgetting;
 mod merge;
 mod model;
 mod reads;
+mod room;
 mod start;
 mod verify;
 mod writes;
