@@ -368,3 +368,34 @@ fn in_sync_is_not_said_while_the_file_of_a_segment_is_gone_from_under_a_host() {
     assert_eq!(nodes.records(&replica), 10);
     assert!(nodes.db("replica/quarantine").join(format!("{}.dat", hashes[4])).exists());
 }
+
+/// As with a cache that keeps roots for longer than lists: of the root, all is here.
+#[test]
+fn a_root_that_is_older_than_the_list_is_no_proof() {
+    let sound = segment(&[put("good", "value", 1)]);
+    let (here, gone) = (Hash::of(&sound), Hash::of(b"gone"));
+    let (root, list) = (Hash::root([here]), segments_body(&[here, gone]));
+    let url = fake_peer(move |path, stream| match path {
+        "/merkle" => answer(stream, &merkle_body(root.as_bytes())),
+        "/segments" => answer(stream, &list),
+        path if path.ends_with(&here.to_string()) => answer(stream, &sound),
+        _ => not_found(stream),
+    });
+    for policy in POLICIES {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = open(dir.path());
+        let host = Host::builder(Arc::clone(&replica)).peer("cached", &url);
+        let once = host.plugin(shipped(policy)).run_once().unwrap().remove(0);
+        assert_eq!(replica.root(), root, "{policy}");
+        assert_eq!((once.in_sync(), once.comparison.missing), (false, 1), "{policy}: {once:?}");
+
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::builder(open(dir.path())).peer("cached", &url).plugin(shipped(policy));
+        let host = host.interval(Duration::from_millis(10)).start().unwrap();
+        wait_until("it ticks", || {
+            let peer = host.status().peers.remove(0);
+            assert!(!peer.in_sync(), "{policy}: {peer:?}");
+            peer.ticks > 20
+        });
+    }
+}

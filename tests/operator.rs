@@ -257,6 +257,13 @@ fn an_exit_status_says_when_the_output_could_not_be_written() {
         let ended = ran(child.wait_with_output().unwrap());
         assert_eq!(ended.code, Some(3), "{args:?}: {ended:?}");
     }
+    for args in ["get ns k00001", "status", "verify", "segments"] {
+        let script = format!("exec \"$0\" {args} --db \"$1\" >&-");
+        let child = Command::new("sh").args(["-c", &script, program::PROGRAM, &db]).output();
+        let ended = ran(child.unwrap());
+        assert_eq!(ended.code, Some(3), "{args}: {ended:?}");
+        assert!(ended.err.contains("standard output is closed"), "{args}: {ended:?}");
+    }
 }
 
 #[test]

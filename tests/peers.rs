@@ -415,3 +415,54 @@ fn resident_peak_kib() -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
 }
+
+/// They are within all limits of a request, and would be first again after each tick.
+#[test]
+fn peers_that_trickle_keep_nothing_from_being_pulled_elsewhere() {
+    let segments: Vec<_> =
+        (0..6).map(|n| segment(&[put(&format!("key-{n}"), "value", n + 1)])).collect();
+    let hashes: Vec<Hash> = segments.iter().map(|bytes| Hash::of(bytes)).collect();
+    let held = Arc::new(AtomicU32::new(0));
+    let slow = || {
+        let (hashes, held) = (hashes.clone(), Arc::clone(&held));
+        fake_peer(move |path, stream| match path {
+            "/merkle" => answer(stream, &merkle_body(Hash::root(hashes.clone()).as_bytes())),
+            "/segments" => answer(stream, &segments_body(&hashes)),
+            "/v2/segments" => {
+                drop(stream.write_all(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n"))
+            }
+            _ => {
+                held.fetch_add(1, Ordering::Relaxed);
+                let head = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n";
+                let mut sent = stream.write_all(head);
+                while sent.is_ok() {
+                    std::thread::sleep(Duration::from_millis(200));
+                    sent = stream.write_all(b"x");
+                }
+            }
+        })
+    };
+    let (a, b) = (slow(), slow());
+    let good = honest(segments);
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    // The good one comes last.
+    let last = fake_peer(move |path, stream| {
+        while held.load(Ordering::Relaxed) < 4 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let mut to = TcpStream::connect(good.trim_start_matches("http://")).unwrap();
+        write!(to, "GET {path} HTTP/1.1\r\nHost: good\r\nConnection: close\r\n\r\n").unwrap();
+        let _ = std::io::copy(&mut to, stream);
+    });
+    let host = Host::builder(Arc::clone(&engine))
+        .client_limits(limits())
+        .interval(Duration::from_millis(500))
+        .limits(Limits { tick_timeout: 3 * LONG, ..Limits::default() })
+        .peer("a", a)
+        .peer("b", b)
+        .peer("good", last);
+    let host = host.start().unwrap();
+    wait_until("all is pulled", || engine.manifest().len() == 6);
+    host.shutdown();
+}

@@ -67,6 +67,12 @@ impl Write for Stdout {
         if CLOSED.load(Ordering::Relaxed) {
             return Ok(bytes.len());
         }
+        if was_never_open(&self.lock) {
+            return Err(io::Error::new(
+                io::ErrorKind::NotConnected,
+                "can't write the output: standard output is closed",
+            ));
+        }
         match &mut self.filter {
             None => self.lock.write(bytes),
             Some(filter) => {
@@ -133,6 +139,22 @@ impl Filter {
         push_bytes(&mut shown, &std::mem::take(&mut self.begun));
         shown
     }
+}
+
+/// Whether this program was started without one of its standard streams. The standard library opens the
+/// null device in its place, for reading and writing, which nobody does who wants that device.
+#[cfg(target_os = "linux")]
+pub(super) fn was_never_open(stream: impl std::os::fd::AsFd) -> bool {
+    use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, major, minor};
+    let (Ok(stat), Ok(flags)) = (fstat(&stream), fcntl_getfl(&stream)) else { return true };
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3)
+        && flags & OFlags::ACCMODE == OFlags::RDWR
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn was_never_open<S>(_: S) -> bool {
+    false
 }
 
 /// A reader that has gone is noted and is no error.

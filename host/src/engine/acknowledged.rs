@@ -1,10 +1,14 @@
-//! The file `records/acknowledged`: the numbers of the last commit that was acknowledged.
+//! The files `records/acknowledged` and `acknowledged`: the numbers of the last commit that was
+//! acknowledged.
 //!
 //! After a crash there is no mark of a clean stop, and a journal that lost its end looks like one
 //! that a crash cut short. What a process wrote before it was killed is in its files, though, synced
 //! or not. So each commit leaves its numbers here, without a sync: whatever is behind them at the
 //! next start was acknowledged, and is gone. After a failure of the machine that holds of synced
 //! writes alone, which were on disk before they came here.
+//!
+//! The one among the record store's files goes where they go. The one outside shows when they are an
+//! older copy as a whole.
 
 use std::fs::{self, File};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
@@ -12,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use super::clean_stop::{read_sealed, sealed, unsealed};
 use super::inspect::{journals, number};
-use super::store::Position;
+use super::store::{Position, Writer};
 use crate::disk::{is_same_file, open_file};
 
 const NAME: &str = "acknowledged";
@@ -25,6 +29,8 @@ pub(super) struct Acknowledged {
     pub(super) lsn: u64,
     /// See [`Position::next_id`].
     pub(super) next_id: u64,
+    /// Local writes that were in no segment. Earlier versions of this host did not note them.
+    pub(super) pending: Option<u64>,
     /// Each write was on disk before it was acknowledged.
     synced: bool,
     /// When the machine ran that time: one word, empty where the system does not say.
@@ -34,8 +40,8 @@ pub(super) struct Acknowledged {
 impl Acknowledged {
     /// What is written down of a record store, if it can be relied on: the machine has not failed
     /// since, or all was on disk by then.
-    pub(super) fn read(records: &Path) -> io::Result<Option<Self>> {
-        let path = records.join(NAME);
+    pub(super) fn read(dir: &Path) -> io::Result<Option<Self>> {
+        let path = dir.join(NAME);
         let Some(found) = read_sealed(&path, Self::decode)? else { return Ok(None) };
         if found.is_none() {
             tracing::warn!(
@@ -52,11 +58,20 @@ impl Acknowledged {
         position.lsn < self.lsn || position.next_id < self.next_id
     }
 
+    /// How many local writes in no segment are missing at least. What puts them into a segment, or
+    /// has them lose against a peer's, takes a number for the segment.
+    pub(super) fn missing_pending(&self, position: &Position, pending: usize) -> u64 {
+        let none_left = self.next_id == position.next_id;
+        self.pending.filter(|_| none_left).unwrap_or_default().saturating_sub(pending as u64)
+    }
+
     /// The same length for all numbers, so that one takes the place of another.
     fn encode(&self) -> String {
-        let Self { lsn, next_id, synced, boot } = self;
+        let Self { lsn, next_id, pending, synced, boot } = self;
+        let pending = pending.map_or(String::new(), |pending| format!("pending {pending:020}\n"));
         sealed(format!(
-            "{TITLE}\nlsn {lsn:020}\nnext-id {next_id:020}\nsynced {synced:5}\nboot {boot}\n"
+            "{TITLE}\nlsn {lsn:020}\nnext-id {next_id:020}\nsynced {synced:5}\nboot {boot}\n\
+             {pending}"
         ))
     }
 
@@ -69,6 +84,7 @@ impl Acknowledged {
             next_id: value("next-id")?.parse().ok()?,
             synced: value("synced")?.parse().ok()?,
             boot: value("boot")?.to_owned(),
+            pending: value("pending").map(str::parse).transpose().ok()?,
         })
     }
 }
@@ -78,6 +94,8 @@ impl Acknowledged {
 pub(super) struct AcknowledgedFile {
     file: File,
     path: PathBuf,
+    /// The one outside the record store; none where it can't be made.
+    outside: Option<File>,
     last: Acknowledged,
     /// The disk took it.
     is_written: bool,
@@ -90,11 +108,13 @@ pub(super) struct AcknowledgedFile {
 struct OpenJournal {
     records: PathBuf,
     newest: Option<(PathBuf, File)>,
+    /// Its bytes at the last look. It never gets shorter.
+    len: u64,
 }
 
 impl OpenJournal {
     fn open(records: &Path) -> io::Result<Self> {
-        let mut this = Self { records: records.to_owned(), newest: None };
+        let mut this = Self { records: records.to_owned(), newest: None, len: 0 };
         this.look()?;
         Ok(this)
     }
@@ -103,7 +123,17 @@ impl OpenJournal {
     fn is_in_place(&mut self) -> bool {
         let is_same = |(path, file): &(PathBuf, File)| is_same_file(file, path).unwrap_or(true);
         // A full one makes way for another, and is removed once the tables have what it holds.
-        self.newest.as_ref().is_some_and(is_same) || self.look().unwrap_or(true)
+        (self.newest.as_ref().is_some_and(is_same) || self.look().unwrap_or(true))
+            && self.is_whole()
+    }
+
+    /// Whether nobody has cut it.
+    fn is_whole(&mut self) -> bool {
+        let Some(Ok(now)) = self.newest.as_ref().map(|(_, file)| file.metadata()) else {
+            return true;
+        };
+        let before = std::mem::replace(&mut self.len, now.len());
+        self.len >= before
     }
 
     /// Takes up a newer one; false where there is none, and the one before is gone or another file.
@@ -117,37 +147,52 @@ impl OpenJournal {
             return Ok(false);
         }
         let file = open_file(&path)?;
-        self.newest = Some((path, file));
+        (self.newest, self.len) = (Some((path, file)), 0);
         Ok(true)
     }
 }
 
 impl AcknowledgedFile {
-    /// Begins with what the record store holds.
-    pub(super) fn open(records: &Path, position: &Position, synced: bool) -> io::Result<Self> {
-        let mut options = File::options();
+    /// Begins with what the record store in `records` holds, of the database in `home`.
+    pub(super) fn open(
+        home: &Path,
+        records: &Path,
+        writer: &Writer,
+        synced: bool,
+    ) -> io::Result<Self> {
         // There is always one that can be read.
+        let open =
+            |path: &Path| File::options().create(true).truncate(false).write(true).open(path);
         let path = records.join(NAME);
-        let file = options.create(true).truncate(false).write(true).open(&path)?;
-        let Position { lsn, next_id, .. } = *position;
-        let last = Acknowledged { lsn, next_id, synced, boot: boot() };
+        let file = open(&path)?;
+        let outside = open(&home.join(NAME)).inspect_err(|error| {
+            tracing::warn!(%error, "an older copy of records/ will not be noticed");
+        });
+        let Position { lsn, next_id, .. } = writer.position;
+        let pending = Some(writer.pending.len() as u64);
+        let last = Acknowledged { lsn, next_id, pending, synced, boot: boot() };
         let journal = OpenJournal::open(records)?;
-        let mut this = Self { file, path, last, is_written: true, journal };
+        let mut this = Self { file, path, outside: outside.ok(), last, is_written: true, journal };
         this.write()?;
-        this.file.set_len(this.last.encode().len() as u64)?;
+        let len = this.last.encode().len() as u64;
+        for file in [Some(&this.file), this.outside.as_ref()].into_iter().flatten() {
+            file.set_len(len)?;
+        }
         Ok(this)
     }
 
     /// After a commit. A disk that does not take it leaves the numbers of an earlier one, which are
     /// as true. Returns whether this file and the journal are in their places: if not, what was
     /// committed is in files without a name.
-    pub(super) fn note(&mut self, position: &Position) -> bool {
+    pub(super) fn note(&mut self, writer: &Writer) -> bool {
         // Nothing that is not acknowledged is noted.
         if !(self.has_its_name() && self.journal.is_in_place()) {
             return false;
         }
-        if (self.last.lsn, self.last.next_id) != (position.lsn, position.next_id) {
-            (self.last.lsn, self.last.next_id) = (position.lsn, position.next_id);
+        let Position { lsn, next_id, .. } = writer.position;
+        let pending = Some(writer.pending.len() as u64);
+        if (self.last.lsn, self.last.next_id, self.last.pending) != (lsn, next_id, pending) {
+            self.last = Acknowledged { lsn, next_id, pending, ..self.last.clone() };
             let written = self.write();
             self.is_written = written.is_ok();
             if let Err(error) = written {
@@ -165,7 +210,10 @@ impl AcknowledgedFile {
             let found = read_sealed(&self.path, Acknowledged::decode).ok().flatten().flatten();
             !self.is_written || found.is_none_or(|found| found == self.last)
         };
-        self.has_its_name() && is_last() && self.journal.look().unwrap_or(true)
+        self.has_its_name()
+            && is_last()
+            && self.journal.look().unwrap_or(true)
+            && self.journal.is_whole()
     }
 
     fn has_its_name(&self) -> bool {
@@ -173,8 +221,12 @@ impl AcknowledgedFile {
     }
 
     fn write(&mut self) -> io::Result<()> {
-        self.file.seek(SeekFrom::Start(0))?;
-        self.file.write_all(self.last.encode().as_bytes())
+        let text = self.last.encode();
+        for file in [Some(&mut self.file), self.outside.as_mut()].into_iter().flatten() {
+            file.seek(SeekFrom::Start(0))?;
+            file.write_all(text.as_bytes())?;
+        }
+        Ok(())
     }
 }
 
@@ -192,15 +244,28 @@ mod tests {
         Position { lsn, next_id, ..Position::default() }
     }
 
+    fn writer(lsn: u64, next_id: u64) -> Writer {
+        Writer { position: position(lsn, next_id), ..Writer::default() }
+    }
+
+    fn open(dir: &Path, writer: &Writer, synced: bool) -> AcknowledgedFile {
+        let records = dir.join("records");
+        fs::create_dir_all(&records).unwrap();
+        AcknowledgedFile::open(dir, &records, writer, synced).unwrap()
+    }
+
     #[test]
     fn acknowledged_is_what_was_noted_last() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Acknowledged::read(dir.path()).unwrap(), None);
-        fs::write(dir.path().join("0.jnl"), "").unwrap();
-        let mut file = AcknowledgedFile::open(dir.path(), &position(3, 1), true).unwrap();
-        assert!(file.note(&position(1_000_000, 7)) && file.note(&position(1_000_001, 7)));
-        let read = Acknowledged::read(dir.path()).unwrap().unwrap();
+        let records = dir.path().join("records");
+        fs::create_dir_all(&records).unwrap();
+        assert_eq!(Acknowledged::read(&records).unwrap(), None);
+        fs::write(records.join("0.jnl"), "").unwrap();
+        let mut file = open(dir.path(), &writer(3, 1), true);
+        assert!(file.note(&writer(1_000_000, 7)) && file.note(&writer(1_000_001, 7)));
+        let read = Acknowledged::read(&records).unwrap().unwrap();
         assert_eq!((read.lsn, read.next_id), (1_000_001, 7));
+        assert_eq!(Acknowledged::read(dir.path()).unwrap(), Some(read.clone()), "outside as well");
         assert!(
             read.is_ahead_of(&position(1_000_000, 9)) && read.is_ahead_of(&position(u64::MAX, 6))
         );
@@ -211,7 +276,7 @@ mod tests {
     fn acknowledged_before_the_machine_failed_counts_where_writes_were_synced() {
         let dir = tempfile::tempdir().unwrap();
         for synced in [true, false] {
-            let file = AcknowledgedFile::open(dir.path(), &position(3, 1), synced).unwrap();
+            let file = open(dir.path(), &writer(3, 1), synced);
             let before = Acknowledged { boot: "another".to_owned(), ..file.last };
             fs::write(dir.path().join(NAME), before.encode()).unwrap();
             assert_eq!(Acknowledged::read(dir.path()).unwrap().is_some(), synced);
@@ -219,9 +284,51 @@ mod tests {
     }
 
     #[test]
+    fn acknowledged_counts_pending_writes_until_a_segment_is_made() {
+        let now = |pending| Acknowledged {
+            lsn: 7,
+            next_id: 3,
+            pending,
+            synced: true,
+            boot: String::new(),
+        };
+        let (same, put, flushed) = (position(7, 3), position(8, 3), position(7, 4));
+        assert_eq!(now(Some(5)).missing_pending(&same, 3), 2);
+        assert_eq!(now(Some(5)).missing_pending(&same, 6), 0);
+        assert_eq!(now(Some(5)).missing_pending(&put, 1), 4, "it was not noted any more");
+        assert_eq!(now(Some(5)).missing_pending(&flushed, 0), 0);
+        assert_eq!(now(None).missing_pending(&same, 0), 0);
+        // As earlier versions of this host wrote it.
+        assert_eq!(Acknowledged::decode(&now(None).encode()), Some(now(None)));
+        assert_eq!(Acknowledged::decode(&now(Some(5)).encode()), Some(now(Some(5))));
+    }
+
+    #[test]
+    fn acknowledged_is_nothing_more_once_the_journal_was_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = dir.path().join("records");
+        fs::create_dir_all(&records).unwrap();
+        let journal = records.join("0.jnl");
+        fs::write(&journal, [1; 100]).unwrap();
+        for to in [0, 99] {
+            let mut file = open(dir.path(), &writer(1, 1), true);
+            fs::write(&journal, [1; 100]).unwrap();
+            assert!(file.note(&writer(2, 1)) && file.is_in_place());
+            File::options().write(true).open(&journal).unwrap().set_len(to).unwrap();
+            assert!(!file.note(&writer(3, 1)), "{to}");
+            fs::write(&journal, [1; 100]).unwrap();
+            let mut file = open(dir.path(), &writer(1, 1), true);
+            assert!(file.is_in_place());
+            File::options().write(true).open(&journal).unwrap().set_len(to).unwrap();
+            assert!(!file.is_in_place(), "{to}");
+            fs::write(&journal, [1; 100]).unwrap();
+        }
+    }
+
+    #[test]
     fn acknowledged_with_any_flipped_bit_is_none() {
         let dir = tempfile::tempdir().unwrap();
-        let file = AcknowledgedFile::open(dir.path(), &position(7, 9), true).unwrap();
+        let file = open(dir.path(), &writer(7, 9), true);
         let text = file.last.encode();
         assert!(Acknowledged::decode(&text).is_some());
         for at in 0..text.len() {

@@ -21,13 +21,13 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::acknowledged::AcknowledgedFile;
+use super::acknowledged::{Acknowledged, AcknowledgedFile};
 use super::clean_stop::{Mark, Progress};
 use super::inspect::{Inspected, inspect};
-use super::store::Position;
+use super::store::{Position, Writer};
 use super::{EngineError, StagingFile, view};
 use crate::Hash;
-use crate::disk::{Disk, check_owner, close, is_same_file, open_only_file, temporary};
+use crate::disk::{Disk, check_owner, close, is_no_file, is_same_file, open_only_file, temporary};
 
 const FORMAT: &str = "edgestore-host 2\n";
 
@@ -233,12 +233,29 @@ impl Folder {
     /// Begins to write down what is acknowledged, from what the record store holds.
     pub(super) fn note_acknowledged(
         &self,
-        position: &Position,
+        writer: &Writer,
         synced: bool,
     ) -> Result<AcknowledgedFile, EngineError> {
-        let records = self.disk.real(&self.records());
-        AcknowledgedFile::open(&records, position, synced)
+        let (home, records) = (self.disk.real(&self.path), self.disk.real(&self.records()));
+        AcknowledgedFile::open(&home, &records, writer, synced)
             .map_err(EngineError::io("note what was acknowledged in", &self.records()))
+    }
+
+    /// What the database has acknowledged of local writes and an older record store doesn't know, as a
+    /// sentence.
+    pub(super) fn older_records(&self, position: &Position) -> Result<Option<String>, EngineError> {
+        let left = match Acknowledged::read(&self.disk.real(&self.path)) {
+            Err(error) if is_no_file(&error) => None,
+            left => left.map_err(EngineError::io("read what was acknowledged in", &self.path))?,
+        };
+        let lsn = left.map_or(0, |left| left.lsn);
+        Ok((lsn > position.lsn).then(|| {
+            format!(
+                "the record store is older than this database: {lsn} local writes were acknowledged, and \
+                 it has {}. What sound segments hold of the others is merged; the rest is lost",
+                position.lsn
+            )
+        }))
     }
 
     /// Before the first write.
@@ -260,12 +277,27 @@ impl Folder {
 
     fn note(&self, name: &str) -> Result<Option<Vec<String>>, EngineError> {
         let path = self.path.join(name);
-        let mut text = String::new();
-        match self.disk.open(&path).and_then(|mut file| file.read_to_string(&mut text)) {
-            Ok(_) => Ok(Some(text.lines().map(str::to_owned).collect())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(EngineError::io("read", &path)(error)),
+        let mut bytes = Vec::new();
+        let read = self.disk.open(&path).and_then(|mut file| file.read_to_end(&mut bytes));
+        match read {
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    && fs::symlink_metadata(self.disk.real(&path)).is_err() =>
+            {
+                return Ok(None);
+            }
+            // Somebody has put another thing into its place.
+            Err(error) if is_no_file(&error) => {}
+            read => drop(read.map_err(EngineError::io("read", &path))?),
         }
+        let text = String::from_utf8(bytes).unwrap_or_default();
+        let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        if lines.is_empty() {
+            lines.push(format!(
+                "what {name} said can't be read any more: some local writes may be missing"
+            ));
+        }
+        Ok(Some(lines))
     }
 
     /// Makes durable what a repair has lost, and that it runs.
@@ -285,16 +317,29 @@ impl Folder {
             let (mut file, name) = temporary(&self.disk, &self.staging(), PREFIX, SUFFIX)?;
             file.write_all(lost.join("\n").as_bytes())?;
             file.sync()?;
+            self.clear_place_of_file(&path)?;
             name.persist(&path)?;
             self.disk.sync_dir(&self.path)
         };
         write().map_err(EngineError::io("write", &path))
     }
 
+    /// Moves a folder that has the name of a file to `quarantine/`.
+    fn clear_place_of_file(&self, path: &Path) -> io::Result<()> {
+        if !self.disk.real(path).is_dir() {
+            return Ok(());
+        }
+        let dir = self.quarantine();
+        self.disk.make_dir(&dir)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        self.disk.rename(path, &free_name(&dir, &name))
+    }
+
     /// The repair has ended, and has reported all that is lost.
     pub(super) fn forget_losses(&self) -> Result<(), EngineError> {
         for name in [LOSSES, REPAIR] {
             let path = self.path.join(name);
+            self.clear_place_of_file(&path).map_err(EngineError::io("move", &path))?;
             match self.disk.remove(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 removed => removed.map_err(EngineError::io("remove", &path))?,

@@ -181,6 +181,12 @@ fn inspect_journals(
     let mut torn = None;
     for file in &files {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
+        if fs::symlink_metadata(file)?.is_symlink() {
+            // The store opens none.
+            findings.what.push(format!("its journal {name} is a link"));
+            findings.journals.push(file.clone());
+            continue;
+        }
         let known = mark.iter().flat_map(|mark| &mark.journals);
         if let Some(known) = known.clone().find(|known| known.name == name) {
             if !known.holds(file)? {

@@ -298,6 +298,10 @@ impl Engine {
             true => unknown_after_stop(unknown.len() + folders.count(), writer.position.lsn),
             false => None,
         };
+        let older = match folder.older_records(&writer.position)? {
+            Some(known) => Some(known),
+            None => older,
+        };
         if let Some(older) = older.filter(|older| !losses.contains(older)) {
             tracing::warn!("{older}");
             losses.push(older);
@@ -308,7 +312,7 @@ impl Engine {
         }
         let mut acknowledged = None;
         if !reads {
-            acknowledged = Some(folder.note_acknowledged(&writer.position, options.sync_writes)?);
+            acknowledged = Some(folder.note_acknowledged(&writer, options.sync_writes)?);
             folder.forget_clean_stop()?;
             // While a segment is absent, they may be all that is left of what was merged into it.
             for hash in retired.into_iter().filter(|_| writer.absent.is_empty()) {
@@ -642,7 +646,7 @@ impl Engine {
     /// [`EngineError::Replaced`]: no start will find what was committed.
     fn publish(&self, writer: &Writer) -> Result<(), EngineError> {
         let mut acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
-        let in_place = acknowledged.as_mut().is_none_or(|file| file.note(&writer.position));
+        let in_place = acknowledged.as_mut().is_none_or(|file| file.note(writer));
         drop(acknowledged);
         *self.progress.write().unwrap_or_else(PoisonError::into_inner) = writer.progress();
         if in_place { Ok(()) } else { Err(self.store.give_up()) }
@@ -757,6 +761,16 @@ fn missing_writes(
             "it had acknowledged {} local writes and segments up to the number {}, and the record \
              store has {lsn} and {next_id}",
             left.lsn, left.next_id
+        )));
+    }
+    let counted = inspected.acknowledged.as_ref();
+    let counted =
+        counted.map_or(0, |left| left.missing_pending(&writer.position, writer.pending.len()));
+    if counted > 0 {
+        return Ok(Some(format!(
+            "of {} local writes that were acknowledged and in no segment, the record store has {}",
+            counted + writer.pending.len() as u64,
+            writer.pending.len()
         )));
     }
     let lost = store.lost_pending(writer)?.len();

@@ -365,7 +365,7 @@ impl Engine {
             store.commit(batch)?;
         }
         report.note(&folder)?;
-        if records.exists() {
+        if fs::symlink_metadata(&records).is_ok() {
             let kept = keep(&folder)?;
             fs::rename(&records, &kept).map_err(EngineError::io("move to quarantine", &records))?;
             let dir = folder.quarantine();

@@ -24,6 +24,8 @@ pub struct StagingFile {
     hasher: blake3::Hasher,
     len: u64,
     allowance: Option<Arc<Allowance>>,
+    /// Of bytes that were written, for whoever watches.
+    counter: Option<Arc<AtomicU64>>,
     room: Option<Arc<Room>>,
     /// Bytes that the room still has for it.
     granted: u64,
@@ -88,6 +90,7 @@ impl StagingFile {
             len: 0,
             allowance: None,
             room: None,
+            counter: None,
             granted: 0,
         }
     }
@@ -96,6 +99,12 @@ impl StagingFile {
     #[must_use]
     pub fn within(self, allowance: &Arc<Allowance>) -> Self {
         Self { allowance: Some(Arc::clone(allowance)), ..self }
+    }
+
+    /// Adds what is written from now on to a counter.
+    #[must_use]
+    pub(crate) fn counting(self, counter: &Arc<AtomicU64>) -> Self {
+        Self { counter: Some(Arc::clone(counter)), ..self }
     }
 
     /// Takes no more than there is room for.
@@ -161,6 +170,9 @@ impl Write for StagingFile {
         let n = self.file.write(buf)?;
         self.hasher.update(&buf[..n]);
         self.len += n as u64;
+        if let Some(counter) = &self.counter {
+            counter.fetch_add(n as u64, Ordering::Relaxed);
+        }
         Ok(n)
     }
 

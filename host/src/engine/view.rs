@@ -25,7 +25,7 @@ pub(super) fn make(records: &Path, inspected: &Inspected, to: &Path) -> io::Resu
             let (from, to) = (entry.path(), to.join(&path));
             if odd.contains(&from) {
                 continue;
-            } else if entry.file_type()?.is_dir() {
+            } else if from.is_dir() {
                 dirs.push(path);
             } else if dir.ends_with("tables") {
                 // The store names them by numbers, and ends where it finds another name.

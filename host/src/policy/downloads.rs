@@ -4,7 +4,9 @@
 //! what the others are at, so that a policy need not pull anything twice.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::wait::lock;
 use crate::Hash;
@@ -14,10 +16,15 @@ use crate::engine::{Engine, StagedSegment};
 const MAX_DEFERRED: usize = 256;
 const MAX_DEFERRED_BYTES: u64 = 64 << 20;
 
+/// Others do not wait for a download that has taken this long, and lags behind this pace since, in
+/// bytes a second: a slow peer would keep all it lists from being pulled elsewhere.
+const GRACE: Duration = Duration::from_secs(10);
+const PACE: u64 = 16 << 10;
+
 /// The segments that are on their way, or here and not applied yet.
 #[derive(Debug, Default)]
 pub struct Downloads {
-    running: Mutex<HashMap<Hash, usize>>,
+    running: Mutex<HashMap<Hash, Vec<Arc<Progress>>>>,
     /// Fetched and verified, and stamped too far ahead of this node's clock to be applied.
     deferred: Mutex<HashMap<Hash, StagedSegment>>,
 }
@@ -26,6 +33,12 @@ impl Downloads {
     /// Whether some tick is fetching the segment or holds it unapplied.
     pub fn has(&self, hash: &Hash) -> bool {
         lock(&self.running).contains_key(hash)
+    }
+
+    /// Whether some tick is at the segment, as [`Downloads::has`], and not too slow to be waited for.
+    pub(super) fn is_awaited(&self, hash: &Hash, now: Duration) -> bool {
+        let running = lock(&self.running);
+        running.get(hash).is_some_and(|all| all.iter().any(|progress| !progress.is_slow(now)))
     }
 
     /// Whether no tick fetches or holds anything.
@@ -50,9 +63,25 @@ impl Downloads {
     }
 
     /// Counts the segment for as long as the result lives.
-    pub(super) fn begin(self: &Arc<Self>, hash: Hash) -> Download {
-        *lock(&self.running).entry(hash).or_default() += 1;
-        Download { all: Arc::clone(self), hash }
+    pub(super) fn begin(self: &Arc<Self>, hash: Hash, now: Duration) -> Download {
+        let progress = Arc::new(Progress { begun: now, bytes: Arc::default() });
+        lock(&self.running).entry(hash).or_default().push(Arc::clone(&progress));
+        Download { all: Arc::clone(self), hash, progress }
+    }
+}
+
+/// How far a download is.
+#[derive(Debug)]
+struct Progress {
+    /// By the clock of the world.
+    begun: Duration,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Progress {
+    fn is_slow(&self, now: Duration) -> bool {
+        let late = now.saturating_sub(self.begun).saturating_sub(GRACE);
+        self.bytes.load(Ordering::Relaxed) < late.as_secs().saturating_mul(PACE)
     }
 }
 
@@ -61,14 +90,22 @@ impl Downloads {
 pub(super) struct Download {
     all: Arc<Downloads>,
     hash: Hash,
+    progress: Arc<Progress>,
+}
+
+impl Download {
+    /// Counts the bytes that come; with the greatest number all have come.
+    pub(super) fn bytes(&self) -> &Arc<AtomicU64> {
+        &self.progress.bytes
+    }
 }
 
 impl Drop for Download {
     fn drop(&mut self) {
         let mut running = lock(&self.all.running);
-        if let Some(count) = running.get_mut(&self.hash) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(all) = running.get_mut(&self.hash) {
+            all.retain(|progress| !Arc::ptr_eq(progress, &self.progress));
+            if all.is_empty() {
                 running.remove(&self.hash);
             }
         }
@@ -83,12 +120,29 @@ mod tests {
     fn a_segment_is_fetched_until_its_last_download_ends() {
         let downloads = Arc::new(Downloads::default());
         let (a, b) = (Hash::of(b"a"), Hash::of(b"b"));
-        let first = downloads.begin(a);
-        let second = downloads.begin(a);
+        let first = downloads.begin(a, Duration::ZERO);
+        let second = downloads.begin(a, Duration::ZERO);
         assert!(downloads.has(&a) && !downloads.has(&b));
         drop(first);
         assert!(downloads.has(&a));
         drop(second);
         assert!(!downloads.has(&a) && downloads.is_empty());
+    }
+
+    #[test]
+    fn a_download_that_trickles_is_not_waited_for() {
+        let downloads = Arc::new(Downloads::default());
+        let (hash, second) = (Hash::of(b"a"), Duration::from_secs(1));
+        let slow = downloads.begin(hash, second);
+        let awaited = |seconds| downloads.is_awaited(&hash, seconds * second);
+        assert!(awaited(1) && awaited(11) && !awaited(12) && downloads.has(&hash));
+        slow.bytes().store(5 * PACE, Ordering::Relaxed);
+        assert!(awaited(16) && !awaited(17));
+        let other = downloads.begin(hash, 20 * second);
+        assert!(awaited(30) && !awaited(40));
+        other.bytes().store(u64::MAX, Ordering::Relaxed);
+        assert!(awaited(4000), "it waits to be applied");
+        drop(other);
+        assert!(!awaited(4000) && downloads.has(&hash));
     }
 }

@@ -1,7 +1,7 @@
 //! The imports that reach peers: `peers` and `transfers`.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use wasmtime::component::Resource;
@@ -152,7 +152,7 @@ fn start_fetch(tick: &mut Tick, peer: usize, hash: Hash) -> Result<Transfer, typ
         return Err(types::FetchError::TooManyBytes);
     }
     // First of all: to stage takes a while, in which other ticks would start to fetch it too.
-    let download = tick.services.downloads.begin(hash);
+    let download = tick.services.downloads.begin(hash, tick.services.clock.monotonic());
     if let Some(staged) = tick.services.downloads.take_deferred(&hash) {
         let (slot, filler) = Slot::new(&tick.bell);
         filler.fill(Ok(staged));
@@ -163,7 +163,7 @@ fn start_fetch(tick: &mut Tick, peer: usize, hash: Hash) -> Result<Transfer, typ
         Err(error) => return Err(types::FetchError::Peer(tick.note_peer_error(peer, &error))),
     };
     let staging = match tick.services.engine.stage() {
-        Ok(staging) => staging.within(&tick.allowance),
+        Ok(staging) => staging.within(&tick.allowance).counting(download.bytes()),
         Err(error) => {
             tick.note_storage_error("can't stage a segment", &error);
             return Err(types::FetchError::Storage);
@@ -171,9 +171,10 @@ fn start_fetch(tick: &mut Tick, peer: usize, hash: Hash) -> Result<Transfer, typ
     };
     let cancel = Arc::new(AtomicBool::new(false));
     let cancelled = Arc::clone(&cancel);
-    let engine = Arc::clone(&tick.services.engine);
+    let (engine, come) = (Arc::clone(&tick.services.engine), Arc::clone(download.bytes()));
     let fetch = move |transport: &dyn PeerTransport| {
         let mut staged = transport.fetch(hash, staging, &cancelled)?;
+        come.store(u64::MAX, Ordering::Relaxed);
         engine.prepare(&mut staged);
         Ok(staged)
     };

@@ -10,7 +10,7 @@ use super::instance::millis;
 use super::log::printable;
 use super::resources::{Content, Segment};
 use super::state::State;
-use super::{SetAsideReason, TickError, UploadOutcome, state};
+use super::{Services, SetAsideReason, TickError, UploadOutcome, state};
 use crate::engine::{Applied, ApplyError};
 
 impl local::Host for State {
@@ -26,7 +26,8 @@ impl local::Host for State {
 
     fn fetching(&mut self, hash: types::Hash) -> wasmtime::Result<bool> {
         self.call("local.fetching", hash, |state, hash| {
-            Ok(state.tick()?.services.downloads.has(&hash.into()))
+            let Services { downloads, clock, .. } = &state.tick()?.services;
+            Ok(downloads.is_awaited(&hash.into(), clock.monotonic()))
         })
     }
 

@@ -109,6 +109,8 @@ pub(super) struct View {
 struct List {
     root: Hash,
     hashes: Arc<[Hash]>,
+    /// The root that the peer had shown before it gave the list.
+    shown: Option<Hash>,
 }
 
 #[derive(Debug)]
@@ -121,6 +123,12 @@ struct Failure {
 impl View {
     fn is_list_of_root(&self) -> bool {
         self.root.is_some() && self.list.as_ref().map(|list| list.root) == self.root
+    }
+
+    /// The list, if the peer shows the same other root as before it: the root is the older of the two,
+    /// as from a cache, or one of them is a lie. A peer that has changed shows a third one.
+    fn list_against_root(&self) -> Option<&List> {
+        self.list.as_ref().filter(|list| Some(list.root) != self.root && list.shown == self.root)
     }
 }
 
@@ -137,7 +145,8 @@ impl Peer {
         let hashes = segments.iter().map(|segment| segment.hash).collect();
         let mut view = lock(&self.view);
         view.answers += 1;
-        (view.list, view.list_is_newer) = (Some(List { root, hashes }), true);
+        let shown = view.root;
+        (view.list, view.list_is_newer) = (Some(List { root, hashes, shown }), true);
     }
 
     /// More segments of the peer are missing than a policy was shown.
@@ -189,24 +198,32 @@ impl Peer {
             self.look_at_root()?;
         }
         if !lock(&self.view).is_list_of_root() {
-            let segments = self.ask(|transport| transport.manifest())?;
-            self.note_list(Hash::root(segments.iter().map(|segment| segment.hash)), &segments);
+            self.look_at_list()?;
         }
         self.settle()
     }
 
     /// Asks the peer for its root where it has listed since what is not of the last root: it may have
-    /// changed between the two.
+    /// changed between the two. Where they did not agree before, it asks for the list first.
     ///
     /// # Errors
     /// When the peer gives no usable answer.
     pub fn settle(&self) -> Result<(), PeerError> {
-        let view = lock(&self.view);
-        if !view.list_is_newer || view.is_list_of_root() {
+        let is_old = |view: &View| !view.list_is_newer && view.list_against_root().is_some();
+        if is_old(&lock(&self.view)) {
+            self.look_at_list()?;
+        }
+        let is_settled = |view: &View| !view.list_is_newer || view.is_list_of_root();
+        if is_settled(&lock(&self.view)) {
             return Ok(());
         }
-        drop(view);
         self.look_at_root()
+    }
+
+    fn look_at_list(&self) -> Result<(), PeerError> {
+        let segments = self.ask(|transport| transport.manifest())?;
+        self.note_list(Hash::root(segments.iter().map(|segment| segment.hash)), &segments);
+        Ok(())
     }
 
     fn look_at_root(&self) -> Result<(), PeerError> {
@@ -225,14 +242,17 @@ impl Peer {
             return Comparison { unknown, ..Comparison::default() };
         };
         let peer_root = Some(root.to_string());
+        let against = view.list_against_root().map(|list| Arc::clone(&list.hashes));
+        let against = against.filter(|hashes| !engine.missing(hashes).is_empty());
         let complete = view.complete.filter(|(of, mark, _)| *of == root && engine.holds(mark));
+        let complete = complete.filter(|_| against.is_none());
         if let Some((_, _, listed)) = complete {
             view.failures.clear();
             let listed = Some(listed);
             return Comparison { in_sync: true, peer_root, listed, ..Comparison::default() };
         }
         let list = view.list.as_ref().filter(|list| list.root == root);
-        let Some(hashes) = list.map(|list| Arc::clone(&list.hashes)) else {
+        let Some(hashes) = against.or_else(|| list.map(|list| Arc::clone(&list.hashes))) else {
             if engine.compare(&root) {
                 view.failures.clear();
                 return Comparison { in_sync: true, peer_root, ..Comparison::default() };
@@ -349,6 +369,59 @@ mod tests {
     }
 
     #[test]
+    fn comparison_by_a_root_that_is_older_than_the_list_finds_what_the_list_has() {
+        let (_dir, engine, peer) = setup();
+        let downloads = Downloads::default();
+        engine.put(b"ns", b"key", b"value").unwrap();
+        let here = engine.flush().unwrap().unwrap().hash;
+        let ours = engine.root();
+        for (hashes, in_sync) in [(vec![here, hash(1)], false), (vec![here], true)] {
+            let (root, segments) = list(&hashes);
+            peer.note_root(ours);
+            peer.note_list(root, &segments);
+            peer.note_root(ours);
+            let found = peer.compare(&engine, &downloads);
+            assert_eq!((found.in_sync, found.missing), (in_sync, u64::from(!in_sync)), "{found:?}");
+        }
+        // It had all of that root before.
+        let (root, segments) = list(&[here, hash(2)]);
+        peer.note_list(root, &segments);
+        peer.note_root(ours);
+        assert_eq!(peer.compare(&engine, &downloads).missing, 1);
+        // The peer has changed since: what it listed does not count any more.
+        peer.note_root(hash(9));
+        assert!(peer.compare(&engine, &downloads).unknown.is_some());
+        peer.note_list(ours, &list(&[here]).1);
+        peer.note_root(ours);
+        assert!(peer.compare(&engine, &downloads).in_sync);
+    }
+
+    /// A cache in between gives an old root and a new list, and then the new ones.
+    #[test]
+    fn peer_is_asked_for_its_list_again_where_that_and_its_root_did_not_agree() {
+        let dir = tempfile::tempdir().unwrap();
+        let (engine, other) = (
+            Engine::open(dir.path().join("a")).unwrap(),
+            Engine::open(dir.path().join("b")).unwrap(),
+        );
+        other.put(b"ns", b"key", b"value").unwrap();
+        other.flush().unwrap();
+        let peer = Peer::new("a", Arc::new(FakePeer::offering(&other)), 1);
+        let downloads = Downloads::default();
+        let stale = engine.root();
+        peer.note_root(stale);
+        peer.note_list(hash(9), &list(&[hash(8)]).1);
+        peer.note_root(stale);
+        assert_eq!(peer.compare(&engine, &downloads).missing, 1);
+        peer.settle().unwrap();
+        let found = peer.compare(&engine, &downloads);
+        assert_eq!(found.peer_root, Some(other.root().to_string()), "it was asked for both");
+        assert_eq!((found.in_sync, found.listed, found.missing), (false, Some(1), 1));
+        pull(&engine, &other);
+        assert!(peer.compare(&engine, &downloads).in_sync);
+    }
+
+    #[test]
     fn comparison_counts_what_is_missing_by_its_reason() {
         let (_dir, engine, peer) = setup();
         let downloads = Arc::new(Downloads::default());
@@ -356,7 +429,7 @@ mod tests {
         let (root, segments) = list(&hashes);
         peer.note_root(root);
         peer.note_list(root, &segments);
-        let _download = downloads.begin(hash(6));
+        let _download = downloads.begin(hash(6), std::time::Duration::ZERO);
         peer.note_failure(hash(1), SetAsideReason::Failed, "HTTP 500".into());
         peer.note_failure(hash(1), SetAsideReason::Failed, "HTTP 404".into());
         peer.note_failure(hash(2), SetAsideReason::Deferred, "2 h ahead".into());

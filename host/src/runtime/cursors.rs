@@ -176,8 +176,14 @@ impl CursorFiles {
     pub fn damaged(&self) -> io::Result<Vec<(PathBuf, &'static str)>> {
         let mut damaged = Vec::new();
         let names = match self.disk.list(&self.dir) {
-            // No host has run yet.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) if is_no_file(&error) => {
+                // Else no host has run yet.
+                let is_other = std::fs::symlink_metadata(&self.dir).is_ok();
+                return Ok(is_other
+                    .then(|| (self.dir.clone(), "is no folder"))
+                    .into_iter()
+                    .collect());
+            }
             names => names?,
         };
         for name in names {
@@ -208,8 +214,9 @@ impl CursorFiles {
             let aside = self.set_aside(&path, why)?;
             done.push((path, why, aside));
         }
-        if !done.is_empty() {
-            self.disk.sync_dir(&self.dir)?;
+        let parents = done.iter().filter_map(|(path, ..)| path.parent()).take(1);
+        for dir in parents {
+            self.disk.sync_dir(dir)?;
         }
         Ok(done)
     }

@@ -278,7 +278,7 @@ fn open(path: &Path, stdin: bool) -> io::Result<(Box<dyn Read + Send>, ProgressB
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
     };
     if stdin {
-        if is_closed() {
+        if output::was_never_open(io::stdin()) {
             let why = "it is closed: give it the rows, or name a file";
             return Err(io::Error::new(io::ErrorKind::NotConnected, why));
         }
@@ -294,22 +294,6 @@ fn open(path: &Path, stdin: bool) -> io::Result<(Box<dyn Read + Send>, ProgressB
     }
     let template = "{bar:32} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {msg}";
     Ok((Box::new(file), ProgressBar::new(meta.len()).with_style(style(template))))
-}
-
-/// Whether this program was started without a standard input. The standard library opens the null
-/// device in its place, for reading and writing, which nobody does who wants an empty file.
-fn is_closed() -> bool {
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, major, minor};
-        let stdin = io::stdin();
-        let (Ok(stat), Ok(flags)) = (fstat(&stdin), fcntl_getfl(&stdin)) else { return true };
-        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
-            && (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3)
-            && flags & OFlags::ACCMODE == OFlags::RDWR
-    }
-    #[cfg(not(target_os = "linux"))]
-    false
 }
 
 fn format_of(path: &Path) -> Option<Format> {

@@ -4,7 +4,7 @@ use super::*;
 
 /// A database with two segments and two pending writes, the last journal of its record store, and
 /// all its records.
-fn database(path: &Path) -> (std::path::PathBuf, Dump) {
+pub(super) fn database(path: &Path) -> (std::path::PathBuf, Dump) {
     let engine = open(path);
     for (n, key) in [b"a", b"b", b"c", b"d"].into_iter().enumerate() {
         engine.put(b"ns", key, &[n as u8; 300]).unwrap();
@@ -18,7 +18,7 @@ fn database(path: &Path) -> (std::path::PathBuf, Dump) {
     (journal, expected)
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     crate::disk::Image::read(from).unwrap().write(to).unwrap();
 }
 
@@ -415,196 +415,6 @@ fn retired_segments_are_wanted_again_where_the_one_that_took_over_is_lost_with_t
         assert_eq!(found.problems, if lose { vec![Problem::Lost(merged)] } else { vec![] });
         assert!(report.lost.is_empty(), "{report:?}");
     }
-}
-
-/// As with a backup of `records/` and `segments/` put back: the mark comes with it.
-#[test]
-fn record_store_of_a_backup_opens_beside_newer_segments() {
-    let dir = tempfile::tempdir().unwrap();
-    let (db, backup) = (dir.path().join("db"), dir.path().join("backup"));
-    database(&db);
-    copy(&db, &backup);
-    let engine = open(&db);
-    for n in 0..4_u8 {
-        engine.put(b"ns", &[n], b"newer").unwrap();
-        engine.flush().unwrap();
-    }
-    let expected = dump(&engine);
-    drop(engine);
-    fs::remove_dir_all(db.join("records")).unwrap();
-    copy(&backup.join("records"), &db.join("records"));
-    let opened = dir.path().join("opened");
-    copy(&db, &opened);
-    let engine = open(&opened);
-    assert_eq!(dump(&engine), expected, "newer segments are adopted");
-    let (engine, report) = Engine::open_to_repair(&db, fast()).unwrap();
-    assert_eq!(dump(&engine), expected);
-    assert!(says_older(&report.lost), "{report:?}");
-    engine.end_repair().unwrap();
-    drop(engine);
-    let (_, report) = Engine::open_to_repair(&db, fast()).unwrap();
-    assert!(report.lost.is_empty(), "{report:?}");
-}
-
-fn says_older(lost: &[String]) -> bool {
-    lost.iter().any(|line| line.contains("record store is older"))
-}
-
-/// A database whose `records/` are of an earlier clean stop than its `segments/`: the write to `k3`
-/// is nowhere.
-fn with_older_records(dir: &Path) -> std::path::PathBuf {
-    let (db, old) = (dir.join("db"), dir.join("old"));
-    let engine = open(&db);
-    for n in 0..50_u8 {
-        engine.put(b"ns", &[n], b"value").unwrap();
-    }
-    drop(engine);
-    copy(&db, &old);
-    let engine = open(&db);
-    engine.flush().unwrap();
-    engine.put(b"ns", b"k2", b"in a segment").unwrap();
-    engine.flush().unwrap();
-    engine.put(b"ns", b"k3", b"precious").unwrap();
-    drop(engine);
-    fs::remove_dir_all(db.join("records")).unwrap();
-    copy(&old.join("records"), &db.join("records"));
-    db
-}
-
-#[test]
-fn older_records_are_reported_as_a_loss_whatever_else_is_damaged() {
-    let dir = tempfile::tempdir().unwrap();
-    let db = with_older_records(dir.path());
-    for (n, damage) in store_damages().iter().enumerate() {
-        let broken = dir.path().join("broken");
-        copy(&db, &broken);
-        damage(&broken);
-        let (engine, report) = Engine::open_to_repair(&broken, fast()).unwrap();
-        engine.verify(true, |_, _| {}).unwrap();
-        assert_eq!(engine.get(b"ns", b"k2").unwrap().unwrap(), b"in a segment", "{n}");
-        assert_eq!(engine.get(b"ns", b"k3").unwrap(), None, "{n}");
-        assert!(!report.lost.is_empty(), "{n}: {report:?}");
-        drop(engine);
-        fs::remove_dir_all(&broken).unwrap();
-    }
-}
-
-#[test]
-fn older_records_are_a_loss_until_a_repair_reports_it_whoever_found_it_and_was_killed() {
-    let dir = tempfile::tempdir().unwrap();
-    let db = with_older_records(dir.path());
-    let reader = Engine::open_to_read(&db, fast()).unwrap();
-    assert!(says_older(reader.losses()));
-    drop(reader);
-    let engine = open(&db);
-    assert!(says_older(engine.losses()));
-    // As `kill -9` leaves it.
-    let killed = dir.path().join("killed");
-    copy(&db, &killed);
-    drop(engine);
-    for db in [&db, &killed] {
-        for _ in 0..2 {
-            assert!(says_older(open(db).losses()));
-            assert!(says_older(Engine::open_to_read(db, fast()).unwrap().losses()));
-            let (_, report) = Engine::open_to_repair(db, fast()).unwrap();
-            assert!(says_older(&report.lost), "{report:?}");
-        }
-        let (engine, _) = Engine::open_to_repair(db, fast()).unwrap();
-        engine.end_repair().unwrap();
-        drop(engine);
-        assert!(open(db).losses().is_empty());
-        let (_, report) = Engine::open_to_repair(db, fast()).unwrap();
-        assert!(report.lost.is_empty(), "{report:?}");
-    }
-}
-
-/// What it held can't be merged, and nothing says that it is elsewhere.
-#[test]
-fn older_records_beside_a_damaged_newer_segment_are_a_loss() {
-    let dir = tempfile::tempdir().unwrap();
-    let (db, old) = (dir.path().join("db"), dir.path().join("old"));
-    database(&db);
-    copy(&db, &old);
-    let engine = open(&db);
-    engine.put(b"ns", b"new", b"value").unwrap();
-    let newest = engine.flush().unwrap().unwrap();
-    drop(engine);
-    fs::remove_dir_all(db.join("records")).unwrap();
-    copy(&old.join("records"), &db.join("records"));
-    let file = db.join(format!("segments/{}.dat", newest.hash));
-    let mut bytes = fs::read(&file).unwrap();
-    bytes[20] ^= 1;
-    fs::write(&file, bytes).unwrap();
-    assert!(says_older(Engine::open_to_read(&db, fast()).unwrap().losses()));
-    assert!(says_older(open(&db).losses()));
-    let (engine, report) = Engine::open_to_repair(&db, fast()).unwrap();
-    assert!(says_older(&report.lost), "{report:?}");
-    assert_eq!(engine.get(b"ns", b"new").unwrap(), None);
-}
-
-#[test]
-fn older_records_are_a_loss_where_the_mark_is_damaged_or_folders_stand_for_newer_segments() {
-    let dir = tempfile::tempdir().unwrap();
-    let db = with_older_records(dir.path());
-    fn mark(db: &Path) -> std::path::PathBuf {
-        db.join("records/clean-stop")
-    }
-    fn segments(db: &Path) -> Vec<std::path::PathBuf> {
-        let files = fs::read_dir(db.join("segments")).unwrap();
-        files.map(|file| file.unwrap().path()).collect()
-    }
-    let damage: [Damage; 4] = [
-        Box::new(|db| {
-            let mut bytes = fs::read(mark(db)).unwrap();
-            bytes[40] ^= 1;
-            fs::write(mark(db), bytes).unwrap();
-        }),
-        Box::new(|db| fs::write(mark(db), "").unwrap()),
-        Box::new(|db| segments(db).iter().for_each(|file| put_folder(file))),
-        Box::new(|db| {
-            fs::remove_dir_all(db.join("segments")).unwrap();
-            fs::write(db.join("segments"), "").unwrap();
-        }),
-    ];
-    for (n, damage) in damage.iter().enumerate() {
-        let broken = dir.path().join("broken");
-        copy(&db, &broken);
-        damage(&broken);
-        let (engine, report) = Engine::open_to_repair(&broken, fast()).unwrap();
-        assert!(!report.lost.is_empty(), "{n}: {report:?}");
-        drop(engine);
-        fs::remove_dir_all(&broken).unwrap();
-    }
-}
-
-#[test]
-fn newer_segments_beside_older_records_of_a_node_without_writes_are_no_loss() {
-    let dir = tempfile::tempdir().unwrap();
-    let (source, db) = (dir.path().join("source"), dir.path().join("db"));
-    let source = open(&source);
-    drop(open(&db));
-    source.put(b"ns", b"k", b"v").unwrap();
-    let segment = source.flush().unwrap().unwrap();
-    let file = format!("segments/{}.dat", segment.hash);
-    fs::copy(source.path().join(&file), db.join(&file)).unwrap();
-    let engine = open(&db);
-    assert!(engine.losses().is_empty());
-    assert_eq!(engine.get(b"ns", b"k").unwrap().unwrap(), b"v");
-}
-
-#[test]
-fn clean_stop_beside_sound_segments_is_no_loss() {
-    let dir = tempfile::tempdir().unwrap();
-    let db = dir.path().join("db");
-    database(&db);
-    for _ in 0..2 {
-        let engine = open(&db);
-        assert!(engine.losses().is_empty());
-        engine.put(b"ns", b"new", b"value").unwrap();
-        engine.flush().unwrap();
-        engine.compact(&Pace::unbounded()).unwrap();
-    }
-    assert!(Engine::open_to_read(&db, fast()).unwrap().losses().is_empty());
 }
 
 /// Things in the place of the folders of a database.
@@ -1186,16 +996,16 @@ fn remove_any(path: &Path) {
     }
 }
 
-fn put_folder(path: &Path) {
+pub(super) fn put_folder(path: &Path) {
     remove_any(path);
     fs::create_dir(path).unwrap();
 }
 
 /// Damages the database in a folder.
-type Damage = Box<dyn Fn(&Path)>;
+pub(super) type Damage = Box<dyn Fn(&Path)>;
 
 /// Ways in which the files of a record store can be damaged, and none.
-fn store_damages() -> Vec<Damage> {
+pub(super) fn store_damages() -> Vec<Damage> {
     fn list(db: &Path) -> std::path::PathBuf {
         let number = inspect::version_number(&db.join("records"), 0).unwrap();
         db.join(format!("records/keyspaces/0/v{number}"))

@@ -8,6 +8,7 @@ mod extents;
 mod forgetting;
 mod merge;
 mod model;
+mod older_records;
 mod reads;
 mod room;
 mod start;

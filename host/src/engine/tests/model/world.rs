@@ -148,6 +148,7 @@ impl World {
         // These change with time, or by themselves.
         let steady = |stats| EngineStats {
             disk_bytes: 0,
+            disk_free: None,
             clock_ahead_secs: 0,
             segments_ahead: 0,
             records_ahead: 0,
