@@ -22,8 +22,8 @@ use crate::engine::segment::{Entry, Records};
 use crate::engine::verify::display_key;
 use crate::engine::{Engine, EngineError};
 
-/// Records that are removed while writes wait.
-const CHUNK: usize = 10_000;
+/// Records that are removed while writes wait, and notes that are written together.
+pub(super) const CHUNK: usize = 10_000;
 
 /// How often segments that came meanwhile are looked at, too.
 const ROUNDS: usize = 10;
@@ -35,7 +35,8 @@ pub(super) struct Hidden {
     horizon: i64,
     now: i64,
     grace: Duration,
-    keys: Vec<Vec<u8>>,
+    /// Those that are not written down yet.
+    pub(super) keys: Vec<Vec<u8>>,
     /// A record is beneath one from the future: peers do not take that one yet, and need this. Or it
     /// is a tombstone that the store does not have, as one with a shorter grace period has forgotten
     /// it.
@@ -123,10 +124,25 @@ impl Engine {
             pace.spend(block.weight() as u64)?;
             for entry in block.iter() {
                 self.stored(entry.key, |stored| hidden.note(&entry, stored.as_ref()))?;
+                self.write_full(hidden)?;
             }
             block.clear();
         }
         self.check_merged(hidden)
+    }
+
+    /// Writes down what was noted once it is much. Where the segment stays after all, tombstones stay
+    /// longer than they must.
+    pub(super) fn write_full(&self, hidden: &mut Hidden) -> Result<(), EngineError> {
+        if hidden.keys.len() < CHUNK {
+            return Ok(());
+        }
+        // Durable with the batch that retires the segment.
+        let mut batch = self.store.batch(PersistMode::Buffer);
+        self.hide_in(&mut batch, hidden);
+        self.store.commit(batch)?;
+        hidden.keys.clear();
+        Ok(())
     }
 
     /// Adds what was noted to a batch.
@@ -196,14 +212,22 @@ impl Engine {
 
     /// Drops the notes that are older than the grace period.
     fn forget_hidden(&self) -> Result<(), Halt> {
-        let mut batch = self.store.batch(PersistMode::Buffer);
+        let mut old = Vec::new();
+        let forget = |old: &mut Vec<_>| {
+            let mut batch = self.store.batch(PersistMode::Buffer);
+            old.drain(..).for_each(|key: fjall::UserKey| batch.remove(&self.store.hidden, key));
+            self.store.commit(batch)
+        };
         for guard in self.store.hidden.iter() {
             let (key, time) = guard.into_inner()?;
             if !self.is_recent(&time) {
-                batch.remove(&self.store.hidden, key);
+                old.push(key);
+            }
+            if old.len() >= CHUNK {
+                forget(&mut old)?;
             }
         }
-        Ok(self.store.commit(batch)?)
+        Ok(forget(&mut old)?)
     }
 
     /// Whether a segment that a repair gave up may be pulled again, with older versions in it. Once

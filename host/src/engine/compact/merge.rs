@@ -107,13 +107,15 @@ impl Engine {
                     Err(halt) => return Some(Err(halt)),
                 };
                 let bytes = (entry.key.len() + entry.version.value.len()) as u64;
-                let wanted = self.stored(&entry.key, |stored| {
-                    let needed = hidden.note(&entry.as_ref(), stored.as_ref());
-                    let owned = stored.is_some_and(|stored| {
-                        stored.version == entry.version.as_ref()
-                            && ids.contains(&heirs.owner(&entry.key, &stored))
-                    });
-                    owned || (needed && alone)
+                let wanted = self.write_full(hidden).and_then(|()| {
+                    self.stored(&entry.key, |stored| {
+                        let needed = hidden.note(&entry.as_ref(), stored.as_ref());
+                        let owned = stored.is_some_and(|stored| {
+                            stored.version == entry.version.as_ref()
+                                && ids.contains(&heirs.owner(&entry.key, &stored))
+                        });
+                        owned || (needed && alone)
+                    })
                 });
                 // Read once, and maybe written.
                 match pace.spend(bytes).and(wanted.map_err(Halt::from)) {

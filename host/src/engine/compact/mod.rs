@@ -178,6 +178,7 @@ impl Engine {
                 kept.push(segment);
             } else {
                 hidden.extend(beneath);
+                self.write_full(&mut hidden)?;
                 retired.push(segment);
             }
         }

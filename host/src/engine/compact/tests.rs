@@ -10,7 +10,7 @@ use super::*;
 use crate::disk::test_folder;
 use crate::engine::record::{Version, store_key};
 use crate::engine::segment::{self, Entry};
-use crate::engine::{EngineOptions, Record, StagedSegment, WallClock};
+use crate::engine::{EngineOptions, Record, StagedSegment, WallClock, WriteBatch};
 use crate::testing::{self, TestClock};
 
 fn open(path: &Path, grace: Duration) -> Engine {
@@ -109,6 +109,40 @@ fn what_is_superseded_is_retired_and_never_pulled_again() {
     let engine = open(&dir.path().join("a"), LONG);
     assert!(engine.missing(&[old.hash]).is_empty(), "it is remembered");
     assert_eq!((engine.manifest(), engine.stats().retired_segments), (vec![new], 1));
+}
+
+/// What is beneath tombstones is written down some at a time, and taken away so.
+#[test]
+fn many_deletes_take_the_memory_of_a_few() {
+    const KEYS: u32 = 2 * forget::CHUNK as u32 + 5_000;
+    let dir = test_folder();
+    let clock = TestClock::new();
+    let grace = Duration::from_secs(1000);
+    let engine = open_at(dir.path(), grace, clock.wall());
+    let write = |deletes: bool| {
+        let mut batch = WriteBatch::new();
+        for key in 0..KEYS {
+            match deletes {
+                true => batch.delete(b"ns", &key.to_be_bytes()),
+                false => batch.put(b"ns", &key.to_be_bytes(), b"value", None),
+            }
+        }
+        engine.write(batch).unwrap();
+        engine.flush().unwrap().unwrap()
+    };
+    let hidden = || engine.store.hidden.iter().count();
+    let old = write(false);
+    write(true);
+    let segment = engine.index().get(&old.hash).unwrap().clone();
+    let mut beneath = engine.nothing_hidden(engine.horizon());
+    engine.note_hidden(&segment, &mut beneath, &Pace::unbounded()).unwrap();
+    assert!(beneath.keys.len() < forget::CHUNK, "{}", beneath.keys.len());
+
+    assert_eq!((compact(&engine).retired, hidden()), (1, KEYS as usize));
+    clock.advance(2 * grace);
+    engine.trust_wall_clock();
+    assert_eq!((compact(&engine).forgotten, hidden()), (u64::from(KEYS), 0));
+    check(&engine);
 }
 
 #[test]
