@@ -385,6 +385,7 @@ pub(super) fn once(builder: HostBuilder, engine: &Engine) -> Result<ExitCode> {
             visible(peer.last_error.as_deref().unwrap_or_default(), LINE).into_owned(),
         ]);
     }
+    engine.settle();
     let health = Health::of(engine);
     output::print(&(output::lines(&table) + &health_rows(&health)))?;
     let good = peers.iter().all(PeerStatus::in_sync) && health.is_good();

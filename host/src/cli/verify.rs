@@ -45,9 +45,7 @@ fn look(db: &Path, options: &EngineOptions) -> Result<ExitCode> {
     print_problems(&found)?;
     for (file, why) in &cursors {
         let file = file.display();
-        output::print(&format!(
-            "cursor {file}: it {why}; --repair, or the next tick, keeps it aside\n"
-        ))?;
+        output::print(&format!("cursor {file}: it {why}; --repair keeps it aside\n"))?;
     }
     for line in engine.losses() {
         output::print(&format!("{line}; --repair reports it and ends this\n"))?;

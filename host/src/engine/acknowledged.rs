@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use super::clean_stop::{read_sealed, sealed, unsealed};
 use super::inspect::{journals, number};
 use super::store::{Position, Writer};
-use crate::disk::{is_same_file, open_file};
+use crate::disk::{is_no_file, is_same_file, open_file, open_only_file};
 
 const NAME: &str = "acknowledged";
 const TITLE: &str = "edgestore-host acknowledged 1";
@@ -161,12 +161,21 @@ impl AcknowledgedFile {
         synced: bool,
     ) -> io::Result<Self> {
         // There is always one that can be read.
-        let open =
-            |path: &Path| File::options().create(true).truncate(false).write(true).open(path);
+        let open = |path: &Path| {
+            open_only_file(path, File::options().create(true).truncate(false).write(true))
+        };
         let path = records.join(NAME);
         let file = open(&path)?;
-        let outside = open(&home.join(NAME)).inspect_err(|error| {
-            tracing::warn!(%error, "an older copy of records/ will not be noticed");
+        let other = home.join(NAME);
+        let outside = match open(&other) {
+            // What is in its place is nobody's, but a folder may hold something.
+            Err(error) if is_no_file(&error) => fs::remove_file(&other).and_then(|()| open(&other)),
+            opened => opened,
+        };
+        let outside = outside.inspect_err(|error| {
+            tracing::warn!(
+                file = %other.display(), %error, "an older copy of records/ will not be noticed"
+            );
         });
         let Position { lsn, next_id, .. } = writer.position;
         let pending = Some(writer.pending.len() as u64);

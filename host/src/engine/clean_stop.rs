@@ -12,10 +12,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::inspect::{journals, keyspaces, version_number};
-use super::journal;
+use super::journal::{self, Tail};
 use crate::Hash;
 use crate::disk::{is_no_file, read_file};
 
@@ -75,9 +75,21 @@ fn hash(path: &Path, len: u64) -> io::Result<Hash> {
 
 impl Mark {
     /// Writes the mark of a record store that is closed.
+    ///
+    /// # Errors
+    /// When the disk fails, or a journal can't be read through, as after damage to it while it was
+    /// open: with a mark, the next start would take that for what was written.
     pub(super) fn write(records: &Path, progress: Progress) -> io::Result<()> {
-        let journals = journals(records)?.into_iter().map(|path| JournalMark::of(&path));
-        let journals = journals.collect::<io::Result<_>>()?;
+        let mark = |path: PathBuf| -> io::Result<JournalMark> {
+            match journal::scan(&path, true)?.tail {
+                Tail::Nothing => JournalMark::of(&path),
+                Tail::Torn | Tail::Damaged => {
+                    let why = format!("the journal {} is damaged", path.display());
+                    Err(io::Error::new(io::ErrorKind::InvalidData, why))
+                }
+            }
+        };
+        let journals = journals(records)?.into_iter().map(mark).collect::<io::Result<_>>()?;
         let keyspaces = keyspaces(records)?;
         let version = |&number: &u64| Some((number, version_number(records, number)?));
         let versions = keyspaces.iter().filter_map(version).collect();

@@ -297,6 +297,34 @@ fn a_full_disk_stops_flushes_and_applies_until_there_is_room() {
     }
 }
 
+/// Between the name of a segment and its registration, too.
+#[test]
+fn flush_that_fails_anywhere_is_no_loss_to_the_next_start() {
+    for fault in [Fault::Io, Fault::Full] {
+        for n in 0.. {
+            let node = Node::new(true);
+            let engine = node.open().unwrap();
+            engine.put(b"ns", b"first", b"1").unwrap();
+            node.disk.plan(n, fault);
+            let _ = engine.flush();
+            let happened = node.disk.happened();
+            // With what came meanwhile it is another segment.
+            engine.put(b"ns", b"second", b"1").unwrap();
+            engine.flush().unwrap();
+            let manifest = engine.manifest();
+            drop(engine);
+            let engine = node.open().unwrap();
+            assert!(engine.losses().is_empty(), "{fault:?} at {n}: {:?}", engine.losses());
+            assert_eq!(engine.manifest(), manifest, "{fault:?} at {n}");
+            assert_eq!(fs::read_dir(node.db.join("segments")).unwrap().count(), manifest.len());
+            if !happened {
+                assert!(n > 5, "{n}");
+                break;
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 50, ..ProptestConfig::with_cases(12) })]
 

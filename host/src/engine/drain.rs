@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::sync::atomic::Ordering;
 
 use fjall::PersistMode;
 
@@ -35,7 +36,7 @@ impl Drop for Engine {
             tracing::warn!(%error, "applied segments are read again at the next start");
         }
         // After a clean stop, a file that is registered nowhere is a sign of an older record store.
-        let all_known = writer.unregistered.is_empty();
+        let all_known = writer.unregistered.is_empty() && !self.has_strays.load(Ordering::Relaxed);
         if all_known && self.store.check().is_ok() && !std::thread::panicking() {
             self.folder.stopped(self.stop_progress(&writer));
         }

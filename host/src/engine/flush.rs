@@ -1,6 +1,7 @@
 //! Pending writes become segments.
 
 use std::io::{self, BufWriter};
+use std::path::Path;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -172,11 +173,8 @@ impl Engine {
             parts.iter().map(|(_, segment, _)| self.folder.segment(&segment.meta.hash)).collect();
         for (i, path) in paths.iter().enumerate() {
             if let Err(error) = parts[i].0.move_to(path) {
-                // Nothing was to be on disk yet: those that have moved go, as far as they can.
                 for (moved, (_, segment, _)) in paths[..i].iter().zip(&*parts) {
-                    if self.index().get(&segment.meta.hash).is_none() {
-                        let _ = self.folder.disk().remove(moved);
-                    }
+                    self.take_back(moved, segment);
                 }
                 return Err(EngineError::io("write", path)(error));
             }
@@ -188,7 +186,14 @@ impl Engine {
             batch.insert(&self.store.segments, key, value);
             batch.insert(&self.store.extents, key, extent.encode());
         }
-        let committed = self.folder.sync_segments().and_then(|()| self.store.commit(batch));
+        if let Err(error) = self.folder.sync_segments() {
+            for ((staged, segment, _), path) in parts.iter_mut().zip(&paths) {
+                staged.link_back(path);
+                self.take_back(path, segment);
+            }
+            return Err(error);
+        }
+        let committed = self.store.commit(batch);
         for ((staged, ..), path) in parts.iter_mut().zip(&paths) {
             match committed {
                 Ok(()) => staged.release(),
@@ -198,6 +203,15 @@ impl Engine {
             }
         }
         committed
+    }
+
+    /// Removes the file of a segment whose batch was never written. As long as it is there, a stop
+    /// leaves no mark: the next start takes it for what a crash left.
+    fn take_back(&self, path: &Path, segment: &Registration) {
+        let is_registered = self.index().get(&segment.meta.hash).is_some();
+        if !is_registered && self.folder.disk().remove(path).is_err() {
+            self.has_strays.store(true, Ordering::Relaxed);
+        }
     }
 }
 

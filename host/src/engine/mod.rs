@@ -64,7 +64,7 @@ use std::fs;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -194,6 +194,8 @@ pub struct Engine {
     filter: Filter,
     /// Held by what retires segments, or counts on none to go.
     maintenance: Mutex<()>,
+    /// There may be a file in `segments/` that is registered nowhere.
+    has_strays: AtomicBool,
     /// Segments that came since the last compaction.
     registered: AtomicU64,
     /// Bytes of segments that flushes have made since the start.
@@ -337,6 +339,7 @@ impl Engine {
             progress: RwLock::new(writer.progress()),
             filter: Filter::new(options.filter_bytes, store.is_empty()?),
             maintenance: Mutex::default(),
+            has_strays: AtomicBool::new(false),
             registered: AtomicU64::new(index.all().len() as u64),
             flushed: AtomicU64::new(0),
             unflushed: Mutex::default(),
@@ -418,6 +421,14 @@ impl Engine {
     pub(crate) fn should_reopen(&self) -> bool {
         self.store.look();
         self.store.is_short() && self.folder.try_out().is_ok()
+    }
+
+    /// Puts all that is in memory into the record store, as a stop does. What fails here shows in
+    /// [`Engine::poisoned`].
+    pub(crate) fn settle(&self) {
+        if let Err(error) = self.drain(&mut self.writer()) {
+            tracing::warn!(%error, "applied segments are read again at the next start");
+        }
     }
 
     /// The disk that it is on.

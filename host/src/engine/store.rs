@@ -280,6 +280,7 @@ impl Store {
         self.wait_while(|| {
             self.records.sealed_memtable_count() > 2
                 || self.pending.sealed_memtable_count() > 2
+                || self.hidden.sealed_memtable_count() > 2
                 || self.records.l0_table_count() > HALT_TABLES
         })?;
         batch.commit().map_err(|error| self.poison(error))

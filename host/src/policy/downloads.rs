@@ -16,10 +16,10 @@ use crate::engine::{Engine, StagedSegment};
 const MAX_DEFERRED: usize = 256;
 const MAX_DEFERRED_BYTES: u64 = 64 << 20;
 
-/// Others do not wait for a download that has taken this long, and lags behind this pace since, in
-/// bytes a second: a slow peer would keep all it lists from being pulled elsewhere.
-const GRACE: Duration = Duration::from_secs(10);
+/// Others do not wait for a download that went slower than this for so long, in bytes a second: a slow
+/// peer would keep all it lists from being pulled elsewhere.
 const PACE: u64 = 16 << 10;
+const LATELY: Duration = Duration::from_secs(10);
 
 /// The segments that are on their way, or here and not applied yet.
 #[derive(Debug, Default)]
@@ -64,7 +64,7 @@ impl Downloads {
 
     /// Counts the segment for as long as the result lives.
     pub(super) fn begin(self: &Arc<Self>, hash: Hash, now: Duration) -> Download {
-        let progress = Arc::new(Progress { begun: now, bytes: Arc::default() });
+        let progress = Arc::new(Progress::new(now));
         lock(&self.running).entry(hash).or_default().push(Arc::clone(&progress));
         Download { all: Arc::clone(self), hash, progress }
     }
@@ -73,15 +73,33 @@ impl Downloads {
 /// How far a download is.
 #[derive(Debug)]
 struct Progress {
-    /// By the clock of the world.
-    begun: Duration,
     bytes: Arc<AtomicU64>,
+    seen: Mutex<Seen>,
+}
+
+/// What a look at a download found, by the clock of the world.
+#[derive(Debug)]
+struct Seen {
+    at: Duration,
+    bytes: u64,
+    /// Whether it had been slow since the look before.
+    slow: bool,
 }
 
 impl Progress {
+    fn new(now: Duration) -> Self {
+        Self { bytes: Arc::default(), seen: Mutex::new(Seen { at: now, bytes: 0, slow: false }) }
+    }
+
     fn is_slow(&self, now: Duration) -> bool {
-        let late = now.saturating_sub(self.begun).saturating_sub(GRACE);
-        self.bytes.load(Ordering::Relaxed) < late.as_secs().saturating_mul(PACE)
+        let (mut seen, bytes) = (lock(&self.seen), self.bytes.load(Ordering::Relaxed));
+        let since = now.saturating_sub(seen.at);
+        if bytes == u64::MAX || since < LATELY {
+            return seen.slow && bytes != u64::MAX;
+        }
+        let slow = bytes - seen.bytes < since.as_secs().saturating_mul(PACE);
+        *seen = Seen { at: now, bytes, slow };
+        slow
     }
 }
 
@@ -135,13 +153,15 @@ mod tests {
         let (hash, second) = (Hash::of(b"a"), Duration::from_secs(1));
         let slow = downloads.begin(hash, second);
         let awaited = |seconds| downloads.is_awaited(&hash, seconds * second);
-        assert!(awaited(1) && awaited(11) && !awaited(12) && downloads.has(&hash));
-        slow.bytes().store(5 * PACE, Ordering::Relaxed);
-        assert!(awaited(16) && !awaited(17));
-        let other = downloads.begin(hash, 20 * second);
-        assert!(awaited(30) && !awaited(40));
+        assert!(awaited(1) && awaited(10) && !awaited(11) && downloads.has(&hash));
+        // What came early is no credit for later.
+        slow.bytes().store(1000 * PACE, Ordering::Relaxed);
+        assert!(!awaited(20), "nobody has looked again");
+        assert!(awaited(21) && awaited(30) && !awaited(31));
+        let other = downloads.begin(hash, 31 * second);
+        assert!(awaited(40) && !awaited(41));
         other.bytes().store(u64::MAX, Ordering::Relaxed);
-        assert!(awaited(4000), "it waits to be applied");
+        assert!(awaited(42) && awaited(4000), "it waits to be applied");
         drop(other);
         assert!(!awaited(4000) && downloads.has(&hash));
     }

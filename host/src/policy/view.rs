@@ -109,8 +109,6 @@ pub(super) struct View {
 struct List {
     root: Hash,
     hashes: Arc<[Hash]>,
-    /// The root that the peer had shown before it gave the list.
-    shown: Option<Hash>,
 }
 
 #[derive(Debug)]
@@ -125,10 +123,15 @@ impl View {
         self.root.is_some() && self.list.as_ref().map(|list| list.root) == self.root
     }
 
-    /// The list, if the peer shows the same other root as before it: the root is the older of the two,
-    /// as from a cache, or one of them is a lie. A peer that has changed shows a third one.
-    fn list_against_root(&self) -> Option<&List> {
-        self.list.as_ref().filter(|list| Some(list.root) != self.root && list.shown == self.root)
+    /// The list, where the root is of another one by which all is here, and something in the list is
+    /// missing. One of the two is older, as from a cache, or a lie.
+    fn list_against_root(&self, engine: &Engine) -> Option<Arc<[Hash]>> {
+        let root = self.root?;
+        let list = self.list.as_ref().filter(|list| list.root != root)?;
+        let is_complete = |(of, mark, _): &(Hash, Mark, u64)| *of == root && engine.holds(mark);
+        let all_here = engine.compare(&root) || self.complete.as_ref().is_some_and(is_complete);
+        let against = all_here && !engine.missing(&list.hashes).is_empty();
+        against.then(|| Arc::clone(&list.hashes))
     }
 }
 
@@ -145,8 +148,7 @@ impl Peer {
         let hashes = segments.iter().map(|segment| segment.hash).collect();
         let mut view = lock(&self.view);
         view.answers += 1;
-        let shown = view.root;
-        (view.list, view.list_is_newer) = (Some(List { root, hashes, shown }), true);
+        (view.list, view.list_is_newer) = (Some(List { root, hashes }), true);
     }
 
     /// More segments of the peer are missing than a policy was shown.
@@ -193,23 +195,24 @@ impl Peer {
     ///
     /// # Errors
     /// When the peer gives no usable answer.
-    pub fn look(&self, fresh: bool) -> Result<(), PeerError> {
+    pub fn look(&self, engine: &Engine, fresh: bool) -> Result<(), PeerError> {
         if !fresh || lock(&self.view).root.is_none() {
             self.look_at_root()?;
         }
         if !lock(&self.view).is_list_of_root() {
             self.look_at_list()?;
         }
-        self.settle()
+        self.settle(engine)
     }
 
     /// Asks the peer for its root where it has listed since what is not of the last root: it may have
-    /// changed between the two. Where they did not agree before, it asks for the list first.
+    /// changed between the two. Where by its root all is here, and something is missing of a list
+    /// before that, it asks for the list first.
     ///
     /// # Errors
     /// When the peer gives no usable answer.
-    pub fn settle(&self) -> Result<(), PeerError> {
-        let is_old = |view: &View| !view.list_is_newer && view.list_against_root().is_some();
+    pub fn settle(&self, engine: &Engine) -> Result<(), PeerError> {
+        let is_old = |view: &View| !view.list_is_newer && view.list_against_root(engine).is_some();
         if is_old(&lock(&self.view)) {
             self.look_at_list()?;
         }
@@ -242,8 +245,7 @@ impl Peer {
             return Comparison { unknown, ..Comparison::default() };
         };
         let peer_root = Some(root.to_string());
-        let against = view.list_against_root().map(|list| Arc::clone(&list.hashes));
-        let against = against.filter(|hashes| !engine.missing(hashes).is_empty());
+        let against = view.list_against_root(engine);
         let complete = view.complete.filter(|(of, mark, _)| *of == root && engine.holds(mark));
         let complete = complete.filter(|_| against.is_none());
         if let Some((_, _, listed)) = complete {
@@ -388,7 +390,11 @@ mod tests {
         peer.note_list(root, &segments);
         peer.note_root(ours);
         assert_eq!(peer.compare(&engine, &downloads).missing, 1);
-        // The peer has changed since: what it listed does not count any more.
+        // As of two nodes behind one address, one of which is behind.
+        peer.note_root(root);
+        assert_eq!(peer.compare(&engine, &downloads).missing, 1);
+        peer.note_root(ours);
+        assert_eq!(peer.compare(&engine, &downloads).missing, 1);
         peer.note_root(hash(9));
         assert!(peer.compare(&engine, &downloads).unknown.is_some());
         peer.note_list(ours, &list(&[here]).1);
@@ -413,7 +419,7 @@ mod tests {
         peer.note_list(hash(9), &list(&[hash(8)]).1);
         peer.note_root(stale);
         assert_eq!(peer.compare(&engine, &downloads).missing, 1);
-        peer.settle().unwrap();
+        peer.settle(&engine).unwrap();
         let found = peer.compare(&engine, &downloads);
         assert_eq!(found.peer_root, Some(other.root().to_string()), "it was asked for both");
         assert_eq!((found.in_sync, found.listed, found.missing), (false, Some(1), 1));

@@ -317,11 +317,11 @@ impl PeerLoop {
         let (answers, setbacks) = self.peer().counts();
         let asked = answers > before.counts.0;
         let shown = self.peer().last_root();
-        let mut checked = self.peer().settle();
+        let mut checked = self.peer().settle(&self.shared.engine);
         let mut comparison = self.compare();
         if report.in_sync && !(asked && comparison.unknown.is_none()) {
             // Whoever says that all is here is taken at their word by nobody.
-            checked = self.peer().look(asked);
+            checked = self.peer().look(&self.shared.engine, asked);
             comparison = self.compare();
         }
         let unknown = match checked {

@@ -111,6 +111,7 @@ impl Node {
             Ok(host) => host.shutdown(),
             Err(shared) => drop(shared),
         }
+        self.engine.settle();
         Stopped { listen, poisoned: self.engine.poisoned() }
     }
 }

@@ -424,3 +424,69 @@ fn links_in_the_record_store_cost_nothing() {
     engine.verify(true, |_, _| {}).unwrap();
     assert!(dump(&engine).len() >= 2);
 }
+
+/// A stop would make the damage what the next start believes, and the store cuts off what is behind.
+#[test]
+fn journal_that_is_damaged_while_it_is_open_is_no_clean_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = dir.path().join("whole");
+    let engine = open(&whole);
+    engine.put(b"ns", b"a", b"1").unwrap();
+    let journal = inspect::journals(&whole.join("records")).unwrap().pop().unwrap();
+    let at = usize::try_from(journal::end(&journal, 0).unwrap()).unwrap();
+    for key in [b"b", b"c", b"d"] {
+        engine.put(b"ns", key, b"1").unwrap();
+    }
+    drop(engine);
+    for damage in [|bytes: &mut [u8]| bytes[0] ^= 0x80, |bytes: &mut [u8]| bytes[..40].fill(0)] {
+        let db = dir.path().join("db");
+        copy(&whole, &db);
+        let journal = db.join(journal.strip_prefix(&whole).unwrap());
+        let engine = open(&db);
+        let mut bytes = fs::read(&journal).unwrap();
+        damage(&mut bytes[at..]);
+        // In place: it is the file that the store has open.
+        let mut file = File::options().write(true).open(&journal).unwrap();
+        file.write_all(&bytes).unwrap();
+        drop(engine);
+        assert!(!db.join("records/clean-stop").exists());
+        for _ in 0..2 {
+            let error = Engine::open_with(&db, fast()).map(drop).unwrap_err();
+            assert!(error.is_damage(), "{error}");
+            assert_eq!(fs::read(&journal).unwrap().len(), bytes.len(), "nothing is cut");
+        }
+        let (engine, report) = Engine::open_to_repair(&db, fast()).unwrap();
+        assert!(!report.lost.is_empty(), "{report:?}");
+        for key in [b"a", b"c", b"d"] {
+            assert!(engine.get(b"ns", key).unwrap().is_some(), "what is behind is kept");
+        }
+        drop(engine);
+        fs::remove_dir_all(&db).unwrap();
+    }
+}
+
+#[test]
+fn other_thing_in_the_place_of_what_was_acknowledged_keeps_nobody_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("db");
+    let (_, expected) = database(&db);
+    let outside = db.join("acknowledged");
+    let places: [Damage; 4] = [
+        Box::new(|place| {
+            assert!(std::process::Command::new("mkfifo").arg(place).status().unwrap().success());
+        }),
+        Box::new(|place| std::os::unix::fs::symlink("/dev/null", place).unwrap()),
+        Box::new(|place| std::os::unix::fs::symlink("/nonexistent/x", place).unwrap()),
+        Box::new(|place| fs::create_dir(place).unwrap()),
+    ];
+    for (n, put) in places.iter().enumerate() {
+        fs::remove_file(&outside).unwrap();
+        put(&outside);
+        assert_eq!(dump(&Engine::open_to_read(&db, fast()).unwrap()), expected, "{n}");
+        let engine = open(&db);
+        assert_eq!(dump(&engine), expected, "{n}");
+        assert!(engine.losses().is_empty(), "{n}");
+        drop(engine);
+        assert_eq!(outside.is_file(), n < 3, "{n}");
+    }
+}
