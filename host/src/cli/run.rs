@@ -159,7 +159,7 @@ pub(super) fn run(config: Effective) -> Result<ExitCode> {
             ),
             Err(error) => tracing::error!(%error, "stopping"),
         }
-        let Stopped { listen, poisoned } = node.stop();
+        let Stopped { listen, wrong } = node.stop();
         let next = match ended {
             Ok(Ended::Recovered) => start_again(&config, listen, &signals)?,
             _ => None,
@@ -169,12 +169,7 @@ pub(super) fn run(config: Effective) -> Result<ExitCode> {
             None => {
                 tracing::info!("stopped");
                 ended?;
-                return match poisoned {
-                    Some(why) => {
-                        Err(anyhow!("nothing was written any more before this stop: {why}"))
-                    }
-                    None => Ok(ExitCode::SUCCESS),
-                };
+                return wrong.map_or(Ok(ExitCode::SUCCESS), |why| Err(anyhow!(why)));
             }
         }
         pauses.begin();

@@ -28,7 +28,7 @@ impl Drop for Engine {
             return;
         }
         if let Err(error) = self.check_files() {
-            tracing::error!(%error, "the stop leaves no mark");
+            self.folder.found_wrong(error.to_string());
             return;
         }
         let mut writer = self.writer();

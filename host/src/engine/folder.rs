@@ -16,7 +16,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -65,6 +65,8 @@ pub(super) struct Folder {
     stopped: Mutex<Option<Progress>>,
     /// None where there is no file to lock, and so nobody else.
     lock: Option<File>,
+    /// What a stop has found to be wrong, once it is through.
+    wrong: Arc<OnceLock<String>>,
 }
 
 impl Drop for Folder {
@@ -72,8 +74,14 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let stopped = self.stopped.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         let Some(progress) = stopped else { return };
-        if let Err(error) = Mark::write(&self.records(), progress) {
-            tracing::warn!(%error, "the stop leaves no mark: the next start checks as after a crash");
+        match Mark::write(&self.records(), progress) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                self.found_wrong(format!("{error}: run `edgestore-host verify`"));
+            }
+            Err(error) => tracing::warn!(
+                %error, "the stop leaves no mark: the next start checks as after a crash"
+            ),
         }
     }
 }
@@ -81,13 +89,15 @@ impl Drop for Folder {
 impl Folder {
     /// Opens the folder, with the record store in it, and clears it of what a crash left. Makes both
     /// where they are missing, for [`Access::Write`] alone. `open` opens or makes a record store; `synced`
-    /// says whether its writes are synced one by one.
+    /// says whether its writes are synced one by one, and `check` what is missing of what was
+    /// acknowledged, as a clause: it is asked before the end of a journal is cut.
     pub(super) fn open<S>(
         path: &Path,
         disk: Arc<dyn Disk>,
         access: Access,
         synced: bool,
         open: impl Fn(&Path) -> Result<S, EngineError>,
+        check: impl Fn(&S, &Inspected) -> Result<Option<String>, EngineError>,
     ) -> Result<(Self, S, Inspected), EngineError> {
         if path.is_file() {
             let why = "it is a file. Give the host a folder".to_owned();
@@ -118,7 +128,8 @@ impl Folder {
         let lock = lock(path, &*disk, reads)?;
         let (view, stopped) = (None, Mutex::default());
         let held = Arc::clone(&disk);
-        let mut folder = Self { path: path.to_owned(), disk, access, view, stopped, lock };
+        let wrong = Arc::default();
+        let mut folder = Self { path: path.to_owned(), disk, access, view, stopped, lock, wrong };
         let repairs = matches!(access, Access::Resume | Access::Repair);
         if !repairs && folder.unfinished_repair()?.is_some() {
             return Err(folder.damaged(&["a repair of it was stopped before its end".to_owned()]));
@@ -157,6 +168,13 @@ impl Folder {
         folder.disk.sync_dir(path).map_err(EngineError::io("sync", path))?;
         folder.clear_staging()?;
         if let Some((journal, valid, end)) = &inspected.torn {
+            if access != Access::Repair {
+                let seen = open(&folder.make_view(&inspected)?)?;
+                let missing = check(&seen, &inspected)?;
+                drop(seen);
+                folder.view = None;
+                missing.map_or(Ok(()), |what| Err(folder.damaged(&[what])))?;
+            }
             tracing::info!(
                 bytes = end - valid,
                 "the last write was cut short by a crash, and never acknowledged: it is left out"
@@ -180,7 +198,8 @@ impl Folder {
         close_to_others(path, &*disk, true)?;
         let lock = lock(path, &*disk, false)?;
         let (path, view, stopped) = (path.to_owned(), None, Mutex::default());
-        Ok(Self { path, disk, access: Access::Repair, view, stopped, lock })
+        let wrong = Arc::default();
+        Ok(Self { path, disk, access: Access::Repair, view, stopped, lock, wrong })
     }
 
     fn make_view(&mut self, inspected: &Inspected) -> Result<PathBuf, EngineError> {
@@ -217,6 +236,17 @@ impl Folder {
     /// The next start may count on this, if the record store can be closed.
     pub(super) fn stopped(&self, progress: Progress) {
         *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
+    }
+
+    /// What a stop finds to be wrong comes here, also after this is dropped.
+    pub(super) fn wrong(&self) -> Arc<OnceLock<String>> {
+        Arc::clone(&self.wrong)
+    }
+
+    /// A stop has found the database damaged, or another one.
+    pub(super) fn found_wrong(&self, why: String) {
+        tracing::error!(error = why, "the stop leaves no mark");
+        let _ = self.wrong.set(why);
     }
 
     /// Whether the last stop left a mark, which may be damaged.

@@ -285,8 +285,11 @@ impl Engine {
     ) -> Result<Self, EngineError> {
         let reads = access == Access::Read;
         let open = |records: &Path| Store::open(records, options.cache_bytes, reads);
+        let check = |store: &Store, inspected: &Inspected| {
+            missing_commits(store, inspected, &store.load_writer()?)
+        };
         let (folder, store, inspected) =
-            Folder::open(path, disk, access, options.sync_writes, open)?;
+            Folder::open(path, disk, access, options.sync_writes, open, check)?;
         let mut writer = store.load_writer()?;
         let Recovered { index, undrained, retired, unknown, strays } =
             recover_segments(&folder, &store, &mut writer)?;
@@ -421,6 +424,17 @@ impl Engine {
     pub(crate) fn should_reopen(&self) -> bool {
         self.store.look();
         self.store.is_short() && self.folder.try_out().is_ok()
+    }
+
+    /// Closes the database, as if it were dropped.
+    ///
+    /// # Errors
+    /// What the stop has found: it is damaged, or another one, so the next start will not take it for
+    /// sound.
+    pub(crate) fn close(self) -> Result<(), String> {
+        let wrong = self.folder.wrong();
+        drop(self);
+        wrong.get().map_or(Ok(()), |why| Err(why.clone()))
     }
 
     /// Puts all that is in memory into the record store, as a stop does. What fails here shows in
@@ -752,6 +766,40 @@ fn unknown_after_stop(files: usize, lsn: u64) -> Option<String> {
     })
 }
 
+/// What the record store should hold and does not, by what every commit has left, as a clause.
+fn missing_commits(
+    store: &Store,
+    inspected: &Inspected,
+    writer: &Writer,
+) -> Result<Option<String>, EngineError> {
+    if let Some(left) = inspected.acknowledged.as_ref() {
+        if left.is_ahead_of(&writer.position) {
+            let store::Position { lsn, next_id, .. } = writer.position;
+            return Ok(Some(format!(
+                "it had acknowledged {} local writes and segments up to the number {}, and the \
+                 record store has {lsn} and {next_id}",
+                left.lsn, left.next_id
+            )));
+        }
+        let here = writer.pending.len();
+        let missing = left.missing_pending(&writer.position, here);
+        if missing > 0 {
+            return Ok(Some(format!(
+                "of {} local writes that were acknowledged and in no segment, the record store has \
+                 {here}",
+                missing + here as u64
+            )));
+        }
+    }
+    let lost = store.lost_pending(writer)?.len();
+    Ok((lost > 0).then(|| {
+        format!(
+            "of {} local writes that are in no segment, the record store has lost {lost}",
+            writer.pending.len()
+        )
+    }))
+}
+
 /// What the record store should hold and does not, as a clause. A clean stop has said how far it
 /// was, and every commit says so for the time after a crash. Without that, more segments that nobody
 /// registered and that hold something new than a crash leaves are proof. What a flush or a compaction
@@ -764,32 +812,8 @@ fn missing_writes(
     writer: &Writer,
     unknown: &[(Hash, u64)],
 ) -> Result<Option<String>, EngineError> {
-    if let Some(left) = inspected.acknowledged.as_ref()
-        && left.is_ahead_of(&writer.position)
-    {
-        let store::Position { lsn, next_id, .. } = writer.position;
-        return Ok(Some(format!(
-            "it had acknowledged {} local writes and segments up to the number {}, and the record \
-             store has {lsn} and {next_id}",
-            left.lsn, left.next_id
-        )));
-    }
-    let counted = inspected.acknowledged.as_ref();
-    let counted =
-        counted.map_or(0, |left| left.missing_pending(&writer.position, writer.pending.len()));
-    if counted > 0 {
-        return Ok(Some(format!(
-            "of {} local writes that were acknowledged and in no segment, the record store has {}",
-            counted + writer.pending.len() as u64,
-            writer.pending.len()
-        )));
-    }
-    let lost = store.lost_pending(writer)?.len();
-    if lost > 0 {
-        return Ok(Some(format!(
-            "of {} local writes that are in no segment, the record store has lost {lost}",
-            writer.pending.len()
-        )));
+    if let Some(what) = missing_commits(store, inspected, writer)? {
+        return Ok(Some(what));
     }
     if let Some(mark) = &inspected.mark {
         let left = mark.progress;

@@ -45,8 +45,8 @@ pub(super) enum Ended {
 pub(super) struct Stopped {
     /// Where it served.
     pub(super) listen: Option<SocketAddr>,
-    /// Why nothing was written any more.
-    pub(super) poisoned: Option<String>,
+    /// What was wrong with the database in the end.
+    pub(super) wrong: Option<String>,
 }
 
 impl Node {
@@ -112,7 +112,12 @@ impl Node {
             Err(shared) => drop(shared),
         }
         self.engine.settle();
-        Stopped { listen, poisoned: self.engine.poisoned() }
+        let poisoned = self.engine.poisoned();
+        let poisoned =
+            poisoned.map(|why| format!("nothing was written any more before this stop: {why}"));
+        // Who has it still closes it.
+        let closed = Arc::into_inner(self.engine).map_or(Ok(()), Engine::close);
+        Stopped { listen, wrong: poisoned.or(closed.err()) }
     }
 }
 

@@ -490,3 +490,63 @@ fn other_thing_in_the_place_of_what_was_acknowledged_keeps_nobody_waiting() {
         assert_eq!(outside.is_file(), n < 3, "{n}");
     }
 }
+
+/// What looks like a write that a crash has cut short was acknowledged: its bytes stay.
+#[test]
+fn acknowledged_write_at_the_end_of_a_journal_is_cut_off_by_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = dir.path().join("whole");
+    let engine = open(&whole);
+    for key in [b"a", b"b"] {
+        engine.put(b"ns", key, b"1").unwrap();
+    }
+    engine.put(b"ns", b"c", b"precious").unwrap();
+    let killed = dir.path().join("killed");
+    copy(&whole, &killed);
+    drop(engine);
+    let journal = inspect::journals(&killed.join("records")).unwrap().pop().unwrap();
+    let name = journal.strip_prefix(&killed).unwrap();
+    let end = usize::try_from(journal::end(&journal, 0).unwrap()).unwrap();
+    let damages: [fn(&mut Vec<u8>, usize); 2] =
+        [|bytes, end| bytes[end - 30..end].fill(0), |bytes, end| bytes.truncate(end - 30)];
+    for damage in damages {
+        let db = dir.path().join("db");
+        copy(&killed, &db);
+        let mut bytes = fs::read(&journal).unwrap();
+        damage(&mut bytes, end);
+        fs::write(db.join(name), &bytes).unwrap();
+        for _ in 0..2 {
+            let error = Engine::open_with(&db, fast()).map(drop).unwrap_err();
+            assert!(error.is_damage(), "{error}");
+            assert_eq!(fs::read(db.join(name)).unwrap(), bytes, "nothing is changed");
+        }
+        let (engine, report) = Engine::open_to_repair(&db, fast()).unwrap();
+        assert!(!report.lost.is_empty(), "{report:?}");
+        assert_eq!(fs::read(db.join("quarantine/records/0.jnl")).unwrap(), bytes);
+        drop(engine);
+        fs::remove_dir_all(&db).unwrap();
+    }
+}
+
+#[test]
+fn stop_that_finds_damage_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("db");
+    let engine = open(&db);
+    engine.put(b"ns", b"a", b"1").unwrap();
+    assert_eq!(engine.close(), Ok(()));
+    let engine = open(&db);
+    engine.put(b"ns", b"b", b"1").unwrap();
+    let journal = inspect::journals(&db.join("records")).unwrap().pop().unwrap();
+    let mut bytes = fs::read(&journal).unwrap();
+    bytes[30] ^= 1;
+    File::options().write(true).open(&journal).unwrap().write_all(&bytes).unwrap();
+    assert!(engine.close().unwrap_err().contains("is damaged"));
+
+    let db = dir.path().join("other");
+    let engine = open(&db);
+    engine.put(b"ns", b"a", b"1").unwrap();
+    let journal = inspect::journals(&db.join("records")).unwrap().pop().unwrap();
+    fs::rename(journal, dir.path().join("moved")).unwrap();
+    assert!(engine.close().unwrap_err().contains("replaced"));
+}
