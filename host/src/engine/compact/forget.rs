@@ -124,6 +124,10 @@ impl Engine {
             pace.spend(block.weight() as u64)?;
             for entry in block.iter() {
                 self.stored(entry.key, |stored| hidden.note(&entry, stored.as_ref()))?;
+                if hidden.is_needed {
+                    // It stays, and hides nothing.
+                    hidden.keys.clear();
+                }
                 self.write_full(hidden)?;
             }
             block.clear();
