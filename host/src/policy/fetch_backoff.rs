@@ -13,7 +13,7 @@ const FIRST: Duration = Duration::from_secs(1);
 pub struct FetchBackoff {
     /// Fetches in a row that fail before there is a pause. Default: 100.
     pub failures: u32,
-    /// The longest pause: they begin with 1 s, and double as long as the one fetch after each fails.
+    /// The longest pause: they begin with 1 s, and double as long as a fetch after each fails.
     /// Default: 1 min.
     pub longest: Duration,
 }
@@ -40,13 +40,6 @@ struct Pause {
     until: Duration,
 }
 
-/// A fetch that may be begun.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Admitted {
-    /// It finds out whether the peer is well again.
-    trial: bool,
-}
-
 impl FetchHealth {
     pub(super) fn new(rule: FetchBackoff) -> Self {
         Self { rule, ..Self::default() }
@@ -57,23 +50,12 @@ impl FetchHealth {
         (self.failures, self.pause) = (0, None);
     }
 
-    /// Whether a fetch may be begun. After a pause, one is.
-    pub(super) fn admit(&mut self, now: Duration) -> Result<Admitted, PeerError> {
-        let Some(pause) = self.pause else { return Ok(Admitted { trial: false }) };
-        if now < pause.until {
-            return Err(self.refusal(pause.until, now));
-        }
-        // The others wait for what comes of this one. It may come to nothing.
-        self.pause = Some(Pause { until: now.saturating_add(pause.wait), ..pause });
-        Ok(Admitted { trial: true })
-    }
-
-    /// Whether one that was admitted, and has waited for a thread, is still to be sent.
-    pub(super) fn check(&self, admitted: Admitted, now: Duration) -> Result<(), PeerError> {
+    /// Whether a fetch may be begun, and whether one that has waited for a thread is still to be sent.
+    /// After a pause all are, until one fails: a policy takes one that is refused beside one that is
+    /// sent for a sign that the peer is away, and waits for neither.
+    pub(super) fn admit(&self, now: Duration) -> Result<(), PeerError> {
         match self.pause {
-            Some(pause) if !admitted.trial && now < pause.until => {
-                Err(self.refusal(pause.until, now))
-            }
+            Some(pause) if now < pause.until => Err(self.refusal(pause.until, now)),
             _ => Ok(()),
         }
     }
@@ -91,7 +73,6 @@ impl FetchHealth {
     pub(super) fn note<T>(
         &mut self,
         outcome: &Result<T, FetchError>,
-        admitted: Admitted,
         now: Duration,
     ) -> Option<Duration> {
         match outcome {
@@ -106,7 +87,7 @@ impl FetchHealth {
         self.failures += 1;
         let wait = match self.pause {
             // One that was sent before the pause.
-            Some(_) if !admitted.trial => return None,
+            Some(pause) if now < pause.until => return None,
             Some(pause) => pause.wait.saturating_mul(2),
             None if self.failures < u64::from(self.rule.failures) => return None,
             None => FIRST,
@@ -130,14 +111,14 @@ mod tests {
     fn failing(failures: u32) -> FetchHealth {
         let mut health = FetchHealth::new(FetchBackoff { failures, longest: secs(5) });
         for left in (0..failures).rev() {
-            let admitted = health.admit(secs(0)).unwrap();
-            assert_eq!(health.note(&FAILED, admitted, secs(0)).is_some(), left == 0);
+            health.admit(secs(0)).unwrap();
+            assert_eq!(health.note(&FAILED, secs(0)).is_some(), left == 0);
         }
         health
     }
 
     #[test]
-    fn pauses_double_up_to_the_longest_and_one_fetch_ends_each() {
+    fn pauses_double_up_to_the_longest_and_a_good_fetch_ends_them() {
         let mut health = failing(3);
         let mut now = secs(0);
         for pause in [1, 2, 4, 5, 5] {
@@ -145,42 +126,32 @@ mod tests {
             let refused = health.admit(just_before).unwrap_err();
             assert!(matches!(refused, PeerError::Unreachable(_)), "{refused}");
             now += secs(pause);
-            let trial = health.admit(now).unwrap();
-            assert!(health.admit(now).is_err(), "one alone finds out");
-            health.note(&FAILED, trial, now);
+            health.admit(now).unwrap();
+            assert!(health.admit(now).is_ok(), "no policy waits for one alone");
+            assert!(health.note(&FAILED, now).is_some());
+            // Of the others that were sent then.
+            assert_eq!((health.note(&FAILED, now), health.admit(now).is_ok()), (None, false));
         }
-        let trial = health.admit(now + secs(5)).unwrap();
-        health.note(&Ok(()), trial, now + secs(5));
-        assert_eq!(health.admit(now + secs(5)), Ok(Admitted { trial: false }));
+        now += secs(5);
+        health.admit(now).unwrap();
+        health.note(&Ok(()), now);
+        assert!(health.admit(now).is_ok());
     }
 
     #[test]
-    fn a_fetch_that_comes_to_nothing_holds_up_the_next_no_longer_than_a_pause() {
+    fn fetches_that_come_to_nothing_after_a_pause_hold_up_no_others() {
         let mut health = failing(1);
-        let lost = health.admit(secs(1)).unwrap();
-        assert_eq!(health.note(&Err::<(), _>(FetchError::Cancelled), lost, secs(1)), None);
-        assert!(health.admit(secs(1)).is_err());
-        assert!(health.admit(secs(2)).is_ok());
-    }
-
-    #[test]
-    fn what_waits_for_a_thread_when_a_pause_begins_is_not_sent() {
-        let mut health = FetchHealth::new(FetchBackoff { failures: 1, longest: secs(5) });
-        let [first, second] = [(); 2].map(|()| health.admit(secs(0)).unwrap());
-        health.note(&FAILED, first, secs(0));
-        assert!(health.check(second, secs(0)).is_err());
-        let trial = health.admit(secs(1)).unwrap();
-        assert_eq!(health.check(trial, secs(1)), Ok(()));
-        // It was sent before, and makes the pause no longer.
-        assert_eq!(health.note(&FAILED, second, secs(1)), None);
+        health.admit(secs(1)).unwrap();
+        assert_eq!(health.note(&Err::<(), _>(FetchError::Cancelled), secs(1)), None);
+        assert!(health.admit(secs(1)).is_ok());
     }
 
     #[test]
     fn failures_of_this_node_are_none_of_the_peer() {
         let mut health = FetchHealth::new(FetchBackoff { failures: 1, longest: secs(5) });
         for own in [FetchError::Cancelled, FetchError::Storage(std::io::Error::other("full"))] {
-            let admitted = health.admit(secs(0)).unwrap();
-            assert_eq!(health.note(&Err::<(), _>(own), admitted, secs(0)), None);
+            health.admit(secs(0)).unwrap();
+            assert_eq!(health.note(&Err::<(), _>(own), secs(0)), None);
         }
         assert!(health.admit(secs(0)).is_ok());
     }

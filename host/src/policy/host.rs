@@ -158,10 +158,9 @@ fn start_fetch(tick: &mut Tick, peer: usize, hash: Hash) -> Result<Transfer, typ
         filler.fill(Ok(staged));
         return Ok(Transfer { hash, peer, cancel: Arc::default(), slot, download: Some(download) });
     }
-    let admitted = match tick.services.peers[peer].admit_fetch() {
-        Ok(admitted) => admitted,
-        Err(error) => return Err(types::FetchError::Peer(tick.note_peer_error(peer, &error))),
-    };
+    if let Err(error) = tick.services.peers[peer].admit_fetch() {
+        return Err(types::FetchError::Peer(tick.note_peer_error(peer, &error)));
+    }
     let staging = match tick.services.engine.stage() {
         Ok(staging) => staging.within(&tick.allowance).counting(download.bytes()),
         Err(error) => {
@@ -178,7 +177,7 @@ fn start_fetch(tick: &mut Tick, peer: usize, hash: Hash) -> Result<Transfer, typ
         engine.prepare(&mut staged);
         Ok(staged)
     };
-    match tick.services.peers[peer].submit_fetch(admitted, &tick.bell, &cancel, fetch) {
+    match tick.services.peers[peer].submit_fetch(&tick.bell, &cancel, fetch) {
         Ok(slot) => Ok(Transfer { hash, peer, cancel, slot, download: Some(download) }),
         Err(error) => {
             tick.services.peers[peer].note_failure(hash, SetAsideReason::Failed, error.to_string());

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use super::fetch_backoff::{Admitted, FetchBackoff, FetchHealth};
+use super::fetch_backoff::{FetchBackoff, FetchHealth};
 use super::state::lost;
 use super::view::View;
 use super::wait::{Bell, Slot, lock};
@@ -111,14 +111,13 @@ impl Peer {
     }
 
     /// Whether a fetch may be begun now: not where so many have failed that the peer is left alone.
-    pub(super) fn admit_fetch(&self) -> Result<Admitted, PeerError> {
+    pub(super) fn admit_fetch(&self) -> Result<(), PeerError> {
         lock(&self.fetches).admit(self.world.monotonic())
     }
 
     /// [`Peer::submit`] for a fetch that was admitted.
     pub(super) fn submit_fetch(
         &self,
-        admitted: Admitted,
         bell: &Arc<Bell>,
         cancel: &Arc<AtomicBool>,
         fetch: impl FnOnce(&dyn PeerTransport) -> Result<StagedSegment, FetchError> + Send + 'static,
@@ -126,9 +125,9 @@ impl Peer {
         let (fetches, world) = (Arc::clone(&self.fetches), Arc::clone(&self.world));
         let id = self.id.clone();
         self.submit(false, bell, cancel, move |transport| {
-            lock(&fetches).check(admitted, world.monotonic())?;
+            lock(&fetches).admit(world.monotonic())?;
             let outcome = fetch(transport);
-            let pause = lock(&fetches).note(&outcome, admitted, world.monotonic());
+            let pause = lock(&fetches).note(&outcome, world.monotonic());
             if let (Some(pause), Err(error)) = (pause, &outcome) {
                 tracing::warn!(
                     peer = id, ?pause, %error,
