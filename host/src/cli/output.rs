@@ -27,6 +27,8 @@ static CLOSED: AtomicBool = AtomicBool::new(false);
 
 struct Stdout {
     lock: StdoutLock<'static>,
+    /// Something reads it, or did at the start.
+    is_open: bool,
     /// On a terminal.
     filter: Option<Filter>,
 }
@@ -43,7 +45,9 @@ impl Output {
 
     fn with_style(style: Style) -> Self {
         let filter = is_terminal().then(|| Filter::new(style));
-        Self(BufWriter::with_capacity(64 << 10, Stdout { lock: io::stdout().lock(), filter }))
+        let lock = io::stdout().lock();
+        let is_open = !was_never_open(&lock);
+        Self(BufWriter::with_capacity(64 << 10, Stdout { lock, is_open, filter }))
     }
 
     /// Whether nobody reads on, so that a command that only lists may stop.
@@ -67,7 +71,7 @@ impl Write for Stdout {
         if CLOSED.load(Ordering::Relaxed) {
             return Ok(bytes.len());
         }
-        if was_never_open(&self.lock) {
+        if !self.is_open {
             return Err(io::Error::new(
                 io::ErrorKind::NotConnected,
                 "can't write the output: standard output is closed",

@@ -133,11 +133,11 @@ impl Engine {
         // What the records take is not known yet. Those that take more are read when it is their
         // turn, one segment at a time.
         let bounds = self.options.reader_bounds();
-        let room = segment.len().saturating_mul(4).min(bounds.inflated);
-        let Some(room) = Room::take(&self.prepared, room, MAX_PREPARED) else { return };
+        let bytes = segment.len().saturating_mul(4).min(bounds.inflated);
+        let Some(share) = Share::take(&self.prepared, bytes, MAX_PREPARED) else { return };
         if segment.sync().is_ok() {
-            let bounds = Bounds { inflated: room.bytes, ..bounds };
-            segment.prepared = self.read_ahead(segment, bounds, Some(room)).ok().map(Box::new);
+            let bounds = Bounds { inflated: share.bytes, ..bounds };
+            segment.prepared = self.read_ahead(segment, bounds, Some(share)).ok().map(Box::new);
         }
     }
 
@@ -145,7 +145,7 @@ impl Engine {
         &self,
         segment: &mut StagedSegment,
         bounds: Bounds,
-        room: Option<Room>,
+        share: Option<Share>,
     ) -> Result<Prepared, ApplyError> {
         let mut read = || -> Result<Records, Invalid> {
             segment.rewind()?;
@@ -162,7 +162,7 @@ impl Engine {
         let count = records.len() as u64;
         records.normalize();
         let extent = extent_of(&records);
-        Ok(Prepared { records, count, extent, _room: room })
+        Ok(Prepared { records, count, extent, _share: share })
     }
 
     /// Of a segment's records, in key order, leaves those that win over what is here.
@@ -236,17 +236,17 @@ pub(super) struct Prepared {
     /// How many there are in the file.
     count: u64,
     extent: Extent,
-    _room: Option<Room>,
+    _share: Option<Share>,
 }
 
 /// A share of a bounded number of bytes. It is free again when this is dropped.
 #[derive(Debug)]
-struct Room {
+struct Share {
     all: Arc<AtomicU64>,
     bytes: u64,
 }
 
-impl Room {
+impl Share {
     fn take(all: &Arc<AtomicU64>, bytes: u64, bound: u64) -> Option<Self> {
         let more = |taken: u64| taken.checked_add(bytes).filter(|&sum| sum <= bound);
         let relaxed = atomic::Ordering::Relaxed;
@@ -255,7 +255,7 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for Share {
     fn drop(&mut self) {
         self.all.fetch_sub(self.bytes, atomic::Ordering::Relaxed);
     }

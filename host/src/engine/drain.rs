@@ -31,10 +31,8 @@ impl Drop for Engine {
             self.folder.found_wrong(error.to_string());
             return;
         }
-        let mut writer = self.writer();
-        if let Err(error) = self.drain(&mut writer) {
-            tracing::warn!(%error, "applied segments are read again at the next start");
-        }
+        self.settle();
+        let writer = self.writer();
         // After a clean stop, a file that is registered nowhere is a sign of an older record store.
         let all_known = writer.unregistered.is_empty() && !self.has_strays.load(Ordering::Relaxed);
         if all_known && self.store.check().is_ok() && !std::thread::panicking() {

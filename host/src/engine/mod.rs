@@ -303,10 +303,7 @@ impl Engine {
             true => unknown_after_stop(unknown.len() + folders.count(), writer.position.lsn),
             false => None,
         };
-        let older = match folder.older_records(&writer.position)? {
-            Some(known) => Some(known),
-            None => older,
-        };
+        let older = folder.older_records(&writer.position)?.or(older);
         if let Some(older) = older.filter(|older| !losses.contains(older)) {
             tracing::warn!("{older}");
             losses.push(older);

@@ -36,9 +36,16 @@ pub(super) struct Room {
 /// What the database takes, as far as it is known.
 #[derive(Debug, Default)]
 struct Taken {
+    /// Bytes of the folder, and when they were counted.
     counted: Option<(Instant, u64)>,
     /// Bytes that were let in since.
     since: u64,
+}
+
+impl Taken {
+    fn bytes(&self) -> u64 {
+        self.counted.map_or(0, |(_, bytes)| bytes).saturating_add(self.since)
+    }
 }
 
 impl Room {
@@ -71,24 +78,17 @@ impl Room {
         }
         let Some(max) = self.max else { return Ok(()) };
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |taken: &Taken| {
-            let counted = taken.counted.map_or(0, |(_, bytes)| bytes);
-            counted.saturating_add(taken.since).saturating_add(bytes) <= max
-        };
+        let fits = |taken: &Taken| taken.bytes().saturating_add(bytes) <= max;
         let believed = if fits(&taken) { BELIEVED } else { SHORTLY };
         let is_fresh = taken.counted.is_some_and(|(at, _)| at.elapsed() < believed);
         // The store writes more than it is given.
         if !is_fresh || taken.since > max / 16 {
             *taken = Taken { counted: Some((Instant::now(), self.taken())), since: 0 };
         }
-        if !fits(&taken) {
-            let counted = taken.counted.map_or(0, |(_, bytes)| bytes);
-            return Err(EngineError::DatabaseFull {
-                taken: counted.saturating_add(taken.since),
-                max,
-            });
+        if fits(&taken) {
+            return Ok(());
         }
-        Ok(())
+        Err(EngineError::DatabaseFull { taken: taken.bytes(), max })
     }
 
     /// Bytes of the disk that are free for this user, and how many of them stay free; `None` where

@@ -68,11 +68,12 @@ impl FetchHealth {
         ))
     }
 
-    /// What came of a fetch that was sent. Says the length of the pause that it begins, where it is
-    /// the first one or a longer one.
+    /// What came of a fetch that was sent at `sent`. Says the length of the pause that it begins, where
+    /// it is the first one or a longer one.
     pub(super) fn note<T>(
         &mut self,
         outcome: &Result<T, FetchError>,
+        sent: Duration,
         now: Duration,
     ) -> Option<Duration> {
         match outcome {
@@ -86,8 +87,8 @@ impl FetchHealth {
         }
         self.failures += 1;
         let wait = match self.pause {
-            // One that was sent before the pause.
-            Some(pause) if now < pause.until => return None,
+            // It began before the pause, and says nothing of the peer after it.
+            Some(pause) if sent < pause.until => return None,
             Some(pause) => pause.wait.saturating_mul(2),
             None if self.failures < u64::from(self.rule.failures) => return None,
             None => FIRST,
@@ -112,7 +113,7 @@ mod tests {
         let mut health = FetchHealth::new(FetchBackoff { failures, longest: secs(5) });
         for left in (0..failures).rev() {
             health.admit(secs(0)).unwrap();
-            assert_eq!(health.note(&FAILED, secs(0)).is_some(), left == 0);
+            assert_eq!(health.note(&FAILED, secs(0), secs(0)).is_some(), left == 0);
         }
         health
     }
@@ -128,13 +129,13 @@ mod tests {
             now += secs(pause);
             health.admit(now).unwrap();
             assert!(health.admit(now).is_ok(), "no policy waits for one alone");
-            assert!(health.note(&FAILED, now).is_some());
+            assert!(health.note(&FAILED, now, now).is_some());
             // Of the others that were sent then.
-            assert_eq!((health.note(&FAILED, now), health.admit(now).is_ok()), (None, false));
+            assert_eq!((health.note(&FAILED, now, now), health.admit(now).is_ok()), (None, false));
         }
         now += secs(5);
         health.admit(now).unwrap();
-        health.note(&Ok(()), now);
+        health.note(&Ok(()), now, now);
         assert!(health.admit(now).is_ok());
     }
 
@@ -142,8 +143,22 @@ mod tests {
     fn fetches_that_come_to_nothing_after_a_pause_hold_up_no_others() {
         let mut health = failing(1);
         health.admit(secs(1)).unwrap();
-        assert_eq!(health.note(&Err::<(), _>(FetchError::Cancelled), secs(1)), None);
+        assert_eq!(health.note(&Err::<(), _>(FetchError::Cancelled), secs(1), secs(1)), None);
         assert!(health.admit(secs(1)).is_ok());
+    }
+
+    #[test]
+    fn what_waits_for_a_thread_when_a_pause_begins_is_not_sent() {
+        let mut health = failing(1);
+        assert!(health.admit(secs(0)).is_err());
+        health.admit(secs(1)).unwrap();
+        // Sent before the pause, it makes none longer, whenever it fails.
+        for now in [0, 1, 9].map(secs) {
+            assert_eq!(health.note(&FAILED, secs(0), now), None);
+        }
+        assert_eq!(health.admit(secs(1)), Ok(()));
+        assert_eq!(health.note(&FAILED, secs(1), secs(9)), Some(secs(2)));
+        assert!(health.admit(secs(10)).is_err());
     }
 
     #[test]
@@ -151,7 +166,7 @@ mod tests {
         let mut health = FetchHealth::new(FetchBackoff { failures: 1, longest: secs(5) });
         for own in [FetchError::Cancelled, FetchError::Storage(std::io::Error::other("full"))] {
             health.admit(secs(0)).unwrap();
-            assert_eq!(health.note(&Err::<(), _>(own), secs(0)), None);
+            assert_eq!(health.note(&Err::<(), _>(own), secs(0), secs(0)), None);
         }
         assert!(health.admit(secs(0)).is_ok());
     }

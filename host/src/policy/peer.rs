@@ -125,9 +125,10 @@ impl Peer {
         let (fetches, world) = (Arc::clone(&self.fetches), Arc::clone(&self.world));
         let id = self.id.clone();
         self.submit(false, bell, cancel, move |transport| {
-            lock(&fetches).admit(world.monotonic())?;
+            let sent = world.monotonic();
+            lock(&fetches).admit(sent)?;
             let outcome = fetch(transport);
-            let pause = lock(&fetches).note(&outcome, world.monotonic());
+            let pause = lock(&fetches).note(&outcome, sent, world.monotonic());
             if let (Some(pause), Err(error)) = (pause, &outcome) {
                 tracing::warn!(
                     peer = id, ?pause, %error,
