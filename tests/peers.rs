@@ -117,6 +117,11 @@ fn a_peer_that_hangs_does_not_hold_up_another() {
         .start()
         .unwrap();
     wait_until("the good one is pulled from", || engine.get(b"ns", b"key").unwrap().is_some());
+    let comparison = &host.status().peers[0].comparison;
+    assert!(
+        !comparison.in_sync && comparison.unknown.is_some(),
+        "nothing is known: {comparison:?}"
+    );
     let start = Instant::now();
     host.shutdown();
     assert!(start.elapsed() < LONG, "the hanging peer holds up the shutdown");

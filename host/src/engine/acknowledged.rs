@@ -15,9 +15,8 @@ use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::clean_stop::{read_sealed, sealed, unsealed};
-use super::inspect::{journals, number};
 use super::store::{Position, Writer};
-use crate::disk::{is_no_file, is_same_file, open_file, open_only_file};
+use crate::disk::{is_no_file, is_same_file, open_only_file};
 
 const NAME: &str = "acknowledged";
 const TITLE: &str = "edgestore-host acknowledged 1";
@@ -99,57 +98,6 @@ pub(super) struct AcknowledgedFile {
     last: Acknowledged,
     /// The disk took it.
     is_written: bool,
-    journal: OpenJournal,
-}
-
-/// The journal that commits go to: the newest one. The record store has it open, whatever comes to
-/// have its name.
-#[derive(Debug)]
-struct OpenJournal {
-    records: PathBuf,
-    newest: Option<(PathBuf, File)>,
-    /// Its bytes at the last look. It never gets shorter.
-    len: u64,
-}
-
-impl OpenJournal {
-    fn open(records: &Path) -> io::Result<Self> {
-        let mut this = Self { records: records.to_owned(), newest: None, len: 0 };
-        this.look()?;
-        Ok(this)
-    }
-
-    /// Whether it has its name, also where the system does not say.
-    fn is_in_place(&mut self) -> bool {
-        let is_same = |(path, file): &(PathBuf, File)| is_same_file(file, path).unwrap_or(true);
-        // A full one makes way for another, and is removed once the tables have what it holds.
-        (self.newest.as_ref().is_some_and(is_same) || self.look().unwrap_or(true))
-            && self.is_whole()
-    }
-
-    /// Whether nobody has cut it.
-    fn is_whole(&mut self) -> bool {
-        let Some(Ok(now)) = self.newest.as_ref().map(|(_, file)| file.metadata()) else {
-            return true;
-        };
-        let before = std::mem::replace(&mut self.len, now.len());
-        self.len >= before
-    }
-
-    /// Takes up a newer one; false where there is none, and the one before is gone or another file.
-    fn look(&mut self) -> io::Result<bool> {
-        let before = self.newest.as_ref();
-        let Some(path) = journals(&self.records)?.pop() else { return Ok(false) };
-        if before.is_some_and(|(known, _)| *known == path) {
-            return Ok(before.is_some_and(|(_, file)| is_same_file(file, &path).unwrap_or(true)));
-        }
-        if before.is_some_and(|(known, _)| number(known) > number(&path)) {
-            return Ok(false);
-        }
-        let file = open_file(&path)?;
-        (self.newest, self.len) = (Some((path, file)), 0);
-        Ok(true)
-    }
 }
 
 impl AcknowledgedFile {
@@ -180,8 +128,7 @@ impl AcknowledgedFile {
         let Position { lsn, next_id, .. } = writer.position;
         let pending = Some(writer.pending.len() as u64);
         let last = Acknowledged { lsn, next_id, pending, synced, boot: boot() };
-        let journal = OpenJournal::open(records)?;
-        let mut this = Self { file, path, outside: outside.ok(), last, is_written: true, journal };
+        let mut this = Self { file, path, outside: outside.ok(), last, is_written: true };
         this.write()?;
         let len = this.last.encode().len() as u64;
         for file in [Some(&this.file), this.outside.as_ref()].into_iter().flatten() {
@@ -191,11 +138,11 @@ impl AcknowledgedFile {
     }
 
     /// After a commit. A disk that does not take it leaves the numbers of an earlier one, which are
-    /// as true. Returns whether this file and the journal are in their places: if not, what was
-    /// committed is in files without a name.
+    /// as true. Returns whether this file is in its place: if not, what was committed is in files
+    /// without a name.
     pub(super) fn note(&mut self, writer: &Writer) -> bool {
         // Nothing that is not acknowledged is noted.
-        if !(self.has_its_name() && self.journal.is_in_place()) {
+        if !self.has_its_name() {
             return false;
         }
         let Position { lsn, next_id, .. } = writer.position;
@@ -211,18 +158,15 @@ impl AcknowledgedFile {
         true
     }
 
-    /// Whether this is the file of the record store, and nobody else has written to it, and whether
-    /// the journal has its name. Also where the system does not say.
-    pub(super) fn is_in_place(&mut self) -> bool {
+    /// Whether this is the file of the record store, and nobody else has written to it. Also where the
+    /// system does not say.
+    pub(super) fn is_in_place(&self) -> bool {
         let is_last = || {
             // A damaged one is no other database's.
             let found = read_sealed(&self.path, Acknowledged::decode).ok().flatten().flatten();
             !self.is_written || found.is_none_or(|found| found == self.last)
         };
-        self.has_its_name()
-            && is_last()
-            && self.journal.look().unwrap_or(true)
-            && self.journal.is_whole()
+        self.has_its_name() && is_last()
     }
 
     fn has_its_name(&self) -> bool {
@@ -310,28 +254,6 @@ mod tests {
         // As earlier versions of this host wrote it.
         assert_eq!(Acknowledged::decode(&now(None).encode()), Some(now(None)));
         assert_eq!(Acknowledged::decode(&now(Some(5)).encode()), Some(now(Some(5))));
-    }
-
-    #[test]
-    fn acknowledged_is_nothing_more_once_the_journal_was_cut() {
-        let dir = tempfile::tempdir().unwrap();
-        let records = dir.path().join("records");
-        fs::create_dir_all(&records).unwrap();
-        let journal = records.join("0.jnl");
-        fs::write(&journal, [1; 100]).unwrap();
-        for to in [0, 99] {
-            let mut file = open(dir.path(), &writer(1, 1), true);
-            fs::write(&journal, [1; 100]).unwrap();
-            assert!(file.note(&writer(2, 1)) && file.is_in_place());
-            File::options().write(true).open(&journal).unwrap().set_len(to).unwrap();
-            assert!(!file.note(&writer(3, 1)), "{to}");
-            fs::write(&journal, [1; 100]).unwrap();
-            let mut file = open(dir.path(), &writer(1, 1), true);
-            assert!(file.is_in_place());
-            File::options().write(true).open(&journal).unwrap().set_len(to).unwrap();
-            assert!(!file.is_in_place(), "{to}");
-            fs::write(&journal, [1; 100]).unwrap();
-        }
     }
 
     #[test]

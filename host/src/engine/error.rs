@@ -109,8 +109,8 @@ pub enum EngineError {
     },
     /// Somebody has put other files in the place of those that were opened.
     #[error(
-        "the files of the database were removed or replaced while it was open: nothing more is \
-         written. What is there now is left as it is, and a host that starts takes it; writes that \
+        "files of the database were removed, replaced or cut while it was open: nothing more is \
+         written. What is there now is left as it is, and the next start looks at it; writes that \
          came after the files went are not in it"
     )]
     Replaced,

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
+use std::io;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use fjall::compaction::Leveled;
@@ -18,6 +19,7 @@ use super::heir::{Heir, Heirs};
 use super::index::Registration;
 use super::lineage::{LINEAGE, Lineage};
 use super::memtable::Memtable;
+use super::open_journal::OpenJournal;
 use super::record::Stored;
 use super::{EngineError, Watermark};
 use crate::Hash;
@@ -71,6 +73,8 @@ pub(super) struct Store {
     poison: OnceLock<Poison>,
     /// Set once the files have turned out to be another database's.
     replaced: AtomicBool,
+    /// None until the database is open to be written, and where nothing is.
+    journal: OnceLock<Mutex<OpenJournal>>,
     /// Nothing is written.
     read_only: bool,
 }
@@ -193,6 +197,7 @@ impl Store {
             poisoned: AtomicBool::new(false),
             poison: OnceLock::new(),
             replaced: AtomicBool::new(false),
+            journal: OnceLock::new(),
             read_only,
         })
     }
@@ -229,6 +234,11 @@ impl Store {
         self.poisoned.load(Ordering::Relaxed)
             && !self.replaced.load(Ordering::Relaxed)
             && self.poison.get().is_some_and(|poison| poison.shortage)
+    }
+
+    /// Whether the files have turned out to be another database's.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.replaced.load(Ordering::Relaxed)
     }
 
     /// Notices where a thread of the record store has failed, while nobody writes.
@@ -271,8 +281,23 @@ impl Store {
         Ok(())
     }
 
+    /// Watches the journal in `records` from now on.
+    pub(super) fn watch_journal(&self, records: &Path) -> io::Result<()> {
+        let _ = self.journal.set(Mutex::new(OpenJournal::open(records)?));
+        Ok(())
+    }
+
+    /// Asks whether the journal is as this store left it, also where the system does not say.
+    pub(super) fn journal_is(&self, ask: impl FnOnce(&mut OpenJournal) -> bool) -> bool {
+        let Some(journal) = self.journal.get() else { return true };
+        ask(&mut journal.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Makes a batch durable and visible. After an error nothing more is written: what became of
     /// the batch is known at the next start.
+    ///
+    /// # Errors
+    /// [`EngineError::Replaced`] before anything is written, where the journal was cut.
     pub(super) fn commit(&self, batch: OwnedWriteBatch) -> Result<(), EngineError> {
         self.check()?;
         // The store's own commit waits for four memtables to get to disk, or while it has 30 tables
@@ -283,7 +308,13 @@ impl Store {
                 || self.hidden.sealed_memtable_count() > 2
                 || self.records.l0_table_count() > HALT_TABLES
         })?;
-        batch.commit().map_err(|error| self.poison(error))
+        // A batch may be longer than what was cut.
+        let is_whole = || self.journal_is(OpenJournal::is_whole);
+        if !is_whole() {
+            return Err(self.give_up());
+        }
+        batch.commit().map_err(|error| self.poison(error))?;
+        if is_whole() { Ok(()) } else { Err(self.give_up()) }
     }
 
     /// Each ingestion makes a table or two that reads look into, until they have been compacted.

@@ -49,6 +49,14 @@ pub struct Comparison {
     pub unknown: Option<String>,
 }
 
+impl Comparison {
+    /// Before the first.
+    pub(crate) fn none_yet() -> Self {
+        let unknown = "no tick has ended since the host started".to_owned();
+        Self { unknown: Some(unknown), ..Self::default() }
+    }
+}
+
 /// A segment that is missing, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetAside {

@@ -80,7 +80,12 @@ impl PeerLoop {
             stopping: false,
             woken: true,
             due: None,
-            status: PeerStatus { id, url, ..PeerStatus::default() },
+            status: PeerStatus {
+                id,
+                url,
+                comparison: Comparison::none_yet(),
+                ..PeerStatus::default()
+            },
         };
         let changed = shared.world.signal();
         let (shared, state) = (Arc::clone(shared), Mutex::new(state));

@@ -307,6 +307,35 @@ fn journal_that_is_cut_under_an_open_database_takes_no_write() {
     }
 }
 
+/// The next batch is longer than what was cut, and the journal of a second start is as long as what is
+/// in it.
+#[test]
+fn journal_that_is_cut_a_little_under_an_open_database_takes_no_write() {
+    for cut in [1, 50, 150] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut engine = open(dir.path());
+        engine.put(b"ns", b"a", b"1").unwrap();
+        drop(engine);
+        engine = open(dir.path());
+        engine.put(b"ns", b"b", b"1").unwrap();
+        let journal = inspect::journals(&dir.path().join("records")).unwrap().pop().unwrap();
+        let file = File::options().write(true).open(&journal).unwrap();
+        let len = file.metadata().unwrap().len();
+        assert!(len < 10_000, "{len}");
+        file.set_len(len - cut).unwrap();
+        let refused = engine.put(b"ns", b"c", &[7; 6000]).unwrap_err();
+        assert!(matches!(refused, EngineError::Replaced), "{refused}");
+        assert_eq!(file.metadata().unwrap().len(), len - cut, "nothing was written");
+        assert!(engine.flush().is_err());
+        for _ in 0..2 {
+            assert!(
+                matches!(engine.check_files().unwrap_err(), EngineError::Replaced),
+                "it is not forgotten"
+            );
+        }
+    }
+}
+
 /// The journal begins with what came after it was cut, and the numbers agree.
 #[test]
 fn pending_writes_are_counted_after_a_kill() {
