@@ -6,9 +6,12 @@
 //! which finishes what the crash cut short, and changes nothing where its records are here already.
 //! Any other goes to `quarantine/`.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use fjall::PersistMode;
 
-use super::apply::extent_of;
+use super::apply::Tied;
+use super::chunks::Survey;
 use super::folder::Folder;
 use super::index::Registration;
 use super::record::Stored;
@@ -97,53 +100,64 @@ impl Engine {
     fn adopt(&self, hash: Hash, bytes: u64) -> Result<Result<u64, String>, EngineError> {
         let meta = SegmentMeta { id: 0, hash, bytes, records: 0 };
         let file = Registration { meta, own: false, tied: false, drained: false, bounded: true };
-        let reader = match self.open_checked(&file)? {
+        let mut reader = match self.open_checked(&file)? {
             Ok(reader) => reader,
             Err(why) => return Ok(Err(why)),
         };
-        let mut records = match reader.read_all() {
-            Ok(records) => records,
-            Err(Invalid::Rejected(why)) => return Ok(Err(format!("is no segment: {why}"))),
-            Err(Invalid::Io(source)) => {
-                return Err(EngineError::io("read", &self.folder.segment(&hash))(source));
-            }
-        };
-        let count = records.len() as u64;
-        records.normalize();
-        let keys = records.len();
-        let extent = extent_of(&records);
-
         let mut writer = self.writer();
         self.make_room(&mut writer)?;
+        let mut position = writer.position;
+        let id = position.take_id();
+        let mut batch = self.store.batch(PersistMode::SyncAll);
+        let (mut survey, mut tied) = (Survey::new(), Tied::default());
         // A flush that was cut short: its writes are here, and wait for one.
-        let mut flushed = Vec::new();
-        for entry in records.iter().filter(|entry| writer.pending.contains_key(entry.key)) {
-            let same = |there: Option<Stored<&[u8]>>| {
-                there.is_some_and(|there| there.version == entry.version)
+        let mut flushed = BTreeMap::new();
+        let mut overtaken = BTreeSet::new();
+        let (mut keys, mut won) = (0, 0);
+        // All of them, where they are few.
+        let mut records = None;
+        loop {
+            let mut chunk = match reader.read_chunk(self.options.memtable_bytes) {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => break,
+                Err(Invalid::Rejected(why)) => return Ok(Err(format!("is no segment: {why}"))),
+                Err(Invalid::Io(source)) => {
+                    return Err(EngineError::io("read", &self.folder.segment(&hash))(source));
+                }
             };
-            if self.store.version(entry.key, same)? {
-                flushed.push((entry.key.to_vec(), entry.version.to_owned()));
+            let is_all = keys == 0 && reader.is_at_end();
+            let count = chunk.len() as u64;
+            chunk.normalize();
+            survey.add(count, &chunk);
+            keys += chunk.len();
+            for entry in chunk.iter().filter(|entry| writer.pending.contains_key(entry.key)) {
+                let same = |there: Option<Stored<&[u8]>>| {
+                    there.is_some_and(|there| there.version == entry.version)
+                };
+                if self.store.version(entry.key, same)? {
+                    flushed.insert(entry.key.to_vec(), entry.version.to_owned());
+                }
             }
+            tied = tied.and(self.keep_winners(&mut chunk)?);
+            won += chunk.len();
+            overtaken.extend(self.overtake(&writer, &chunk, &mut batch));
+            records = is_all.then_some(chunk);
         }
-        let tied = self.keep_winners(&mut records)?;
-        let won = records.len();
+        let (count, extent) = survey.finish();
         if won > 0 && self.check_clock(hash, extent.newest).is_err() {
             return Ok(Err("has a record that is stamped too far in the future \
                            (--max-clock-ahead)"
                 .to_owned()));
         }
 
-        let mut position = writer.position;
         position.stamp = position.stamp.max(extent.newest);
-        let id = position.take_id();
-        let mut batch = self.store.batch(PersistMode::SyncAll);
         for (key, version) in &flushed {
             let stored = Stored { owner: id, version: version.as_ref() };
             batch.insert(&self.store.records, key.as_slice(), stored.encode());
             batch.remove(&self.store.pending, key.as_slice());
         }
-        let overtaken = self.overtake(&writer, &records, &mut batch);
-        if flushed.len() + overtaken.len() == writer.pending.len() && !flushed.is_empty() {
+        let settled: BTreeSet<_> = flushed.keys().chain(&overtaken).collect();
+        if settled.len() == writer.pending.len() && !flushed.is_empty() {
             position.confirmed_lsn = position.lsn;
         }
         let waits = won > 0 || tied.beside_memtable;
@@ -164,12 +178,12 @@ impl Engine {
         self.folder.sync_segments()?;
         self.store.commit(batch)?;
 
-        flushed.iter().map(|(key, _)| key).chain(&overtaken).for_each(|key| {
-            writer.forget_pending(key);
-        });
+        settled.into_iter().for_each(|key| writer.forget_pending(key));
         writer.position = position;
-        if waits {
-            self.hold(&mut writer, id, records);
+        match records {
+            Some(records) if waits => self.hold(&mut writer, id, records),
+            None if waits => drop(self.hold_file(&mut writer, &registration)?),
+            _ => {}
         }
         self.publish(&writer)?;
         self.register(registration);

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use fjall::{OwnedWriteBatch, PersistMode};
 
+use super::chunks::Survey;
 use super::extent::{Extent, Measure};
 use super::index::Registration;
 use super::memtable::{Cursors, Run};
 use super::record::Stored;
-use super::segment::{Bounds, Entry, Invalid, Reader, Records};
+use super::segment::{Entry, Invalid, Records};
 use super::store::{POSITION, Writer};
 use super::{Applied, ApplyError, Engine, EngineError, SegmentMeta, StagedSegment};
 use crate::Hash;
@@ -42,7 +43,7 @@ impl Engine {
         self.store.check()?;
         let Prepared { mut records, count, extent, .. } = match segment.prepared.take() {
             Some(prepared) => *prepared,
-            None => self.read_ahead(segment, self.options.reader_bounds(), None)?,
+            None => self.read_ahead(segment, self.options.memtable_bytes, None)?,
         };
         self.check_clock(hash, extent.newest)?;
         if self.is_full() {
@@ -54,11 +55,14 @@ impl Engine {
             return Ok(Applied { duplicate: true, ..Applied::default() });
         }
         self.make_room(&mut writer)?;
-        let tied = self.keep_winners(&mut records)?;
-        let written = records.len() as u64;
-
         let mut batch = self.store.batch(PersistMode::SyncAll);
-        let overtaken = self.overtake(&writer, &records, &mut batch);
+        let (tied, overtaken) = match &mut records {
+            Some(records) => {
+                let tied = self.keep_winners(records)?;
+                (tied, self.overtake(&writer, records, &mut batch))
+            }
+            None => (Tied::MAYBE, self.overtake_in_chunks(&writer, segment, &mut batch)?),
+        };
         let mut position = writer.position;
         position.stamp = position.stamp.max(extent.newest);
         let id = position.take_id();
@@ -67,7 +71,8 @@ impl Engine {
             self.store.unregister(&mut batch, known.meta.id);
         }
         batch.remove(&self.store.lost, *hash.as_bytes());
-        let waits = written > 0 || tied.beside_memtable;
+        let written = records.as_ref().map(|records| records.len() as u64);
+        let waits = written != Some(0) || tied.beside_memtable;
         let registration = Registration {
             meta: SegmentMeta { id, hash, bytes: segment.len(), records: count },
             own: known.is_some_and(|known| known.own),
@@ -81,12 +86,25 @@ impl Engine {
         overtaken.iter().for_each(|key| writer.forget_pending(key));
         writer.position = position;
         writer.absent.remove(&hash);
-        if waits {
-            self.hold(&mut writer, id, records);
-        }
+        let written = match (records, written) {
+            (Some(records), Some(written)) => {
+                if waits {
+                    self.hold(&mut writer, id, records);
+                }
+                written
+            }
+            _ => match self.hold_file(&mut writer, &registration) {
+                Ok(written) => written,
+                Err(error) => {
+                    segment.link_back(&self.folder.segment(&hash));
+                    return Err(error.into());
+                }
+            },
+        };
+        segment.release();
         self.publish(&writer)?;
         self.register(registration);
-        Ok(Applied { written, skipped: count - written, duplicate: false })
+        Ok(Applied { written, skipped: count.saturating_sub(written), duplicate: false })
     }
 
     /// Adds to a batch that local writes which lose against these records do not wait for a flush any
@@ -127,42 +145,53 @@ impl Engine {
         Err(ApplyError::ClockAhead { hash, ahead, bound })
     }
 
-    /// Does what can be done ahead of [`Engine::apply`], and beside it: the bytes go to disk, and
-    /// the records into memory, as far as there is room. What fails here fails there, and is told.
+    /// Does what can be done ahead of [`Engine::apply`], and beside it: the bytes go to disk, all of
+    /// them are checked, and the records stay in memory where there is room. What fails here fails
+    /// there, and is told.
     pub fn prepare(&self, segment: &mut StagedSegment) {
-        // What the records take is not known yet. Those that take more are read when it is their
-        // turn, one segment at a time.
-        let bounds = self.options.reader_bounds();
-        let bytes = segment.len().saturating_mul(4).min(bounds.inflated);
-        let Some(share) = Share::take(&self.prepared, bytes, MAX_PREPARED) else { return };
+        // What the records take is not known yet. Those that take more are read again when it is
+        // their turn.
+        let bytes = segment.len().saturating_mul(4).min(self.options.max_segment_inflated_bytes);
+        let share = Share::take(&self.prepared, bytes, MAX_PREPARED);
+        // There is room for it later.
+        if share.is_none() && bytes <= MAX_PREPARED {
+            return;
+        }
         if segment.sync().is_ok() {
-            let bounds = Bounds { inflated: share.bytes, ..bounds };
-            segment.prepared = self.read_ahead(segment, bounds, Some(share)).ok().map(Box::new);
+            let held = share.as_ref().map_or(0, |share| share.bytes);
+            segment.prepared = self.read_ahead(segment, held, share).ok().map(Box::new);
         }
     }
 
+    /// Reads a segment through. Its records are held where they take no more than so many bytes.
     fn read_ahead(
         &self,
         segment: &mut StagedSegment,
-        bounds: Bounds,
+        held: u64,
         share: Option<Share>,
     ) -> Result<Prepared, ApplyError> {
-        let mut read = || -> Result<Records, Invalid> {
-            segment.rewind()?;
-            let len = segment.len();
-            Reader::new(&mut segment.file, len, bounds)?.read_all()
-        };
-        let mut records = read().map_err(|invalid| match invalid {
-            Invalid::Rejected(why) => ApplyError::Rejected { hash: segment.hash(), why },
-            Invalid::Io(source) => {
-                let context = format!("can't read the staged segment {}", segment.hash());
-                ApplyError::Storage(EngineError::Io { context, source })
+        let hash = segment.hash();
+        let read = || -> Result<Prepared, Invalid> {
+            let mut reader = segment.reader(self.options.reader_bounds())?;
+            let mut records = reader.read_chunk(held)?.unwrap_or_default();
+            let count = records.len() as u64;
+            records.normalize();
+            if reader.is_at_end() {
+                let extent = extent_of(&records);
+                return Ok(Prepared { records: Some(records), count, extent, _share: share });
             }
-        })?;
-        let count = records.len() as u64;
-        records.normalize();
-        let extent = extent_of(&records);
-        Ok(Prepared { records, count, extent, _share: share })
+            let mut survey = Survey::new();
+            survey.add(count, &records);
+            drop((records, share));
+            while let Some(mut records) = reader.read_chunk(self.options.memtable_bytes)? {
+                let count = records.len() as u64;
+                records.normalize();
+                survey.add(count, &records);
+            }
+            let (count, extent) = survey.finish();
+            Ok(Prepared { records: None, count, extent, _share: None })
+        };
+        read().map_err(|invalid| not_applied(hash, invalid))
     }
 
     /// Of a segment's records, in key order, leaves those that win over what is here.
@@ -210,6 +239,16 @@ impl Engine {
     }
 }
 
+pub(super) fn not_applied(hash: Hash, invalid: Invalid) -> ApplyError {
+    match invalid {
+        Invalid::Rejected(why) => ApplyError::Rejected { hash, why },
+        Invalid::Io(source) => {
+            let context = format!("can't read the staged segment {hash}");
+            ApplyError::Storage(EngineError::Io { context, source })
+        }
+    }
+}
+
 /// The extent of records in key order.
 pub(super) fn extent_of(records: &Records) -> Extent {
     let mut measure = Measure::new();
@@ -225,14 +264,27 @@ pub(super) struct Tied {
     pub(super) beside_memtable: bool,
 }
 
+impl Tied {
+    /// Where nobody has looked.
+    const MAYBE: Self = Self { any: true, beside_memtable: true };
+
+    /// Of these records and others.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            any: self.any || other.any,
+            beside_memtable: self.beside_memtable || other.beside_memtable,
+        }
+    }
+}
+
 /// Most bytes of memory for segments that wait to be applied.
 const MAX_PREPARED: u64 = 64 << 20;
 
-/// A segment's records, read ahead.
+/// A segment that was read ahead.
 #[derive(Debug)]
 pub(super) struct Prepared {
-    /// In key order, each key once.
-    records: Records,
+    /// In key order, each key once. None where they take too much memory to be held together.
+    records: Option<Records>,
     /// How many there are in the file.
     count: u64,
     extent: Extent,

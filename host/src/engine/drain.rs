@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use fjall::PersistMode;
 
 use super::index::Registration;
-use super::memtable::{Memtable, Run};
+use super::memtable::Memtable;
 use super::scan::merge;
 use super::segment::{Bounds, Invalid, Reader, Records};
 use super::store::Writer;
@@ -86,14 +86,15 @@ impl Engine {
         for segment in undrained {
             let hash = segment.meta.hash;
             // What can't be read now may be at the next start.
-            match self.read_whole(&segment).unwrap_or_else(|error| Err(error.to_string())) {
-                Ok(mut records) => {
-                    records.normalize();
-                    self.keep_winners(&mut records)?;
-                    let id = segment.meta.id;
-                    self.set_memtable(self.memtable().with(id, Run::new(id, records)));
-                    self.make_room(&mut writer)?;
+            let held = match self.open_checked(&segment) {
+                Ok(Ok(reader)) => {
+                    self.hold_chunks(&mut writer, &segment, reader)?.map_err(|e| e.to_string())
                 }
+                Ok(Err(why)) => Err(why),
+                Err(error) => Err(error.to_string()),
+            };
+            match held {
+                Ok(_) => self.make_room(&mut writer)?,
                 Err(why) => {
                     tracing::warn!(
                         %hash,

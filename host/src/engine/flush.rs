@@ -149,6 +149,7 @@ impl Engine {
         let now = self.now();
         let mut parts: Vec<_> = made.iter_mut().map(|one| one.part(now)).collect();
         self.commit_all(batch, &mut parts)?;
+        parts.iter_mut().for_each(|(staged, ..)| staged.release());
         Ok(parts.into_iter().map(|(_, registration, _)| registration).collect())
     }
 
@@ -194,12 +195,11 @@ impl Engine {
             return Err(error);
         }
         let committed = self.store.commit(batch);
-        for ((staged, ..), path) in parts.iter_mut().zip(&paths) {
-            match committed {
-                Ok(()) => staged.release(),
-                // What became of the batch is known at the next start. If it is on disk after all,
-                // the file must be there; if not, the next start adopts it.
-                Err(_) => staged.link_back(path),
+        if committed.is_err() {
+            // What became of the batch is known at the next start. If it is on disk after all, the
+            // file must be there; if not, the next start adopts it.
+            for ((staged, ..), path) in parts.iter_mut().zip(&paths) {
+                staged.link_back(path);
             }
         }
         committed

@@ -27,6 +27,7 @@
 mod acknowledged;
 mod adopt;
 mod apply;
+mod chunks;
 mod clean_stop;
 mod clock;
 mod compact;

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::apply::Prepared;
 use super::folder::{PREFIX, SUFFIX};
 use super::room::Room;
+use super::segment::{Bounds, Invalid, Reader};
 use crate::Hash;
 use crate::disk::{Disk, DiskFile, TemporaryName, temporary};
 
@@ -239,7 +240,7 @@ impl StagedSegment {
     /// To read it from the beginning. Bytes whose sync has failed are taken for written by the
     /// system, and no other sync writes them. So they go into a new file, if they can still be
     /// read as they were.
-    pub(super) fn rewind(&mut self) -> io::Result<()> {
+    fn rewind(&mut self) -> io::Result<()> {
         self.file.rewind()?;
         if self.synced == Synced::Never {
             let mut copy = StagingFile::new(self.name.beside(PREFIX, SUFFIX)?);
@@ -248,6 +249,15 @@ impl StagedSegment {
             self.file.rewind()?;
         }
         Ok(())
+    }
+
+    /// Reads it from the beginning.
+    pub(super) fn reader(
+        &mut self,
+        bounds: Bounds,
+    ) -> Result<Reader<&mut Box<dyn DiskFile>>, Invalid> {
+        self.rewind()?;
+        Reader::new(&mut self.file, self.len, bounds)
     }
 
     /// Makes the bytes durable under the name `to`, in the same file system.

@@ -41,3 +41,19 @@ const LEVEL: i32 = 1;
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(super) mod testing {
+    use super::*;
+
+    /// A segment with a block for each record: of such ones, chunks of few records can be read.
+    pub(in crate::engine) fn of_small_blocks(entries: &[Entry]) -> Vec<u8> {
+        let mut bytes = HEADER.to_vec();
+        for entry in entries {
+            let mut one = Vec::new();
+            write(&mut one, [Ok::<_, std::io::Error>(entry.clone())]).unwrap();
+            bytes.extend(&one[HEADER.len()..]);
+        }
+        bytes
+    }
+}

@@ -4,6 +4,7 @@
 //! nothing is taken for granted, and memory is bounded before it is used: a block inflates into a
 //! buffer of fixed size, and all blocks together stay within the [`Bounds`] that writers keep, too.
 
+use std::fmt;
 use std::io::{self, BufReader, Read};
 
 use super::bounds::{Bounds, Budget, padded};
@@ -18,6 +19,15 @@ pub(in crate::engine) enum Invalid {
     Rejected(String),
     /// They could not be read.
     Io(io::Error),
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rejected(why) => f.write_str(why),
+            Self::Io(error) => write!(f, "can't read its file: {error}"),
+        }
+    }
 }
 
 impl From<io::Error> for Invalid {
@@ -87,15 +97,30 @@ impl<R: Read> Reader<R> {
         self.budget.used()
     }
 
+    /// Whether there are no more records.
+    pub(in crate::engine) fn is_at_end(&self) -> bool {
+        self.left == 0
+    }
+
     /// All records, in the order of the file.
     pub(in crate::engine) fn read_all(mut self) -> Result<Records, Invalid> {
+        Ok(self.read_chunk(u64::MAX)?.unwrap_or_default())
+    }
+
+    /// The next records in the order of the file: whole blocks, until they count for this many bytes
+    /// of memory. `None` at the end.
+    pub(in crate::engine) fn read_chunk(&mut self, bytes: u64) -> Result<Option<Records>, Invalid> {
+        if self.is_at_end() {
+            return Ok(None);
+        }
         // Grown step by step, many of them at once would leave holes in the heap. What is reserved
         // and not used costs nothing.
-        let expected = self.left.saturating_mul(2).min(self.budget.limit()).min(MAX_RESERVED);
-        let mut records = Records::with_capacity(expected as usize);
-        while self.next_block(&mut records)? {}
+        let limit = self.budget.limit().min(bytes).min(MAX_RESERVED);
+        let mut records = Records::with_capacity(self.left.saturating_mul(2).min(limit) as usize);
+        let end = self.weight().saturating_add(bytes);
+        while self.weight() < end && self.next_block(&mut records)? {}
         records.shrink();
-        Ok(records)
+        Ok(Some(records))
     }
 
     /// Appends the records of the next block to `records`. False when there was none.

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod bounds;
+mod chunks;
 mod clock;
 mod damage;
 mod extents;
