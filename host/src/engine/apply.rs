@@ -124,13 +124,19 @@ impl Engine {
 
     /// Takes what won of a registered segment into the memtable.
     pub(super) fn hold(&self, writer: &mut Writer, id: u64, records: Records) {
+        self.hold_part(writer, id, records);
+        self.set_memtable(self.memtable().with(id, Run::new(id, Records::default())));
+    }
+
+    /// The same of a part of it. [`Engine::hold`] of the last one says that it was.
+    pub(super) fn hold_part(&self, writer: &mut Writer, id: u64, records: Records) {
         // What was written locally meanwhile is not the latest any more.
         if !writer.overwritten.is_empty() {
             for entry in records.iter() {
                 writer.overwritten.remove(entry.key);
             }
         }
-        self.set_memtable(self.memtable().with(id, Run::new(id, records)));
+        self.set_memtable(self.memtable().with_part(Run::new(id, records)));
     }
 
     /// What is stamped too far ahead would win over all that nodes with a right clock write, and

@@ -122,8 +122,9 @@ impl Engine {
             self.make_room(writer)?;
             self.keep_winners(&mut records)?;
             won += records.len() as u64;
-            self.hold(writer, id, records);
+            self.hold_part(writer, id, records);
         }
+        self.hold(writer, id, Records::default());
         Ok(match read == registered {
             true => Ok(won),
             false => Err(Invalid::Rejected(format!("it has {read} records, not {registered}"))),

@@ -58,7 +58,7 @@ impl Engine {
     /// meanwhile.
     pub(super) fn drain(&self, writer: &mut Writer) -> Result<(), EngineError> {
         let memtable = self.memtable();
-        if memtable.segments().is_empty() {
+        if memtable.is_empty() {
             return Ok(());
         }
         let records = merge(memtable.runs()).filter(|(key, _)| !writer.overwritten.contains(*key));

@@ -110,15 +110,23 @@ impl Run {
 pub(super) struct Memtable {
     /// Long ones first.
     runs: Vec<Arc<Run>>,
-    /// The ids of the segments that are in them, and of those that brought what is in them already.
+    /// The ids of the segments that are in them as a whole, and of those that brought what is in them
+    /// already.
     segments: Vec<u64>,
 }
 
 impl Memtable {
     /// One with another segment's run.
     pub(super) fn with(&self, id: u64, run: Run) -> Self {
-        let mut memtable = self.clone();
+        let mut memtable = self.with_part(run);
         memtable.segments.push(id);
+        memtable
+    }
+
+    /// One with a run of a part of a segment. [`Memtable::with`] follows once all parts were taken: what
+    /// is drained before that is not the whole segment.
+    pub(super) fn with_part(&self, run: Run) -> Self {
+        let mut memtable = self.clone();
         if run.len() == 0 {
             return memtable;
         }
@@ -136,6 +144,10 @@ impl Memtable {
 
     pub(super) fn segments(&self) -> &[u64] {
         &self.segments
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.segments.is_empty() && self.runs.is_empty()
     }
 
     /// Bytes of memory.

@@ -44,7 +44,7 @@ mod journal;
 mod lineage;
 mod lost_files;
 mod memtable;
-mod open_journal;
+mod open_journals;
 mod options;
 mod read;
 mod record;
@@ -85,7 +85,7 @@ use self::inspect::Inspected;
 use self::lineage::Lineage;
 pub use self::lineage::Mark;
 use self::memtable::Memtable;
-use self::open_journal::OpenJournal;
+use self::open_journals::OpenJournals;
 pub use self::options::{EngineOptions, MonotonicClock, WallClock};
 pub(crate) use self::read::prefix_end;
 pub use self::record::{MAX_BATCH, MAX_KEY, MAX_RECORD, Record};
@@ -319,8 +319,8 @@ impl Engine {
         if !reads {
             acknowledged = Some(folder.note_acknowledged(&writer, options.sync_writes)?);
             store
-                .watch_journal(&folder.disk().real(&folder.records()))
-                .map_err(EngineError::io("watch the journal in", &folder.records()))?;
+                .watch_journals(&folder.disk().real(&folder.records()))
+                .map_err(EngineError::io("watch the journals in", &folder.records()))?;
             folder.forget_clean_stop()?;
             // While a segment is absent, they may be all that is left of what was merged into it.
             for hash in retired.into_iter().filter(|_| writer.absent.is_empty()) {
@@ -415,9 +415,7 @@ impl Engine {
     pub(crate) fn check_files(&self) -> Result<(), EngineError> {
         let acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
         let is_in_place = acknowledged.as_ref().is_none_or(AcknowledgedFile::is_in_place)
-            && self
-                .store
-                .journal_is(|journal| journal.look().unwrap_or(true) && journal.is_whole())
+            && self.store.journals_are_in_place()
             && self.folder.is_locked();
         match is_in_place && !self.store.is_replaced() {
             true => Ok(()),
@@ -679,7 +677,7 @@ impl Engine {
     fn publish(&self, writer: &Writer) -> Result<(), EngineError> {
         let mut acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
         // Nothing that is not acknowledged is noted.
-        let in_place = self.store.journal_is(OpenJournal::is_in_place)
+        let in_place = self.store.journals_are(OpenJournals::is_in_place)
             && acknowledged.as_mut().is_none_or(|file| file.note(writer));
         drop(acknowledged);
         *self.progress.write().unwrap_or_else(PoisonError::into_inner) = writer.progress();

@@ -19,7 +19,7 @@ use super::heir::{Heir, Heirs};
 use super::index::Registration;
 use super::lineage::{LINEAGE, Lineage};
 use super::memtable::Memtable;
-use super::open_journal::OpenJournal;
+use super::open_journals::OpenJournals;
 use super::record::Stored;
 use super::{EngineError, Watermark};
 use crate::Hash;
@@ -74,7 +74,7 @@ pub(super) struct Store {
     /// Set once the files have turned out to be another database's.
     replaced: AtomicBool,
     /// None until the database is open to be written, and where nothing is.
-    journal: OnceLock<Mutex<OpenJournal>>,
+    journals: OnceLock<Mutex<OpenJournals>>,
     /// Nothing is written.
     read_only: bool,
 }
@@ -197,7 +197,7 @@ impl Store {
             poisoned: AtomicBool::new(false),
             poison: OnceLock::new(),
             replaced: AtomicBool::new(false),
-            journal: OnceLock::new(),
+            journals: OnceLock::new(),
             read_only,
         })
     }
@@ -281,16 +281,21 @@ impl Store {
         Ok(())
     }
 
-    /// Watches the journal in `records` from now on.
-    pub(super) fn watch_journal(&self, records: &Path) -> io::Result<()> {
-        let _ = self.journal.set(Mutex::new(OpenJournal::open(records)?));
+    /// Watches the journals in `records` from now on.
+    pub(super) fn watch_journals(&self, records: &Path) -> io::Result<()> {
+        let _ = self.journals.set(Mutex::new(OpenJournals::open(records)?));
         Ok(())
     }
 
-    /// Asks whether the journal is as this store left it, also where the system does not say.
-    pub(super) fn journal_is(&self, ask: impl FnOnce(&mut OpenJournal) -> bool) -> bool {
-        let Some(journal) = self.journal.get() else { return true };
-        ask(&mut journal.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Asks whether the journals are as this store left them, also where the system does not say.
+    pub(super) fn journals_are(&self, ask: impl FnOnce(&mut OpenJournals) -> bool) -> bool {
+        let Some(journals) = self.journals.get() else { return true };
+        ask(&mut journals.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether all journals are where this store has put them.
+    pub(super) fn journals_are_in_place(&self) -> bool {
+        self.journals_are(|journals| journals.are_in_place(|| self.db.journal_count()))
     }
 
     /// Makes a batch durable and visible. After an error nothing more is written: what became of
@@ -309,12 +314,15 @@ impl Store {
                 || self.records.l0_table_count() > HALT_TABLES
         })?;
         // A batch may be longer than what was cut.
-        let is_whole = || self.journal_is(OpenJournal::is_whole);
-        if !is_whole() {
+        if !self.journals_are(OpenJournals::is_whole) {
             return Err(self.give_up());
         }
         batch.commit().map_err(|error| self.poison(error))?;
-        if is_whole() { Ok(()) } else { Err(self.give_up()) }
+        if self.journals_are(OpenJournals::is_whole_after_commit) {
+            Ok(())
+        } else {
+            Err(self.give_up())
+        }
     }
 
     /// Each ingestion makes a table or two that reads look into, until they have been compacted.

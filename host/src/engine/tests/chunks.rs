@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
+use super::damage::copy;
 use super::*;
 use crate::disk::test_folder;
 
@@ -130,6 +131,30 @@ fn a_segment_takes_no_more_memory_than_a_chunk_of_it() {
         let applied = engine.apply(&mut staged).unwrap();
         assert_eq!(applied.written + applied.skipped, 20_000 - u64::from(ahead));
         assert!(engine.memtable().weight() < 40_000, "{}", engine.memtable().weight());
+    }
+    assert_sound(&engine);
+}
+
+/// A start reads such a segment again, and drains its first records before it has read the last ones.
+#[test]
+fn a_segment_counts_as_drained_once_all_of_it_is() {
+    let dir = test_folder();
+    let options = EngineOptions { memtable_bytes: SMALL, ..fast() };
+    let version = Version { timestamp: 1, deleted: false, value: vec![7; 300], ttl: 0 };
+    let entries = (0..10_u8).map(|key| Entry {
+        key: record::store_key(b"ns", &[key]).unwrap(),
+        version: version.clone(),
+        lsn: 1,
+    });
+    let bytes = segment::testing::of_small_blocks(&Vec::from_iter(entries));
+    let mut engine = Engine::open_with(dir.path().join("0"), options.clone()).unwrap();
+    apply(&engine, &bytes).unwrap();
+    for crashes in 1..4 {
+        let path = dir.path().join(crashes.to_string());
+        copy(engine.path(), &path);
+        engine = Engine::open_with(&path, options.clone()).unwrap();
+        assert_eq!(dump(&engine).len(), 10, "after {crashes} crashes");
+        assert!(!engine.memtable().is_empty(), "there is something to lose");
     }
     assert_sound(&engine);
 }
