@@ -32,16 +32,22 @@ impl Hash {
     /// order, [`Hash::ZERO`] for none (`edgestore` 2.2: `range_merkle_root`).
     pub fn root(hashes: impl IntoIterator<Item = Self>) -> Self {
         let mut hashes: Vec<Self> = hashes.into_iter().collect();
-        if hashes.is_empty() {
+        hashes.sort_unstable();
+        Self::root_of_sorted(hashes)
+    }
+
+    /// The same of hashes that come in ascending order.
+    pub(crate) fn root_of_sorted(hashes: impl IntoIterator<Item = Self>) -> Self {
+        let mut hashes = hashes.into_iter().peekable();
+        if hashes.peek().is_none() {
             return Self::ZERO;
         }
-        hashes.sort_unstable();
         let mut hasher = blake3::Hasher::new();
         // In large pieces, of which several lanes of the processor hash a part each.
         let mut piece = Vec::new();
-        for hashes in hashes.chunks(2048) {
+        while hashes.peek().is_some() {
             piece.clear();
-            hashes.iter().for_each(|hash| piece.extend(hash.0));
+            hashes.by_ref().take(2048).for_each(|hash| piece.extend(hash.0));
             hasher.update(&piece);
         }
         Self(*hasher.finalize().as_bytes())

@@ -516,6 +516,12 @@ impl Engine {
         hashes.iter().filter(|hash| !index.knows(hash)).copied().collect()
     }
 
+    /// Whether one of `hashes` is not here and never was.
+    pub(crate) fn is_any_missing(&self, hashes: &[Hash]) -> bool {
+        let index = self.index();
+        hashes.iter().any(|hash| !index.knows(hash))
+    }
+
     /// All segments, by id.
     pub fn manifest(&self) -> Vec<SegmentMeta> {
         self.index().all().iter().map(|segment| segment.meta.clone()).collect()

@@ -9,6 +9,7 @@ use wasmtime::component::Resource;
 use super::SetAsideReason;
 use super::bindings::{peers, transfers, types};
 use super::limits::{HELD_BYTES, LISTED, MANIFESTS};
+use super::listing::Listing;
 use super::resources::{Content, Manifest, PeerHandle, Segment, Transfer, handle};
 use super::state::{State, Tick, lost};
 use super::wait::Slot;
@@ -91,10 +92,9 @@ impl peers::HostPeer for State {
                 Err(error) => return Ok(Err(error)),
             };
             let (table, tick) = state.parts()?;
-            let hashes = segments.iter().map(|segment| segment.hash);
-            let root = Hash::root(hashes.clone());
-            tick.services.peers[peer].note_list(root, &segments);
-            let manifest = Manifest::new(peer, segments, root);
+            let listing = Listing::of(&segments);
+            tick.services.peers[peer].note_list(listing.root(), listing.hashes());
+            let manifest = Manifest::new(peer, segments, listing);
             // How long they are is up to the peer, so no policy is to blame.
             if tick.held + manifest.bytes > HELD_BYTES {
                 let (what, limit) = ("manifests that are held at a time", HELD_BYTES as u64);
@@ -102,8 +102,10 @@ impl peers::HostPeer for State {
                 return Ok(Err(tick.note_peer_error(peer, &error)));
             }
             let listed = tick.listed.entry(peer).or_default();
-            listed.extend(manifest.segments.iter().map(|segment| segment.hash));
-            if listed.len() > LISTED {
+            if listed.iter().all(|other| other.root() != manifest.listing.root()) {
+                listed.push(Arc::clone(&manifest.listing));
+            }
+            if listed.iter().map(|one| one.hashes().len()).sum::<usize>() > LISTED {
                 let (what, limit) = ("manifests of one tick", (LISTED * size_of::<Hash>()) as u64);
                 let error = PeerError::TooLarge { what, limit };
                 return Ok(Err(tick.note_peer_error(peer, &error)));
@@ -142,7 +144,8 @@ impl peers::HostPeer for State {
 }
 
 fn start_fetch(tick: &mut Tick, peer: usize, hash: Hash) -> Result<Transfer, types::FetchError> {
-    if !tick.listed.get(&peer).is_some_and(|listed| listed.contains(&hash)) {
+    let is_in = |listing: &Arc<Listing>| listing.position(&hash).is_some();
+    if !tick.listed.get(&peer).is_some_and(|listed| listed.iter().any(is_in)) {
         return Err(types::FetchError::NotInManifest);
     }
     if tick.transfers + tick.staged >= tick.limits.transfers {
@@ -196,7 +199,7 @@ impl peers::HostManifest for State {
 
     fn root(&mut self, manifest: Resource<Manifest>) -> wasmtime::Result<types::Hash> {
         self.call("manifest.root", manifest, |state, manifest| {
-            Ok(state.table.get(&manifest)?.root.into())
+            Ok(state.table.get(&manifest)?.listing.root().into())
         })
     }
 

@@ -92,12 +92,12 @@ impl Limits {
 /// Manifests that a policy may hold. Each costs the host as much as the peer's list is long.
 pub(super) const MANIFESTS: usize = 16;
 
-/// Segments in all manifests of a peer in one tick; a manifest has half as many at most. Each costs
-/// the host some 40 bytes.
+/// Segments in all manifests of a peer in one tick that differ; a manifest has half as many at most.
+/// Each costs the host 36 bytes.
 pub(super) const LISTED: usize = 4_000_000;
 
-/// Bytes of all manifests that a policy holds. The largest that a peer can send takes 200 MB.
-pub(super) const HELD_BYTES: usize = 512 << 20;
+/// Bytes of all manifests that a policy holds. The largest that a peer can send takes 192 MiB.
+pub(super) const HELD_BYTES: usize = 200 << 20;
 
 /// Tables and memories of one component; interpreters with their libraries have some dozens.
 pub(super) const TABLES: u32 = 100;

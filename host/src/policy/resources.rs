@@ -1,7 +1,5 @@
 //! What stands behind the handles that a policy holds.
 
-use std::cell::OnceCell;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,6 +7,7 @@ use wasmtime::component::{Resource, ResourceTable, ResourceTableError};
 
 use super::TickError;
 use super::downloads::Download;
+use super::listing::Listing;
 use super::wait::Slot;
 use crate::Hash;
 use crate::engine::StagedSegment;
@@ -33,25 +32,20 @@ pub struct Manifest {
     /// The position of the peer that it is of.
     pub(super) peer: usize,
     pub(super) segments: Vec<SegmentRef>,
-    pub(super) root: Hash,
+    pub(super) listing: Arc<Listing>,
     /// What it takes of memory, about.
     pub(super) bytes: usize,
-    /// Positions of the segments; made when one is looked for by its hash.
-    positions: OnceCell<HashMap<Hash, usize>>,
 }
 
 impl Manifest {
-    pub(super) fn new(peer: usize, segments: Vec<SegmentRef>, root: Hash) -> Self {
-        let bytes = segments.iter().map(SegmentRef::memory).sum();
-        Self { peer, segments, root, bytes, positions: OnceCell::new() }
+    pub(super) fn new(peer: usize, segments: Vec<SegmentRef>, listing: Arc<Listing>) -> Self {
+        let bytes = segments.iter().map(SegmentRef::memory).sum::<usize>() + listing.memory();
+        Self { peer, segments, listing, bytes }
     }
 
     /// The segment of this name.
     pub(super) fn find(&self, hash: &Hash) -> Option<&SegmentRef> {
-        let positions = self.positions.get_or_init(|| {
-            self.segments.iter().enumerate().map(|(at, segment)| (segment.hash, at)).collect()
-        });
-        positions.get(hash).and_then(|at| self.segments.get(*at))
+        self.listing.position(hash).and_then(|at| self.segments.get(at))
     }
 }
 

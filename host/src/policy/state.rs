@@ -1,6 +1,6 @@
 //! What the host knows of a running instance, and how its calls wait.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,10 +9,10 @@ use wasmtime::component::ResourceTable;
 
 use super::bindings::types;
 use super::limits::Limiter;
+use super::listing::Listing;
 use super::log::{Grant, Quota, printable};
 use super::wait::{Bell, Slot};
 use super::{CursorLayout, Limits, Observer, Peer, Services, TickError};
-use crate::Hash;
 use crate::engine::Allowance;
 use crate::protocol::{PeerError, PeerTransport};
 use crate::world::{Machine, World};
@@ -107,7 +107,7 @@ pub(super) struct Tick {
     /// Last answer of `monotonic-ms`.
     pub(super) monotonic_ms: u64,
     /// What each peer's manifests list, by the peer's position.
-    pub(super) listed: HashMap<usize, HashSet<Hash>>,
+    pub(super) listed: HashMap<usize, Vec<Arc<Listing>>>,
     /// Transfers that were neither taken nor dropped.
     pub(super) transfers: usize,
     /// Segments applied by this tick, and what became of their records.

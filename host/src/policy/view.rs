@@ -4,19 +4,23 @@
 //! segment that it listed is here, or was retired here. The host knows both lists: it sees the
 //! peer's answers to all ticks, and it has the registrations. So it compares them itself.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::listing::Listing;
 use super::wait::lock;
 use super::{Downloads, Peer};
 use crate::Hash;
 use crate::engine::{Engine, Mark};
-use crate::protocol::{PeerError, SegmentRef};
+use crate::protocol::PeerError;
 
 /// Failed segments that are remembered of a peer.
 const MAX_FAILURES: usize = 10_000;
+
+/// So many hashes of a list are compared at a time: it may have two million.
+const CHUNK: usize = 10_000;
 
 /// Segments that a comparison names one by one.
 const MAX_NAMED: usize = 100;
@@ -138,7 +142,7 @@ impl View {
         let list = self.list.as_ref().filter(|list| list.root != root)?;
         let is_complete = |(of, mark, _): &(Hash, Mark, u64)| *of == root && engine.holds(mark);
         let all_here = engine.compare(&root) || self.complete.as_ref().is_some_and(is_complete);
-        let against = all_here && !engine.missing(&list.hashes).is_empty();
+        let against = all_here && engine.is_any_missing(&list.hashes);
         against.then(|| Arc::clone(&list.hashes))
     }
 }
@@ -152,8 +156,8 @@ impl Peer {
     }
 
     /// The peer has listed these segments, over which this is the root.
-    pub(super) fn note_list(&self, root: Hash, segments: &[SegmentRef]) {
-        let hashes = segments.iter().map(|segment| segment.hash).collect();
+    pub(super) fn note_list(&self, root: Hash, hashes: &Arc<[Hash]>) {
+        let hashes = Arc::clone(hashes);
         let mut view = lock(&self.view);
         view.answers += 1;
         (view.list, view.list_is_newer) = (Some(List { root, hashes }), true);
@@ -233,7 +237,8 @@ impl Peer {
 
     fn look_at_list(&self) -> Result<(), PeerError> {
         let segments = self.ask(|transport| transport.manifest())?;
-        self.note_list(Hash::root(segments.iter().map(|segment| segment.hash)), &segments);
+        let listing = Listing::of(&segments);
+        self.note_list(listing.root(), listing.hashes());
         Ok(())
     }
 
@@ -270,47 +275,36 @@ impl Peer {
             let unknown = Some("no list of segments was read that is of its root".to_owned());
             return Comparison { peer_root, unknown, ..Comparison::default() };
         };
-        let missing = engine.missing(&hashes);
         let listed = hashes.len() as u64;
-        if missing.is_empty() {
-            view.complete = mark.map(|mark| (root, mark, listed));
-            (view.list, view.failures) = (None, HashMap::new());
-            let listed = Some(listed);
-            return Comparison { in_sync: true, peer_root, listed, ..Comparison::default() };
-        }
-        let still: HashSet<&Hash> = missing.iter().collect();
-        view.failures.retain(|hash, _| still.contains(hash));
-        let missing_count = missing.len() as u64;
-        let mut found = Comparison {
-            peer_root,
-            listed: Some(listed),
-            missing: missing_count,
-            ..Comparison::default()
-        };
-        for hash in &missing {
-            let before = || {
-                let why = engine.rejected(hash)?;
+        let mut found = Comparison { peer_root, listed: Some(listed), ..Comparison::default() };
+        let mut failures = std::mem::take(&mut view.failures);
+        for hash in hashes.chunks(CHUNK).flat_map(|hashes| engine.missing(hashes)) {
+            found.missing += 1;
+            let rejected_before = || {
+                let why = engine.rejected(&hash)?;
                 Some(Failure { reason: SetAsideReason::Rejected, why, tries: 1 })
             };
-            if !view.failures.contains_key(hash)
-                && let Some(failure) = before()
-            {
-                view.failures.insert(*hash, failure);
-            }
-            let Some(Failure { reason, why, tries }) = view.failures.get(hash) else {
-                let fetching = downloads.has(hash);
+            let Some(failure) = failures.remove(&hash).or_else(rejected_before) else {
+                let fetching = downloads.has(&hash);
                 *(if fetching { &mut found.fetching } else { &mut found.untried }) += 1;
                 continue;
             };
-            *match reason {
+            *match failure.reason {
                 SetAsideReason::Failed => &mut found.failed,
                 SetAsideReason::Deferred => &mut found.deferred,
                 SetAsideReason::Rejected => &mut found.rejected,
             } += 1;
             if found.set_aside.len() < MAX_NAMED {
-                let (hash, why) = (hash.to_string(), why.clone());
-                found.set_aside.push(SetAside { hash, reason: *reason, why, tries: *tries });
+                let Failure { reason, ref why, tries } = failure;
+                let (name, why) = (hash.to_string(), why.clone());
+                found.set_aside.push(SetAside { hash: name, reason, why, tries });
             }
+            view.failures.insert(hash, failure);
+        }
+        if found.missing == 0 {
+            view.complete = mark.map(|mark| (root, mark, listed));
+            view.list = None;
+            found.in_sync = true;
         }
         found
     }
@@ -327,9 +321,8 @@ mod tests {
         Hash::from_bytes([n; 32])
     }
 
-    fn list(hashes: &[Hash]) -> (Hash, Vec<SegmentRef>) {
-        let segments = hashes.iter().map(|&hash| SegmentRef { hash, id: 1, info: None });
-        (Hash::root(hashes.iter().copied()), segments.collect())
+    fn list(hashes: &[Hash]) -> (Hash, Arc<[Hash]>) {
+        (Hash::root(hashes.iter().copied()), hashes.into())
     }
 
     fn setup() -> (tempfile::TempDir, Engine, Peer) {

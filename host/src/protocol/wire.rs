@@ -8,7 +8,6 @@
 
 mod v2;
 
-use std::collections::HashSet;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -29,8 +28,12 @@ pub(super) const MAX_MANIFEST_ENTRIES: usize = 2_000_000;
 /// to overflow the stack of a thread by a field that is skipped.
 const MAX_DEPTH: usize = 16;
 
-/// Entries to make room for on the strength of a length prefix alone.
-const MAX_PREALLOCATED: usize = 1024;
+/// The fewest bytes that an entry of a manifest has: its hash, and what says that it has one.
+const LEAST_ENTRY: usize = 34;
+
+/// Most memory for what a peer says of its segments besides their hashes, in bytes. What it says of
+/// those that follow is left out, as version 1 does.
+const MAX_INFOS: usize = 32 << 20;
 
 /// The answer to `GET /merkle`.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,7 +154,7 @@ pub(super) fn decode_manifest(
     body: &[u8],
     max_entries: usize,
 ) -> Result<Vec<SegmentRef>, rmp_serde::decode::Error> {
-    ManifestSeed::<SegmentEntry>::new(max_entries).deserialize(&mut deserializer(body))
+    ManifestSeed::<SegmentEntry>::new(body, max_entries).deserialize(&mut deserializer(body))
 }
 
 /// [`decode_manifest`] for version 2.
@@ -159,18 +162,20 @@ pub(super) fn decode_manifest_v2(
     body: &[u8],
     max_entries: usize,
 ) -> Result<Vec<SegmentRef>, rmp_serde::decode::Error> {
-    ManifestSeed::<v2::SegmentBody>::new(max_entries).deserialize(&mut deserializer(body))
+    ManifestSeed::<v2::SegmentBody>::new(body, max_entries).deserialize(&mut deserializer(body))
 }
 
 /// Reads a list of entries `E`.
 struct ManifestSeed<E> {
     max_entries: usize,
+    /// There is room in the body for no more.
+    fit: usize,
     entry: PhantomData<E>,
 }
 
 impl<E> ManifestSeed<E> {
-    fn new(max_entries: usize) -> Self {
-        Self { max_entries, entry: PhantomData }
+    fn new(body: &[u8], max_entries: usize) -> Self {
+        Self { max_entries, fit: body.len() / LEAST_ENTRY, entry: PhantomData }
     }
 }
 
@@ -190,25 +195,48 @@ impl<'de, E: Deserialize<'de> + Into<SegmentRef>> Visitor<'de> for ManifestSeed<
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let room = seq.size_hint().unwrap_or(0).min(MAX_PREALLOCATED);
+        // Grown step by step, it would take half as much again.
+        let room = seq.size_hint().unwrap_or(0).min(self.fit).min(self.max_entries);
         let mut segments = Vec::with_capacity(room);
-        let mut seen = HashSet::with_capacity(room);
-        let mut entries = 0;
+        let mut infos = 0;
         while let Some(entry) = seq.next_element::<E>()? {
-            entries += 1;
-            if entries > self.max_entries {
+            if segments.len() == self.max_entries {
                 return Err(de::Error::custom(format_args!(
                     "the manifest has more than {} entries",
                     self.max_entries
                 )));
             }
-            let segment: SegmentRef = entry.into();
-            if seen.insert(segment.hash) {
-                segments.push(segment);
+            let mut segment: SegmentRef = entry.into();
+            infos += segment.memory() - size_of::<SegmentRef>();
+            if infos > MAX_INFOS {
+                segment.info = None;
             }
+            segments.push(segment);
         }
+        each_once(&mut segments);
         Ok(segments)
     }
+}
+
+/// Leaves the first entry of each hash, in their order.
+fn each_once(segments: &mut Vec<SegmentRef>) {
+    // A set of the hashes would take more memory than they do.
+    let mut order: Vec<u32> = (0..segments.len() as u32).collect();
+    order.sort_unstable_by_key(|&at| (segments[at as usize].hash, at));
+    let hash = |at: u32| segments[at as usize].hash;
+    let mut again: Vec<u32> = order
+        .windows(2)
+        .filter(|pair| hash(pair[0]) == hash(pair[1]))
+        .map(|pair| pair[1])
+        .collect();
+    drop(order);
+    again.sort_unstable();
+    let (mut again, mut at) = (again.into_iter().peekable(), 0);
+    segments.retain(|_| {
+        let is_again = again.next_if_eq(&at).is_some();
+        at += 1;
+        !is_again
+    });
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The structs below are the wire format as the published crates declare it.
 
+use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::*;
@@ -135,6 +136,19 @@ fn a_manifest_keeps_the_peers_order_and_each_hash_once() {
     let decoded = decode_manifest(&rmp_serde::to_vec_named(&manifest).unwrap(), 3).unwrap();
     let plain = |(id, hash)| SegmentRef { hash, id, info: None };
     assert_eq!(decoded, [(9, b), (1, a)].map(plain));
+}
+
+proptest! {
+    #[test]
+    fn of_entries_with_the_same_hash_the_first_stays(of in proptest::collection::vec(0..20_u8, 0..60)) {
+        let entry = |(id, n): (u64, &u8)| SegmentRef { hash: Hash::of(&[*n]), id, info: None };
+        let entries: Vec<_> = (0..).zip(&of).map(entry).collect();
+        let mut seen = std::collections::HashSet::new();
+        let expected: Vec<_> = entries.iter().filter(|one| seen.insert(one.hash)).cloned().collect();
+        let mut once = entries;
+        each_once(&mut once);
+        prop_assert_eq!(once, expected);
+    }
 }
 
 #[test]

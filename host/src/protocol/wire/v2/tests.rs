@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::protocol::wire::{MAX_MANIFEST_ENTRIES, decode_manifest_v2, encode};
+use crate::protocol::wire::{MAX_INFOS, MAX_MANIFEST_ENTRIES, decode_manifest_v2, encode};
 
 type End = (Vec<u8>, Vec<u8>);
 
@@ -191,4 +191,26 @@ fn nesting_does_not_overflow_the_stack() {
     for body in [&b""[..], b"\x91\x81\xa1x", b"\x91\x81\xa4info\x81\xa1x"] {
         assert!(decode(&[body, &deep].concat()).is_err());
     }
+}
+
+#[test]
+fn what_a_peer_says_of_its_segments_takes_a_bounded_amount_of_memory() {
+    let key = [7; 60_000];
+    let of = |id: u64| SegmentRef {
+        hash: Hash::of(&id.to_be_bytes()),
+        id,
+        info: Some(Box::new(SegmentInfo {
+            size: 1,
+            records: 1,
+            newest_ms: 1,
+            created_ms: 1,
+            keys: KeyRange::new((b"", &key), (b"", &key)),
+        })),
+    };
+    let entries: Vec<_> = (0..300).map(of).collect();
+    let decoded = decode(&encode(&bodies(&entries)).unwrap()).unwrap();
+    assert_eq!(decoded.len(), 300);
+    let told = decoded.iter().take_while(|one| one.info.is_some()).count();
+    assert_eq!(told, MAX_INFOS / (entries[0].memory() - size_of::<SegmentRef>()));
+    assert!(decoded[told..].iter().all(|one| one.info.is_none()));
 }
