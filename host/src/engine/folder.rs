@@ -419,6 +419,11 @@ impl Folder {
         file.sync()
     }
 
+    /// Whether something has the name of a segment's file.
+    pub(super) fn is_there(&self, hash: &Hash) -> bool {
+        fs::symlink_metadata(self.disk.real(&self.segment(hash))).is_ok()
+    }
+
     /// Moves a segment file to `quarantine/`, under a name that is free there.
     pub(super) fn set_aside(&self, hash: &Hash) -> Result<PathBuf, EngineError> {
         let (from, dir) = (self.segment(hash), self.quarantine());

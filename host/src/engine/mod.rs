@@ -126,7 +126,8 @@ pub struct Watermark {
 /// What applying a segment did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// Records that won and were written.
+    /// Records that won and were written. Where a large segment has a key several times, more than one
+    /// of them may have.
     pub written: u64,
     /// Records that lost, or were there already.
     pub skipped: u64,

@@ -60,14 +60,14 @@ impl OpenJournals {
 
     /// The same after a commit, which may have gone to a newer one.
     pub(super) fn is_whole_after_commit(&mut self) -> bool {
-        self.take_up_newer();
-        self.is_whole()
+        self.take_up_newer() && self.is_whole()
     }
 
     /// Whether the newest one has its name, and nobody has cut it.
     pub(super) fn is_in_place(&mut self) -> bool {
-        self.take_up_newer();
-        self.newest.as_ref().is_none_or(Watched::has_its_name) && self.is_whole()
+        self.take_up_newer()
+            && self.newest.as_ref().is_none_or(Watched::has_its_name)
+            && self.is_whole()
     }
 
     /// The same of all, of which the record store has so many. A sealed one whose name is gone was
@@ -82,14 +82,18 @@ impl OpenJournals {
             && self.is_in_place()
     }
 
-    /// The record store numbers them in turn.
-    fn take_up_newer(&mut self) {
-        while let Some(newest) = &self.newest
+    /// The record store numbers them in turn. Whether those that nothing more is written to are whole.
+    fn take_up_newer(&mut self) -> bool {
+        let mut whole = true;
+        while let Some(newest) = &mut self.newest
             && let Some(number) = number(&newest.path)
             && let Ok(newer) = Watched::open(self.records.join(format!("{}.jnl", number + 1)))
         {
+            // Its last bytes were written after the last look.
+            whole &= newest.is_whole();
             self.sealed.extend(self.newest.replace(newer));
         }
+        whole
     }
 }
 
@@ -126,9 +130,10 @@ mod tests {
         let path = |n: u8| dir.path().join(format!("{n}.jnl"));
         fs::write(path(0), [1; 100]).unwrap();
         let start = || {
-            fs::write(path(0), [1; 100]).unwrap();
+            fs::write(path(0), [1; 90]).unwrap();
             let _ = fs::remove_file(path(1));
             let mut journals = OpenJournals::open(dir.path()).unwrap();
+            fs::write(path(0), [1; 100]).unwrap();
             fs::write(path(1), [1; 100]).unwrap();
             assert!(journals.is_whole_after_commit() && journals.are_in_place(|| 2));
             journals
@@ -137,7 +142,7 @@ mod tests {
         cut(&path(1), 50);
         assert!(!journals.is_whole());
         let mut journals = start();
-        cut(&path(0), 50);
+        cut(&path(0), 95);
         assert!(journals.is_whole() && !journals.are_in_place(|| 2));
         for (count, here) in [(2, false), (1, true)] {
             let mut journals = start();

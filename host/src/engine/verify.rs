@@ -198,6 +198,7 @@ impl Engine {
         progress: &mut impl FnMut(u64, u64),
     ) -> Result<(), EngineError> {
         if repair {
+            self.settle_absent()?;
             // What is in the memtable is in no file but those that may go to quarantine.
             self.drain(&mut self.writer())?;
         }
@@ -344,6 +345,24 @@ impl Engine {
         if repair && !behind.is_empty() {
             covered.extend(behind.iter().map(|entry| fingerprint(entry.key)));
             self.merge(segment.meta.id, &behind)?;
+        }
+        Ok(())
+    }
+
+    /// A start leaves the files of segments that it can't read where they are. Those that can be read
+    /// now are not missing any more; what else has their names goes to quarantine, or it would be
+    /// registered nowhere after this.
+    fn settle_absent(&self) -> Result<(), EngineError> {
+        let mut writer = self.writer();
+        for (hash, segment) in writer.absent.clone() {
+            if let Ok(reader) = self.open_checked(&segment)?
+                && self.hold_chunks(&mut writer, &segment, reader)?.is_ok()
+            {
+                writer.absent.remove(&hash);
+                self.register(Registration { drained: false, ..segment });
+            } else if self.folder.is_there(&hash) {
+                self.folder.set_aside(&hash)?;
+            }
         }
         Ok(())
     }

@@ -989,6 +989,56 @@ fn other_file_in_the_place_of_the_journal_takes_no_write() {
     }
 }
 
+/// A start leaves it where it is, and the segment is missing.
+#[test]
+fn damaged_file_of_a_segment_that_is_not_drained_goes_to_quarantine_in_a_repair() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, killed) = (dir.path().join("db"), dir.path().join("killed"));
+    let engine = open(&db);
+    engine.put(b"ns", b"own", b"1").unwrap();
+    let bytes = stamped(Duration::ZERO);
+    apply(&engine, &bytes).unwrap();
+    copy(&db, &killed);
+    let file = killed.join(format!("segments/{}.dat", Hash::of(&bytes)));
+    let mut damaged = bytes.clone();
+    damaged[30] ^= 1;
+    fs::write(&file, damaged).unwrap();
+    let engine = open(&killed);
+    assert!(file.exists(), "a start moves nothing");
+    let report = engine.verify(true, |_, _| {}).unwrap();
+    assert!(report.count > 0);
+    assert!(!file.exists());
+    assert_eq!(fs::read_dir(killed.join("quarantine")).unwrap().count(), 1);
+    drop(engine);
+    let engine = open(&killed);
+    assert!(engine.losses().is_empty(), "{:?}", engine.losses());
+    apply(&engine, &bytes).unwrap();
+    assert_eq!(dump(&engine).len(), 2);
+    assert_sound(&engine);
+}
+
+/// It could not be read when the database was opened.
+#[test]
+fn segment_that_can_be_read_again_is_missing_no_more_after_a_repair() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, killed) = (dir.path().join("db"), dir.path().join("killed"));
+    let engine = open(&db);
+    let bytes = stamped(Duration::ZERO);
+    apply(&engine, &bytes).unwrap();
+    copy(&db, &killed);
+    let file = killed.join(format!("segments/{}.dat", Hash::of(&bytes)));
+    fs::write(&file, "").unwrap();
+    let engine = open(&killed);
+    assert_eq!((engine.manifest().len(), dump(&engine).len()), (0, 0));
+    fs::write(&file, &bytes).unwrap();
+    engine.verify(true, |_, _| {}).unwrap();
+    assert_eq!((engine.manifest().len(), dump(&engine).len()), (1, 1));
+    drop(engine);
+    let engine = open(&killed);
+    assert_eq!((engine.manifest().len(), dump(&engine).len()), (1, 1));
+    assert_sound(&engine);
+}
+
 fn remove_any(path: &Path) {
     match path.is_dir() {
         true => fs::remove_dir_all(path).unwrap(),
