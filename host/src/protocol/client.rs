@@ -26,7 +26,7 @@ use ureq::Agent;
 use ureq::http::StatusCode;
 use ureq::tls::{RootCerts, TlsConfig};
 
-use self::body::{Answer, check_encoding};
+use self::body::{Answer, AnswerReader, check_encoding};
 pub use self::limits::ClientLimits;
 use self::transport::Request;
 use self::url::BaseUrl;
@@ -147,11 +147,25 @@ impl HttpPeer {
         Request::new(budget, cancel, self.limits.max_header_bytes)
     }
 
+    /// A manifest, decoded as it comes: the longest take as much memory as all else.
+    fn read_manifest(
+        &self,
+        path: &str,
+        read: impl FnOnce(&mut AnswerReader) -> Result<Vec<SegmentRef>, rmp_serde::decode::Error>,
+    ) -> Result<Vec<SegmentRef>, PeerError> {
+        let request = self.request(self.limits.control_timeout, None);
+        request.run(|| {
+            let answer = self.get(&request, path, "manifest", self.limits.max_manifest_bytes)?;
+            let mut reader = AnswerReader::new(answer);
+            let segments = read(&mut reader);
+            reader.finish(segments.map_err(|error| self.malformed(path, &error)))
+        })
+    }
+
     fn manifest_v2(&self) -> Result<Vec<SegmentRef>, PeerError> {
-        let path = "/v2/segments";
-        let body = self.control(path, "manifest", self.limits.max_manifest_bytes)?;
-        wire::decode_manifest_v2(&body, MAX_MANIFEST_ENTRIES)
-            .map_err(|error| self.malformed(path, &error))
+        self.read_manifest("/v2/segments", |from| {
+            wire::read_manifest_v2(from, MAX_MANIFEST_ENTRIES)
+        })
     }
 
     fn manifest_at(&self, now: Instant) -> Result<Vec<SegmentRef>, PeerError> {
@@ -176,9 +190,7 @@ impl HttpPeer {
     }
 
     fn manifest_v1(&self) -> Result<Vec<SegmentRef>, PeerError> {
-        let body = self.control("/segments", "manifest", self.limits.max_manifest_bytes)?;
-        wire::decode_manifest(&body, MAX_MANIFEST_ENTRIES)
-            .map_err(|error| self.malformed("/segments", &error))
+        self.read_manifest("/segments", |from| wire::read_manifest(from, MAX_MANIFEST_ENTRIES))
     }
 
     fn malformed(&self, path: &str, error: &rmp_serde::decode::Error) -> PeerError {

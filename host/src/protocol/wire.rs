@@ -9,10 +9,11 @@
 mod v2;
 
 use std::fmt;
+use std::io::Read;
 use std::marker::PhantomData;
 
 use rmp_serde::decode::ReadRefReader;
-use serde::de::{self, DeserializeSeed, Deserializer, SeqAccess, Visitor};
+use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 pub(super) use self::v2::ManifestBody;
@@ -28,8 +29,8 @@ pub(super) const MAX_MANIFEST_ENTRIES: usize = 2_000_000;
 /// to overflow the stack of a thread by a field that is skipped.
 const MAX_DEPTH: usize = 16;
 
-/// The fewest bytes that an entry of a manifest has: its hash, and what says that it has one.
-const LEAST_ENTRY: usize = 34;
+/// Entries to make room for on the strength of a length prefix alone.
+const MAX_PREALLOCATED: usize = 1024;
 
 /// Most memory for what a peer says of its segments besides their hashes, in bytes. What it says of
 /// those that follow is left out, as version 1 does.
@@ -148,35 +149,35 @@ fn deserializer(body: &[u8]) -> rmp_serde::Deserializer<ReadRefReader<'_, [u8]>>
     deserializer
 }
 
-/// Decodes a manifest of version 1: the peer's order, each hash once, at most
-/// `max_entries`.
-pub(super) fn decode_manifest(
-    body: &[u8],
+/// Reads a manifest of version 1 as it comes: the peer's order, each hash once, at most `max_entries`.
+pub(super) fn read_manifest(
+    from: impl Read,
     max_entries: usize,
 ) -> Result<Vec<SegmentRef>, rmp_serde::decode::Error> {
-    ManifestSeed::<SegmentEntry>::new(body, max_entries).deserialize(&mut deserializer(body))
+    read_entries::<SegmentEntry>(from, max_entries)
 }
 
-/// [`decode_manifest`] for version 2.
-pub(super) fn decode_manifest_v2(
-    body: &[u8],
+/// [`read_manifest`] for version 2.
+pub(super) fn read_manifest_v2(
+    from: impl Read,
     max_entries: usize,
 ) -> Result<Vec<SegmentRef>, rmp_serde::decode::Error> {
-    ManifestSeed::<v2::SegmentBody>::new(body, max_entries).deserialize(&mut deserializer(body))
+    read_entries::<v2::SegmentBody>(from, max_entries)
+}
+
+fn read_entries<E: DeserializeOwned + Into<SegmentRef>>(
+    from: impl Read,
+    max_entries: usize,
+) -> Result<Vec<SegmentRef>, rmp_serde::decode::Error> {
+    let mut deserializer = rmp_serde::Deserializer::new(from);
+    deserializer.set_max_depth(MAX_DEPTH);
+    ManifestSeed::<E> { max_entries, entry: PhantomData }.deserialize(&mut deserializer)
 }
 
 /// Reads a list of entries `E`.
 struct ManifestSeed<E> {
     max_entries: usize,
-    /// There is room in the body for no more.
-    fit: usize,
     entry: PhantomData<E>,
-}
-
-impl<E> ManifestSeed<E> {
-    fn new(body: &[u8], max_entries: usize) -> Self {
-        Self { max_entries, fit: body.len() / LEAST_ENTRY, entry: PhantomData }
-    }
 }
 
 impl<'de, E: Deserialize<'de> + Into<SegmentRef>> DeserializeSeed<'de> for ManifestSeed<E> {
@@ -195,8 +196,7 @@ impl<'de, E: Deserialize<'de> + Into<SegmentRef>> Visitor<'de> for ManifestSeed<
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        // Grown step by step, it would take half as much again.
-        let room = seq.size_hint().unwrap_or(0).min(self.fit).min(self.max_entries);
+        let room = seq.size_hint().unwrap_or(0).min(MAX_PREALLOCATED);
         let mut segments = Vec::with_capacity(room);
         let mut infos = 0;
         while let Some(entry) = seq.next_element::<E>()? {

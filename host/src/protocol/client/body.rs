@@ -2,6 +2,7 @@
 //! kept, and each way to fail becomes the [`PeerError`] that says so.
 
 use std::io::{self, Read as _};
+use std::ops::Range;
 use std::rc::Rc;
 
 use ureq::http::{HeaderMap, header};
@@ -78,6 +79,48 @@ impl Answer {
         let of = self.stated.map_or(String::new(), |stated| format!(" of {stated}"));
         let Self { url, taken, .. } = self;
         PeerError::Malformed(format!("GET {url}: the body ended after {taken}{of} bytes: {error}"))
+    }
+}
+
+/// The body of an answer for those who read it piece by piece.
+pub(super) struct AnswerReader {
+    answer: Answer,
+    chunk: Vec<u8>,
+    /// What of the chunk was not read yet.
+    rest: Range<usize>,
+    failed: Option<PeerError>,
+}
+
+impl AnswerReader {
+    pub(super) fn new(answer: Answer) -> Self {
+        Self { answer, chunk: vec![0; CHUNK], rest: 0..0, failed: None }
+    }
+
+    /// What came of the reading. The rest of the body is skipped; where it fails, that is the cause.
+    pub(super) fn finish<T>(mut self, read: Result<T, PeerError>) -> Result<T, PeerError> {
+        if let Some(failed) = self.failed {
+            return Err(failed);
+        }
+        while !self.answer.next(&mut self.chunk)?.is_empty() {}
+        read
+    }
+}
+
+impl io::Read for AnswerReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.rest.is_empty() {
+            self.rest = match self.answer.next(&mut self.chunk) {
+                Ok(bytes) => 0..bytes.len(),
+                Err(failed) => {
+                    self.failed = Some(failed);
+                    return Err(io::Error::other("the answer failed"));
+                }
+            };
+        }
+        let n = buf.len().min(self.rest.len());
+        buf[..n].copy_from_slice(&self.chunk[self.rest.start..][..n]);
+        self.rest.start += n;
+        Ok(n)
     }
 }
 

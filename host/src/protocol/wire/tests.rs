@@ -31,6 +31,13 @@ fn a_hash() -> Hash {
     Hash::from_bytes(bytes)
 }
 
+fn decode_manifest(
+    body: &[u8],
+    max_entries: usize,
+) -> Result<Vec<SegmentRef>, rmp_serde::decode::Error> {
+    read_manifest(body, max_entries)
+}
+
 fn stock_entry(id: u64, hash: &[u8]) -> StockEntry {
     StockEntry { segment_id: id, segment_hash: hash.to_vec() }
 }

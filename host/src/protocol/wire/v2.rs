@@ -2,14 +2,14 @@
 //! of each segment. Maps with field names; hashes and keys are `bin`.
 //!
 //! What is known is advice to choose by, and never verified. It is bounded like the rest: keys are
-//! no longer than keys can be, and are copied once, out of a body that is within its limit.
+//! no longer than keys can be, and come out of a body that is within its limit.
 
 use std::sync::Arc;
 
 use serde::de::{self, Deserializer};
 use serde::ser::{SerializeSeq as _, Serializer};
 use serde::{Deserialize, Serialize};
-use serde_bytes::Bytes;
+use serde_bytes::{ByteBuf, Bytes};
 
 use crate::Hash;
 use crate::engine::{Engine, KeyRange, MAX_KEY};
@@ -50,22 +50,20 @@ impl From<SegmentBody> for SegmentRef {
 struct InfoBody(SegmentInfo);
 
 #[derive(Serialize, Deserialize)]
-struct InfoFields<'a> {
+struct InfoFields<B> {
     size: u64,
     records: u64,
     newest_ms: u64,
     created_ms: u64,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    keys: Option<KeysBody<'a>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    keys: Option<KeysBody<B>>,
 }
 
 /// Each end is a namespace and a key.
 #[derive(Serialize, Deserialize)]
-struct KeysBody<'a> {
-    #[serde(borrow)]
-    first: (&'a Bytes, &'a Bytes),
-    #[serde(borrow)]
-    last: (&'a Bytes, &'a Bytes),
+struct KeysBody<B> {
+    first: (B, B),
+    last: (B, B),
 }
 
 impl Serialize for InfoBody {
@@ -82,9 +80,9 @@ impl Serialize for InfoBody {
 impl<'de> Deserialize<'de> for InfoBody {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let InfoFields { size, records, newest_ms, created_ms, keys } =
-            InfoFields::deserialize(deserializer)?;
-        let range = |KeysBody { first, last }: KeysBody<'_>| {
-            KeyRange::new((first.0, first.1), (last.0, last.1)).ok_or_else(|| {
+            InfoFields::<ByteBuf>::deserialize(deserializer)?;
+        let range = |KeysBody { first, last }: KeysBody<ByteBuf>| {
+            KeyRange::new((&first.0, &first.1), (&last.0, &last.1)).ok_or_else(|| {
                 de::Error::custom(format_args!("a key of more than {MAX_KEY} bytes"))
             })
         };

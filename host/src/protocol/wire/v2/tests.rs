@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::protocol::wire::{MAX_INFOS, MAX_MANIFEST_ENTRIES, decode_manifest_v2, encode};
+use crate::protocol::wire::{MAX_INFOS, MAX_MANIFEST_ENTRIES, encode, read_manifest_v2};
 
 type End = (Vec<u8>, Vec<u8>);
 
@@ -14,8 +14,15 @@ fn bodies(segments: &[SegmentRef]) -> Vec<SegmentBody> {
     segments.iter().cloned().map(body).collect()
 }
 
+fn decode_manifest(
+    body: &[u8],
+    max_entries: usize,
+) -> Result<Vec<SegmentRef>, rmp_serde::decode::Error> {
+    read_manifest_v2(body, max_entries)
+}
+
 fn decode(body: &[u8]) -> Result<Vec<SegmentRef>, String> {
-    decode_manifest_v2(body, MAX_MANIFEST_ENTRIES).map_err(|error| error.to_string())
+    decode_manifest(body, MAX_MANIFEST_ENTRIES).map_err(|error| error.to_string())
 }
 
 fn segment() -> impl Strategy<Value = SegmentRef> {
@@ -91,7 +98,7 @@ fn the_order_stays_and_each_hash_comes_once() {
     let segments = [SegmentRef { hash, ..a_segment() }, a_segment(), a_segment()];
     let bytes = encode(&bodies(&segments)).unwrap();
     assert_eq!(decode(&bytes).unwrap(), segments[..2]);
-    let error = decode_manifest_v2(&bytes, 2).unwrap_err().to_string();
+    let error = decode_manifest(&bytes, 2).unwrap_err().to_string();
     assert!(error.contains("more than 2 entries"), "{error}");
 }
 
