@@ -419,7 +419,7 @@ fn a_host_under_which_a_backup_is_put_back_stops_and_leaves_it_alone() {
         copy(&backup, &db);
         assert_eq!(host.ended(), Some(3));
         let log = fs::read_to_string(&log).unwrap();
-        assert!(log.contains("removed or replaced while it was open"), "{log}");
+        assert!(log.contains("removed, replaced or cut while it was open"), "{log}");
     }
     run(&["verify", "--db", &db]).ok();
     assert_eq!(run(&["get", "ns", "k00001", "--db", &db]).code, Some(0));

@@ -355,7 +355,8 @@ impl Engine {
     fn settle_absent(&self) -> Result<(), EngineError> {
         let mut writer = self.writer();
         for (hash, segment) in writer.absent.clone() {
-            if let Ok(reader) = self.open_checked(&segment)?
+            let opened = self.open_checked(&segment).unwrap_or_else(|error| Err(error.to_string()));
+            if let Ok(reader) = opened
                 && self.hold_chunks(&mut writer, &segment, reader)?.is_ok()
             {
                 writer.absent.remove(&hash);
