@@ -126,9 +126,7 @@ impl Engine {
                 }
             };
             let is_all = keys == 0 && reader.is_at_end();
-            let count = chunk.len() as u64;
-            chunk.normalize();
-            survey.add(count, &chunk);
+            survey.add(&mut chunk);
             keys += chunk.len();
             for entry in chunk.iter().filter(|entry| writer.pending.contains_key(entry.key)) {
                 let same = |there: Option<Stored<&[u8]>>| {

@@ -71,8 +71,8 @@ impl Engine {
             self.store.unregister(&mut batch, known.meta.id);
         }
         batch.remove(&self.store.lost, *hash.as_bytes());
-        let written = records.as_ref().map(|records| records.len() as u64);
-        let waits = written != Some(0) || tied.beside_memtable;
+        let waits =
+            records.as_ref().is_none_or(|records| records.len() > 0) || tied.beside_memtable;
         let registration = Registration {
             meta: SegmentMeta { id, hash, bytes: segment.len(), records: count },
             own: known.is_some_and(|known| known.own),
@@ -86,20 +86,18 @@ impl Engine {
         overtaken.iter().for_each(|key| writer.forget_pending(key));
         writer.position = position;
         writer.absent.remove(&hash);
-        let written = match (records, written) {
-            (Some(records), Some(written)) => {
+        let written = match records {
+            Some(records) => {
+                let written = records.len() as u64;
                 if waits {
                     self.hold(&mut writer, id, records);
                 }
                 written
             }
-            _ => match self.hold_file(&mut writer, &registration) {
-                Ok(written) => written,
-                Err(error) => {
-                    segment.link_back(&self.folder.segment(&hash));
-                    return Err(error.into());
-                }
-            },
+            None => {
+                let held = self.hold_file(&mut writer, &registration);
+                held.inspect_err(|_| segment.link_back(&self.folder.segment(&hash)))?
+            }
         };
         segment.release();
         self.publish(&writer)?;
@@ -153,7 +151,7 @@ impl Engine {
 
     /// Does what can be done ahead of [`Engine::apply`], and beside it: the bytes go to disk, all of
     /// them are checked, and the records stay in memory where there is room. What fails here fails
-    /// there, and is told.
+    /// there again, with its error.
     pub fn prepare(&self, segment: &mut StagedSegment) {
         // What the records take is not known yet. Those that take more are read again when it is
         // their turn.
@@ -180,19 +178,17 @@ impl Engine {
         let read = || -> Result<Prepared, Invalid> {
             let mut reader = segment.reader(self.options.reader_bounds())?;
             let mut records = reader.read_chunk(held)?.unwrap_or_default();
-            let count = records.len() as u64;
-            records.normalize();
             if reader.is_at_end() {
+                let count = records.len() as u64;
+                records.normalize();
                 let extent = extent_of(&records);
                 return Ok(Prepared { records: Some(records), count, extent, _share: share });
             }
             let mut survey = Survey::new();
-            survey.add(count, &records);
+            survey.add(&mut records);
             drop((records, share));
             while let Some(mut records) = reader.read_chunk(self.options.memtable_bytes)? {
-                let count = records.len() as u64;
-                records.normalize();
-                survey.add(count, &records);
+                survey.add(&mut records);
             }
             let (count, extent) = survey.finish();
             Ok(Prepared { records: None, count, extent, _share: None })
@@ -256,7 +252,7 @@ pub(super) fn not_applied(hash: Hash, invalid: Invalid) -> ApplyError {
 }
 
 /// The extent of records in key order.
-pub(super) fn extent_of(records: &Records) -> Extent {
+fn extent_of(records: &Records) -> Extent {
     let mut measure = Measure::new();
     records.iter().for_each(|entry| measure.add(entry.key, entry.version.timestamp));
     measure.finish()

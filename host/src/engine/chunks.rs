@@ -30,10 +30,11 @@ impl Survey {
         Self { count: 0, measure: Measure::new(), last: Vec::new(), is_mixed: false }
     }
 
-    /// `count` records, which are these in key order, each key once.
-    pub(super) fn add(&mut self, count: u64, records: &Records) {
+    /// Counts a chunk, and normalizes it.
+    pub(super) fn add(&mut self, records: &mut Records) {
+        self.count += records.len() as u64;
+        records.normalize();
         let Some(last) = records.len().checked_sub(1) else { return };
-        self.count += count;
         self.is_mixed |= self.last.as_slice() >= records.key(0);
         for entry in records.iter() {
             self.measure.add(entry.key.to_vec(), entry.version.timestamp);

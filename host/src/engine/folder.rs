@@ -419,11 +419,6 @@ impl Folder {
         file.sync()
     }
 
-    /// Whether something has the name of a segment's file.
-    pub(super) fn is_there(&self, hash: &Hash) -> bool {
-        fs::symlink_metadata(self.disk.real(&self.segment(hash))).is_ok()
-    }
-
     /// Moves a segment file to `quarantine/`, under a name that is free there.
     pub(super) fn set_aside(&self, hash: &Hash) -> Result<PathBuf, EngineError> {
         let (from, dir) = (self.segment(hash), self.quarantine());
@@ -580,7 +575,7 @@ impl Folder {
         self.disk.real(&self.segment(hash)).is_dir()
     }
 
-    /// Whether a file has the name of a segment's file.
+    /// Whether something has the name of a segment's file.
     pub(super) fn is_file(&self, hash: &Hash) -> bool {
         self.disk.len(&self.segment(hash)).is_ok()
     }

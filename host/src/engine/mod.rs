@@ -418,10 +418,7 @@ impl Engine {
         let is_in_place = acknowledged.as_ref().is_none_or(AcknowledgedFile::is_in_place)
             && self.store.journals_are_in_place()
             && self.folder.is_locked();
-        match is_in_place && !self.store.is_replaced() {
-            true => Ok(()),
-            false => Err(self.store.give_up()),
-        }
+        self.store.give_up_unless(is_in_place && !self.store.is_replaced())
     }
 
     /// Whether nothing more is written for want of space, descriptors or memory, and there seems to be
@@ -688,7 +685,7 @@ impl Engine {
             && acknowledged.as_mut().is_none_or(|file| file.note(writer));
         drop(acknowledged);
         *self.progress.write().unwrap_or_else(PoisonError::into_inner) = writer.progress();
-        if in_place { Ok(()) } else { Err(self.store.give_up()) }
+        self.store.give_up_unless(in_place)
     }
 
     fn memtable(&self) -> Arc<Memtable> {

@@ -260,6 +260,11 @@ impl Store {
         EngineError::Replaced
     }
 
+    /// [`Store::give_up`] where the files are not those that were opened.
+    pub(super) fn give_up_unless(&self, in_place: bool) -> Result<(), EngineError> {
+        if in_place { Ok(()) } else { Err(self.give_up()) }
+    }
+
     /// Why nothing more is written; `None` where writes go on.
     pub(super) fn poisoned(&self) -> Option<String> {
         let unknown = || "a commit failed".to_owned();
@@ -314,15 +319,9 @@ impl Store {
                 || self.records.l0_table_count() > HALT_TABLES
         })?;
         // A batch may be longer than what was cut.
-        if !self.journals_are(OpenJournals::is_whole) {
-            return Err(self.give_up());
-        }
+        self.give_up_unless(self.journals_are(OpenJournals::is_whole))?;
         batch.commit().map_err(|error| self.poison(error))?;
-        if self.journals_are(OpenJournals::is_whole_after_commit) {
-            Ok(())
-        } else {
-            Err(self.give_up())
-        }
+        self.give_up_unless(self.journals_are(OpenJournals::is_whole_after_commit))
     }
 
     /// Each ingestion makes a table or two that reads look into, until they have been compacted.

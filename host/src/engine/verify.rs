@@ -361,7 +361,7 @@ impl Engine {
             {
                 writer.absent.remove(&hash);
                 self.register(Registration { drained: false, ..segment });
-            } else if self.folder.is_there(&hash) {
+            } else if self.folder.is_file(&hash) {
                 self.folder.set_aside(&hash)?;
             }
         }

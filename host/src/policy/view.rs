@@ -54,10 +54,9 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Before the first.
-    pub(crate) fn none_yet() -> Self {
-        let unknown = "no tick has ended since the host started".to_owned();
-        Self { unknown: Some(unknown), ..Self::default() }
+    /// Where it is not known what is missing.
+    pub(crate) fn unknown(why: &str) -> Self {
+        Self { unknown: Some(why.to_owned()), ..Self::default() }
     }
 }
 
@@ -254,8 +253,7 @@ impl Peer {
         let mark = engine.mark().ok();
         let mut view = lock(&self.view);
         let Some(root) = view.root else {
-            let unknown = Some("the peer has not answered yet".to_owned());
-            return Comparison { unknown, ..Comparison::default() };
+            return Comparison::unknown("the peer has not answered yet");
         };
         let peer_root = Some(root.to_string());
         let against = view.list_against_root(engine);
@@ -272,8 +270,8 @@ impl Peer {
                 view.failures.clear();
                 return Comparison { in_sync: true, peer_root, ..Comparison::default() };
             }
-            let unknown = Some("no list of segments was read that is of its root".to_owned());
-            return Comparison { peer_root, unknown, ..Comparison::default() };
+            let unknown = Comparison::unknown("no list of segments was read that is of its root");
+            return Comparison { peer_root, ..unknown };
         };
         let listed = hashes.len() as u64;
         let mut found = Comparison { peer_root, listed: Some(listed), ..Comparison::default() };

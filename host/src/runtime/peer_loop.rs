@@ -83,7 +83,7 @@ impl PeerLoop {
             status: PeerStatus {
                 id,
                 url,
-                comparison: Comparison::none_yet(),
+                comparison: Comparison::unknown("no tick has ended since the host started"),
                 ..PeerStatus::default()
             },
         };

@@ -217,7 +217,7 @@ fn what_a_peer_says_of_its_segments_takes_a_bounded_amount_of_memory() {
     let entries: Vec<_> = (0..300).map(of).collect();
     let decoded = decode(&encode(&bodies(&entries)).unwrap()).unwrap();
     assert_eq!(decoded.len(), 300);
-    let told = decoded.iter().take_while(|one| one.info.is_some()).count();
-    assert_eq!(told, MAX_INFOS / (entries[0].memory() - size_of::<SegmentRef>()));
-    assert!(decoded[told..].iter().all(|one| one.info.is_none()));
+    let with_info = decoded.iter().take_while(|one| one.info.is_some()).count();
+    assert_eq!(with_info, MAX_INFOS / (entries[0].memory() - size_of::<SegmentRef>()));
+    assert!(decoded[with_info..].iter().all(|one| one.info.is_none()));
 }
