@@ -1,6 +1,7 @@
 //! The program and what it says, for tests that run it. Each uses some of this.
 #![allow(dead_code)]
 
+use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -10,8 +11,13 @@ use edgestore_host_tests::{wait_showing, wait_until};
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_edgestore-host-under-test");
 
+/// Where it is: another build of it, where `EDGESTORE_PROGRAM` says so.
+fn program() -> OsString {
+    std::env::var_os("EDGESTORE_PROGRAM").unwrap_or_else(|| PROGRAM.into())
+}
+
 pub fn edgestore(args: &[&str]) -> Command {
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(program());
     command.args(args);
     command
 }
@@ -86,6 +92,10 @@ impl Running {
             socket.exists()
         });
         Self { child, db: db.to_owned(), log }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// What it has logged.

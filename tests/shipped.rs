@@ -1,7 +1,8 @@
 //! The policies of this repository, in all scenarios that ship.
 //!
 //! One seed of each, the examples in a few of them; or all, with as many seeds as `EDGESTORE_SEEDS`
-//! says. A thousand, and a table of what came of them: `EDGESTORE_SEEDS=1000 cargo test --release -p edgestore-host-tests --test shipped -- --nocapture`
+//! says, played by the program of another build if `EDGESTORE_PROGRAM` names it. A thousand, and a table
+//! of what came of them: `EDGESTORE_SEEDS=1000 cargo test --release -p edgestore-host-tests --test shipped -- --nocapture`
 #![allow(clippy::unwrap_used)]
 
 #[path = "program.rs"]
