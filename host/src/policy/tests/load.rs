@@ -2,12 +2,13 @@
 
 use std::fs;
 
-use super::super::testing::{component, component_of, module, policies, policy};
+use super::super::testing::{component, component_of, limits, module, policy};
 use super::super::*;
 use crate::testing::LONG;
 
+/// Time ends what loops, and not the fuel, however fast this machine is.
 fn engine() -> PolicyEngine {
-    policies(LONG)
+    PolicyEngine::new(None, Limits { tick_timeout: LONG, fuel: u64::MAX, ..limits() }).unwrap()
 }
 
 /// The error must be of this kind and hold these words.
