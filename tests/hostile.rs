@@ -3,6 +3,9 @@
 //! contains it; `docs/threat-model.md` lists all of it.
 #![allow(clippy::unwrap_used)]
 
+#[path = "program.rs"]
+mod program;
+
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -14,12 +17,16 @@ use std::time::{Duration, Instant};
 use edgestore_host::engine::{Engine, StagedSegment, StagingFile};
 use edgestore_host::policy::Limits;
 use edgestore_host::protocol::{
-    ClientLimits, FetchError, PeerError, PeerTransport, SegmentRef, ServerLimits, Watermark,
+    ClientLimits, FetchError, PeerError, PeerTransport, SegmentList, ServerLimits, Watermark,
 };
 use edgestore_host::runtime::{HostBuilder, PeerStatus};
 use edgestore_host::{Hash, Host};
 use edgestore_host_tests::component::{component, wat_with};
-use edgestore_host_tests::{LONG, localhost, open, wait_until};
+use edgestore_host_tests::{
+    LONG, answer, fake_peer, localhost, merkle_body, not_found, open, put, segment, wait_showing,
+    wait_until,
+};
+use program::{Folder, Running, edgestore};
 
 /// A peer without segments.
 struct Empty;
@@ -42,8 +49,8 @@ impl PeerTransport for Empty {
         Ok(None)
     }
 
-    fn manifest(&self) -> Result<Vec<SegmentRef>, PeerError> {
-        Ok(Vec::new())
+    fn manifest(&self) -> Result<SegmentList, PeerError> {
+        Ok(SegmentList::default())
     }
 
     fn fetch(
@@ -65,7 +72,7 @@ impl PeerTransport for Hanging {
         hang()
     }
 
-    fn manifest(&self) -> Result<Vec<SegmentRef>, PeerError> {
+    fn manifest(&self) -> Result<SegmentList, PeerError> {
         hang()
     }
 
@@ -251,4 +258,70 @@ fn slow_clients_of_the_same_address_keep_no_replica_out() {
     stop.store(true, Ordering::Relaxed);
     clients.into_iter().for_each(|client| client.join().unwrap());
     host.shutdown();
+}
+
+/// The manifest of version 2 with these segments.
+fn manifest_v2(hashes: &[Hash]) -> Vec<u8> {
+    let mut body = vec![0xdd];
+    body.extend((hashes.len() as u32).to_be_bytes());
+    for hash in hashes {
+        // An array of the id 1 and 32 bytes.
+        body.extend([0x92, 1, 0xc4, 32]);
+        body.extend(hash.as_bytes());
+    }
+    body
+}
+
+/// The most memory that a running program had so far, in MiB.
+#[cfg(target_os = "linux")]
+fn peak_mib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+}
+
+/// As long as a list can be: its body is just below 64 MiB.
+#[cfg(target_os = "linux")]
+#[test]
+fn lists_as_long_as_they_can_be_stay_within_the_budget() {
+    let good = segment(&[put("good", "value", 1)]);
+    let hash = Hash::of(&good);
+    // After the one that it has come those that nobody has.
+    let made_up = (0..1_800_000_u32).map(|n| Hash::of(&n.to_le_bytes()));
+    let hashes: Vec<_> = std::iter::once(hash).chain(made_up).collect();
+    let (list, root) = (manifest_v2(&hashes), Hash::root(hashes));
+    let url = fake_peer(move |path, stream| match path {
+        "/merkle" => answer(stream, &merkle_body(root.as_bytes())),
+        "/v2/segments" => answer(stream, &list),
+        path if path.ends_with(&hash.to_string()) => answer(stream, &good),
+        _ => not_found(stream),
+    });
+    let folder = Folder::new();
+    for (name, peers, words) in [
+        ("alone", &["a"][..], "\"listed\":1800001"),
+        // Half of the memory for each of them is too little.
+        ("two", &["a", "b"], "no memory for more (--memory-budget)"),
+    ] {
+        let db = folder.path(name);
+        let peers: Vec<_> = peers.iter().map(|id| format!("--peer={id}={url}")).collect();
+        let args = ["--listen=none", "--interval=1s", "--memory-budget=256MiB"];
+        let args: Vec<_> = args.into_iter().chain(peers.iter().map(String::as_str)).collect();
+        let host = Running::start(&db, &args);
+        let found = || {
+            let peers = &host.status()["peers"];
+            peers.as_array().unwrap().iter().all(|peer| peer.to_string().contains(words))
+        };
+        wait_showing("the list is read, or refused", found, || host.status().to_string());
+        // Another list takes the place of the first.
+        let ticks = || host.status()["peers"][0]["ticks"].as_u64().unwrap();
+        wait_until("further ticks", || ticks() >= 3);
+        let status = host.status();
+        assert_eq!(status["memory"]["budget"], 256 << 20);
+        assert!(status["memory"]["resident"].as_u64().unwrap() > 1 << 20, "{status}");
+        let peak = peak_mib(host.pid());
+        eprintln!("{name}: {peak} MiB at most");
+        assert!(peak < 256, "{name}: {peak} MiB");
+        let got = edgestore(&["get", "ns", "good", "--db", &db]).output().unwrap();
+        assert_eq!(got.status.code(), Some(i32::from(name == "two")), "{got:?}");
+    }
 }

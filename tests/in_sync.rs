@@ -3,8 +3,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::io::Write as _;
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +13,7 @@ use edgestore_host::runtime::{PeerStatus, PolicyEventKind, policy_history};
 use edgestore_host::{Hash, Host, HostBuilder};
 use edgestore_host_tests::component::policy;
 use edgestore_host_tests::{
-    answer, fake_peer, merkle_body, open, put, segment, segments_body, wait_until,
+    answer, fake_peer, merkle_body, not_found, open, put, segment, segments_body, wait_until,
 };
 
 const POLICIES: [&str; 2] = ["../guest-sync/sync.wasm", "fixtures/policy-0.1.wasm"];
@@ -78,11 +76,6 @@ fn fill(engine: &Engine, numbers: std::ops::Range<u32>) {
         engine.put(b"ns", &n.to_be_bytes(), &[7; 100]).unwrap();
         engine.flush().unwrap();
     }
-}
-
-/// Errors are the peer's to ignore: the client may have hung up.
-fn not_found(stream: &mut TcpStream) {
-    let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -308,6 +301,34 @@ fn peer_that_lists_more_than_a_tick_is_shown_is_pulled_whole_and_no_policy_is_bl
         let events = policy_history(&nodes.db(&name), 1000).unwrap();
         let bad = [PolicyEventKind::Failed, PolicyEventKind::RolledBack];
         assert!(!events.iter().any(|event| bad.contains(&event.event)), "{policy}: {events:?}");
+    }
+}
+
+/// As many segments as a tick is shown can't be had, and stand before those that can.
+#[test]
+fn segments_that_a_peer_does_not_give_keep_no_policy_from_those_behind_them() {
+    let good: Vec<_> = (0..4).map(|n| segment(&[put(&format!("good-{n}"), "value", 1)])).collect();
+    let gone = (0..7_u8).map(|n| Hash::of(&[n]));
+    let listed: Vec<_> = gone.chain(good.iter().map(|bytes| Hash::of(bytes))).collect();
+    let (list, root) = (segments_body(&listed), Hash::root(listed.iter().copied()));
+    let url = fake_peer(move |path, stream| match path {
+        "/merkle" => answer(stream, &merkle_body(root.as_bytes())),
+        "/segments" => answer(stream, &list),
+        path => match good.iter().find(|bytes| path.ends_with(&Hash::of(bytes).to_string())) {
+            Some(bytes) => answer(stream, bytes),
+            None => not_found(stream),
+        },
+    });
+    for policy in POLICIES {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = open(dir.path());
+        let host = Host::builder(Arc::clone(&replica)).peer("holes", &url);
+        let limits = Limits { missing: 3, ..Limits::default() };
+        let host = host.limits(limits).interval(Duration::from_millis(50)).plugin(shipped(policy));
+        let host = host.start().unwrap();
+        wait_until("all that can be had is here", || replica.manifest().len() == 4);
+        let status = host.status();
+        assert!(!status.peers[0].in_sync(), "{policy}: {status:?}");
     }
 }
 

@@ -37,4 +37,4 @@ mod watch;
 pub mod world;
 
 pub use hash::{Hash, ParseHashError};
-pub use runtime::{Host, HostBuilder, HostError};
+pub use runtime::{Host, HostBuilder, HostError, MemoryBudget};

@@ -259,6 +259,11 @@ pub fn answer(stream: &mut TcpStream, body: &[u8]) {
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
 }
 
+/// The answer to what a peer does not have. Errors are the peer's to ignore, as in [`answer`].
+pub fn not_found(stream: &mut TcpStream) {
+    let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+}
+
 /// The protocol's answer to `/merkle`.
 pub fn merkle_body(root: &[u8]) -> Vec<u8> {
     rmp_serde::to_vec_named(&BTreeMap::from([("root", root)])).expect("MessagePack")

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use edgestore_host::Hash;
 use edgestore_host::engine::{Engine, StagedSegment, StagingFile, Watermark};
-use edgestore_host::protocol::{FetchError, PeerError, PeerTransport, SegmentInfo, SegmentRef};
+use edgestore_host::protocol::{
+    FetchError, PeerError, PeerTransport, SegmentInfo, SegmentList, SegmentRef,
+};
 
 /// A peer behind a line, as a transport.
 pub struct Line {
@@ -143,7 +145,7 @@ impl PeerTransport for Line {
         Ok(None)
     }
 
-    fn manifest(&self) -> Result<Vec<SegmentRef>, PeerError> {
+    fn manifest(&self) -> Result<SegmentList, PeerError> {
         self.request();
         self.count().manifests += 1;
         let told = self.engine.extents().map(|(meta, extent)| SegmentRef {

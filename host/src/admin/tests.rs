@@ -15,8 +15,8 @@ use crate::Hash;
 use crate::engine::{Compacted, EngineError, EngineStats, Record};
 use crate::policy::LoadError;
 use crate::runtime::{
-    Health, HostStatus, PeerStatus, PolicyChange, PolicyEvent, PolicyEventKind, PolicyState,
-    SwapError,
+    Health, HostStatus, MemoryUse, PeerStatus, PolicyChange, PolicyEvent, PolicyEventKind,
+    PolicyState, SwapError,
 };
 use crate::testing::{LONG, wait_until};
 
@@ -42,6 +42,7 @@ impl Backend for Fake {
             compaction: None,
             health: Health::default(),
             dead_threads: Vec::new(),
+            memory: MemoryUse::default(),
         }
     }
 

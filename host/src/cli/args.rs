@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::output;
 use crate::admin::AdminClient;
 use crate::engine::{EngineError, MIN_INFLATED};
-use crate::runtime::{HostBuilder, PeerId};
+use crate::runtime::{HostBuilder, MemoryBudget, PeerId};
 pub(super) use crate::text::{duration, size, ttl};
-use crate::text::{secretless, secretless_url};
+use crate::text::{secretless, secretless_url, size_text};
 
 /// A bound on what a segment takes, which any single record is within.
 pub(super) fn inflated(text: &str) -> Result<u64, String> {
@@ -18,6 +18,13 @@ pub(super) fn inflated(text: &str) -> Result<u64, String> {
         return Err(format!("a single record may take {MIN_INFLATED} bytes: give more, as 512MiB"));
     }
     Ok(bytes)
+}
+
+/// What a host may take of memory.
+pub(super) fn memory(text: &str) -> Result<MemoryBudget, String> {
+    let least = MemoryBudget::LEAST.bytes();
+    MemoryBudget::new(size(text)?)
+        .ok_or_else(|| format!("a host takes {} at least", size_text(least)))
 }
 
 /// The namespace that a command reads, writes or deletes in.

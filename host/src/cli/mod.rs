@@ -137,6 +137,7 @@ impl Command {
 
 /// Runs the program with the arguments of the process. Returns its exit status.
 pub fn main() -> ExitCode {
+    give_memory_back();
     let (cli, matches) = match parse(std::env::args_os()) {
         Ok(parsed) => parsed,
         Err(error) => return explained(&error),
@@ -157,6 +158,22 @@ pub fn main() -> ExitCode {
     });
     stderr::flush();
     code
+}
+
+/// From now on blocks of 256 KiB or more go back to the system when they are freed. By itself, glibc
+/// raises this bound up to 32 MiB once such blocks were freed, and then keeps what is freed for the
+/// thread that freed it: a host has many of those, and twice the memory of what it holds
+/// (<https://sourceware.org/glibc/manual/latest/html_node/Malloc-Tunable-Parameters.html>).
+#[cfg_attr(
+    all(target_os = "linux", target_env = "gnu"),
+    expect(unsafe_code, reason = "glibc is told by a function of C alone")
+)]
+fn give_memory_back() {
+    // SAFETY: This changes from where later blocks come. Other threads may allocate meanwhile.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 256 * 1024);
+    }
 }
 
 /// Prints the help that was asked for, or what is wrong with the arguments, which it repeats.

@@ -25,7 +25,7 @@ use super::{exit, output, stderr};
 use crate::engine::{Engine, EngineOptions, EngineStats};
 use crate::policy::{FetchBackoff, Limits};
 use crate::protocol::ServerLimits;
-use crate::runtime::{Health, Host, HostBuilder, HostError, PeerStatus};
+use crate::runtime::{Health, Host, HostBuilder, HostError, MemoryBudget, PeerStatus};
 use crate::text::{LINE, visible};
 
 #[derive(Debug, clap::Args)]
@@ -111,10 +111,15 @@ pub(super) struct RunArgs {
     /// another client
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = args::duration)]
     slow_client_grace: Duration,
+    /// Memory that this host may take. Caches, segments that are being merged, and lists of segments
+    /// have shares of it; policies have limits of their own [default: the limit of the control group
+    /// (cgroup), or 256MiB without one]
+    #[arg(long, value_name = "SIZE", value_parser = args::memory)]
+    memory_budget: Option<MemoryBudget>,
     /// Memory for manifests that are being sent to peers. When it is full, a client that asks for
-    /// another one is told to come back (HTTP status 503)
-    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = args::size)]
-    manifest_memory: u64,
+    /// another one is told to come back (HTTP status 503) [default: a 16th of --memory-budget]
+    #[arg(long, value_name = "SIZE", value_parser = args::size)]
+    manifest_memory: Option<u64>,
     /// Fetches from one peer that fail in a row before the host leaves the peer alone for a while
     #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = value_parser!(u32).range(1..))]
     fetch_failures: u32,
@@ -211,14 +216,21 @@ impl RunArgs {
     }
 
     fn engine(&self) -> EngineOptions {
-        EngineOptions {
+        let mut options = EngineOptions {
             max_clock_ahead: self.max_clock_ahead,
             max_segment_inflated_bytes: self.max_segment_inflated,
             tombstone_grace: self.tombstone_grace,
             disk_reserve: self.disk_reserve.map(|OrOff(bytes)| bytes.unwrap_or(0)),
             max_db_bytes: self.max_db_bytes,
             ..EngineOptions::default()
-        }
+        };
+        self.memory().share(&mut options);
+        options
+    }
+
+    /// What the host may take of memory.
+    pub(super) fn memory(&self) -> MemoryBudget {
+        self.memory_budget.unwrap_or_else(MemoryBudget::of_this_process)
     }
 
     /// Those of the policy.
@@ -237,7 +249,7 @@ impl RunArgs {
             max_connections: count(self.max_connections),
             max_per_address: count(self.max_connections_per_address),
             slow_grace: self.slow_client_grace,
-            max_manifest_bytes: self.manifest_memory,
+            max_manifest_bytes: self.manifest_memory.unwrap_or_else(|| self.memory().manifests()),
             ..ServerLimits::default()
         }
     }
@@ -257,7 +269,8 @@ impl RunArgs {
             .compact_interval(self.compact_interval.0)
             .compact_rate(self.compact_rate.0)
             .server_limits(within_descriptors(self.server_limits()))
-            .fetch_backoff(self.fetch_backoff());
+            .fetch_backoff(self.fetch_backoff())
+            .memory(self.memory());
         for PeerSpec { id, url } in &self.peers {
             builder = builder.peer(id, url);
         }

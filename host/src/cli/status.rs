@@ -10,7 +10,9 @@ use super::database::{Database, Status};
 use super::{compact, output};
 use crate::engine::{EngineOptions, EngineStats};
 use crate::policy::Comparison;
-use crate::runtime::{Health, HostStatus, LastCompaction, PeerStatus, PolicyState, Probation};
+use crate::runtime::{
+    Health, HostStatus, LastCompaction, MemoryUse, PeerStatus, PolicyState, Probation,
+};
 use crate::text::{LINE, visible};
 
 /// Of a comparison: null where it is unknown what is missing.
@@ -95,7 +97,13 @@ fn host_rows(host: &HostStatus, now: u64) -> String {
     let hash = host.policy_hash.get(..8).unwrap_or(&host.policy_hash);
     let policy = policy_rows(&host.policy_state, now);
     let name = line(&host.policy);
-    format!("host      running\npolicy    {name} ({hash})\n{policy}listen    {listen}\n")
+    let memory = memory_row(host.memory);
+    format!("host      running\npolicy    {name} ({hash})\n{policy}listen    {listen}\n{memory}")
+}
+
+fn memory_row(MemoryUse { budget, resident }: MemoryUse) -> String {
+    let now = resident.map_or_else(String::new, |bytes| format!("{} of ", output::size(bytes)));
+    format!("memory    {now}a budget of {}\n", output::size(budget))
 }
 
 /// How the policy stands.
@@ -391,6 +399,7 @@ mod tests {
             }),
             health: Health::default(),
             dead_threads: Vec::new(),
+            memory: MemoryUse::default(),
         }
     }
 

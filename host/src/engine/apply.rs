@@ -156,9 +156,10 @@ impl Engine {
         // What the records take is not known yet. Those that take more are read again when it is
         // their turn.
         let bytes = segment.len().saturating_mul(4).min(self.options.max_segment_inflated_bytes);
-        let share = Share::take(&self.prepared, bytes, MAX_PREPARED);
+        let most = self.options.prepared_bytes;
+        let share = Share::take(&self.prepared, bytes, most);
         // There is room for it later.
-        if share.is_none() && bytes <= MAX_PREPARED {
+        if share.is_none() && bytes <= most {
             return;
         }
         if segment.sync().is_ok() {
@@ -278,9 +279,6 @@ impl Tied {
         }
     }
 }
-
-/// Most bytes of memory for segments that wait to be applied.
-const MAX_PREPARED: u64 = 64 << 20;
 
 /// A segment that was read ahead.
 #[derive(Debug)]

@@ -86,6 +86,8 @@ pub struct EngineOptions {
     /// Records of applied segments are gathered in memory until they take this many bytes, and then
     /// put into the record store together. Default: 16 MiB.
     pub memtable_bytes: u64,
+    /// Memory for segments that are read ahead while others are applied, in bytes. Default: 64 MiB.
+    pub prepared_bytes: u64,
     /// A segment that takes more than this many bytes in memory, 128 for each record included, is
     /// rejected. This node makes none that takes more, nor more than the default, whatever is set
     /// here. Default: 512 MiB.
@@ -126,6 +128,7 @@ impl Default for EngineOptions {
             cache_bytes: 32 << 20,
             filter_bytes: 16 << 20,
             memtable_bytes: 16 << 20,
+            prepared_bytes: 64 << 20,
             max_segment_inflated_bytes: MAX_INFLATED,
             max_segment_file_bytes: MAX_FILE,
             disk_reserve: None,

@@ -8,14 +8,13 @@ use wasmtime::component::Resource;
 
 use super::SetAsideReason;
 use super::bindings::{peers, transfers, types};
-use super::limits::{HELD_BYTES, LISTED, MANIFESTS};
-use super::listing::Listing;
+use super::limits::{LISTED, MANIFESTS};
 use super::resources::{Content, Manifest, PeerHandle, Segment, Transfer, handle};
 use super::state::{State, Tick, lost};
 use super::wait::Slot;
 use crate::Hash;
 use crate::engine::AllowanceSpent;
-use crate::protocol::{FetchError, PeerError, PeerTransport, SegmentRef};
+use crate::protocol::{FetchError, Listing, PeerError, PeerTransport};
 
 impl types::Host for State {}
 
@@ -86,24 +85,25 @@ impl peers::HostPeer for State {
             if tick.manifests >= MANIFESTS {
                 wasmtime::bail!("holds more than {MANIFESTS} manifests; drop those not needed");
             }
+            tick.services.peers[peer].make_way_for_list();
             let answer = tick.ask(peer, |transport| transport.manifest());
-            let segments = match answer? {
-                Ok(segments) => segments,
+            let list = match answer? {
+                Ok(list) => list,
                 Err(error) => return Ok(Err(error)),
             };
             let (table, tick) = state.parts()?;
-            let listing = Listing::of(&segments);
-            tick.services.peers[peer].note_list(listing.root(), listing.hashes());
-            let manifest = Manifest::new(peer, segments, listing);
+            tick.services.peers[peer].note_list(list.listing());
+            let manifest = Manifest { peer, bytes: list.memory(), list };
             // How long they are is up to the peer, so no policy is to blame.
-            if tick.held + manifest.bytes > HELD_BYTES {
-                let (what, limit) = ("manifests that are held at a time", HELD_BYTES as u64);
+            let limit = tick.current().list_memory();
+            if (tick.held + manifest.bytes) as u64 > limit {
+                let what = "manifests that are held at a time";
                 let error = PeerError::TooLarge { what, limit };
                 return Ok(Err(tick.note_peer_error(peer, &error)));
             }
             let listed = tick.listed.entry(peer).or_default();
-            if listed.iter().all(|other| other.root() != manifest.listing.root()) {
-                listed.push(Arc::clone(&manifest.listing));
+            if listed.iter().all(|other| other.root() != manifest.list.root()) {
+                listed.push(Arc::clone(manifest.list.listing()));
             }
             if listed.iter().map(|one| one.hashes().len()).sum::<usize>() > LISTED {
                 let (what, limit) = ("manifests of one tick", (LISTED * size_of::<Hash>()) as u64);
@@ -192,14 +192,14 @@ fn start_fetch(tick: &mut Tick, peer: usize, hash: Hash) -> Result<Transfer, typ
 impl peers::HostManifest for State {
     fn length(&mut self, manifest: Resource<Manifest>) -> wasmtime::Result<u32> {
         self.call("manifest.length", manifest, |state, manifest| {
-            let length = state.table.get(&manifest)?.segments.len();
+            let length = state.table.get(&manifest)?.list.len();
             Ok(length.try_into().unwrap_or(u32::MAX))
         })
     }
 
     fn root(&mut self, manifest: Resource<Manifest>) -> wasmtime::Result<types::Hash> {
         self.call("manifest.root", manifest, |state, manifest| {
-            Ok(state.table.get(&manifest)?.listing.root().into())
+            Ok(state.table.get(&manifest)?.list.root().into())
         })
     }
 
@@ -211,11 +211,13 @@ impl peers::HostManifest for State {
             let (table, tick) = state.parts()?;
             let manifest = table.get(&manifest)?;
             let engine = &tick.services.engine;
-            let is_missing = |segment: &&SegmentRef| !engine.has(&segment.hash);
-            let mut missing = manifest.segments.iter().filter(is_missing);
+            let peer = &tick.services.peers[manifest.peer];
+            let start = peer.page_start(manifest.list.listing());
+            let segments = manifest.list.iter_from(start).chain(manifest.list.iter().take(start));
+            let mut missing = segments.filter(|segment| !engine.has(&segment.hash));
             let page = missing.by_ref().take(tick.limits.missing).map(Into::into).collect();
-            if missing.next().is_some() {
-                tick.services.peers[manifest.peer].note_shown_in_part();
+            if let Some(next) = missing.next() {
+                peer.note_not_shown(next.hash);
             }
             Ok(page)
         })
@@ -228,7 +230,7 @@ impl peers::HostManifest for State {
     ) -> wasmtime::Result<Option<types::KeyRange>> {
         self.call("manifest.keys", (manifest, hash), |state, (manifest, hash)| {
             let manifest = state.table.get(&manifest)?;
-            let info = manifest.find(&hash.into()).and_then(|segment| segment.info.as_deref());
+            let info = manifest.list.find(&hash.into()).and_then(|segment| segment.info);
             Ok(info.and_then(|info| info.keys.as_ref()).map(Into::into))
         })
     }

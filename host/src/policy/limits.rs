@@ -35,8 +35,8 @@ pub struct Limits {
     pub settings_bytes: usize,
     /// Size of a cursor, in bytes. Default: 4 MiB.
     pub cursor_bytes: usize,
-    /// Segments that `missing` returns, the first in the peer's order. The next tick is shown the
-    /// next ones. Each takes some 80 bytes of the policy's memory. Default: 100,000.
+    /// Segments that `missing` returns, in the peer's order. The next tick is shown the next ones, and
+    /// after the last the first again. Each takes some 80 bytes of the policy's memory. Default: 100,000.
     pub missing: usize,
     /// Log lines a tick. Default: 1000.
     pub log_lines: u32,
@@ -95,9 +95,6 @@ pub(super) const MANIFESTS: usize = 16;
 /// Segments in all manifests of a peer in one tick that differ; a manifest has half as many at most.
 /// Each costs the host 36 bytes.
 pub(super) const LISTED: usize = 4_000_000;
-
-/// Bytes of all manifests that a policy holds. The largest that a peer can send takes 192 MiB.
-pub(super) const HELD_BYTES: usize = 200 << 20;
 
 /// Tables and memories of one component; interpreters with their libraries have some dozens.
 pub(super) const TABLES: u32 = 100;

@@ -22,7 +22,6 @@ mod host;
 mod host_local;
 mod instance;
 mod limits;
-mod listing;
 mod load;
 mod log;
 #[doc(hidden)]

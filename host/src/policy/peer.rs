@@ -36,6 +36,7 @@ pub struct Peer {
     transport: Arc<dyn PeerTransport>,
     pool: Arc<Pool>,
     fetches: Arc<Mutex<FetchHealth>>,
+    list_memory: u64,
     pub(super) view: Mutex<View>,
 }
 
@@ -66,7 +67,7 @@ impl Peer {
             work: world.signal(),
         };
         let (world, pool, view) = (Arc::clone(world), Arc::new(pool), Mutex::default());
-        Self { world, id, transport, pool, fetches: Arc::default(), view }
+        Self { world, id, transport, pool, fetches: Arc::default(), list_memory: u64::MAX, view }
     }
 
     /// Leaves the peer alone by this rule when its fetches fail.
@@ -74,6 +75,19 @@ impl Peer {
     pub fn with_fetch_backoff(mut self, rule: FetchBackoff) -> Self {
         self.fetches = Arc::new(Mutex::new(FetchHealth::new(rule)));
         self
+    }
+
+    /// Its ticks may hold lists of so many bytes at a time, this peer's and others'. Default: no
+    /// bound.
+    #[must_use]
+    pub fn with_list_memory(mut self, bytes: u64) -> Self {
+        self.list_memory = bytes;
+        self
+    }
+
+    /// Bytes of all lists that a tick of it may hold.
+    pub(super) fn list_memory(&self) -> u64 {
+        self.list_memory
     }
 
     /// Where its requests run, and its ticks wait for them.

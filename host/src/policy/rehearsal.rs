@@ -18,7 +18,7 @@ use super::{
 };
 use crate::Hash;
 use crate::engine::{Engine, StagedSegment, StagingFile, Watermark, WriteBatch};
-use crate::protocol::{FetchError, PeerError, PeerTransport, SegmentInfo, SegmentRef};
+use crate::protocol::{FetchError, PeerError, PeerTransport, SegmentInfo, SegmentList, SegmentRef};
 
 /// What the canned peer offers: segments, and records in each.
 const SEGMENTS: u8 = 4;
@@ -119,7 +119,6 @@ fn cast(dir: &Path) -> Result<(CannedPeer, Arc<Engine>), Box<dyn std::error::Err
     let remote = Engine::open(dir.join("peer"))?;
     let local = Arc::new(Engine::open(dir.join("local"))?);
     let mut segments = HashMap::new();
-    let mut listed = Vec::new();
     for n in 0..SEGMENTS {
         let mut batch = WriteBatch::new();
         for key in 0..RECORDS {
@@ -138,10 +137,11 @@ fn cast(dir: &Path) -> Result<(CannedPeer, Arc<Engine>), Box<dyn std::error::Err
         }
         segments.insert(meta.hash, bytes);
     }
-    for (meta, extent) in remote.extents() {
+    let listed = remote.extents().map(|(meta, extent)| {
         let info = extent.map(|extent| Box::new(SegmentInfo::new(&meta, extent)));
-        listed.push(SegmentRef { hash: meta.hash, id: meta.id, info });
-    }
+        SegmentRef { hash: meta.hash, id: meta.id, info }
+    });
+    let listed = listed.collect();
     local.put(b"trial", b"local", b"value")?;
     local.flush()?;
     let watermark = remote.watermark();
@@ -150,7 +150,7 @@ fn cast(dir: &Path) -> Result<(CannedPeer, Arc<Engine>), Box<dyn std::error::Err
 
 struct CannedPeer {
     segments: HashMap<Hash, Vec<u8>>,
-    listed: Vec<SegmentRef>,
+    listed: SegmentList,
     watermark: Watermark,
 }
 
@@ -163,7 +163,7 @@ impl PeerTransport for CannedPeer {
         Ok(Some(self.watermark))
     }
 
-    fn manifest(&self) -> Result<Vec<SegmentRef>, PeerError> {
+    fn manifest(&self) -> Result<SegmentList, PeerError> {
         Ok(self.listed.clone())
     }
 

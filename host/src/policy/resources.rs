@@ -7,11 +7,10 @@ use wasmtime::component::{Resource, ResourceTable, ResourceTableError};
 
 use super::TickError;
 use super::downloads::Download;
-use super::listing::Listing;
 use super::wait::Slot;
 use crate::Hash;
 use crate::engine::StagedSegment;
-use crate::protocol::{FetchError, SegmentRef};
+use crate::protocol::{FetchError, SegmentList};
 
 /// A new handle.
 pub(super) fn handle<T: Send + 'static>(
@@ -31,22 +30,9 @@ pub struct PeerHandle(pub(super) usize);
 pub struct Manifest {
     /// The position of the peer that it is of.
     pub(super) peer: usize,
-    pub(super) segments: Vec<SegmentRef>,
-    pub(super) listing: Arc<Listing>,
+    pub(super) list: SegmentList,
     /// What it takes of memory, about.
     pub(super) bytes: usize,
-}
-
-impl Manifest {
-    pub(super) fn new(peer: usize, segments: Vec<SegmentRef>, listing: Arc<Listing>) -> Self {
-        let bytes = segments.iter().map(SegmentRef::memory).sum::<usize>() + listing.memory();
-        Self { peer, segments, listing, bytes }
-    }
-
-    /// The segment of this name.
-    pub(super) fn find(&self, hash: &Hash) -> Option<&SegmentRef> {
-        self.listing.position(hash).and_then(|at| self.segments.get(at))
-    }
 }
 
 /// One download.

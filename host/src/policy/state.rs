@@ -9,12 +9,11 @@ use wasmtime::component::ResourceTable;
 
 use super::bindings::types;
 use super::limits::Limiter;
-use super::listing::Listing;
 use super::log::{Grant, Quota, printable};
 use super::wait::{Bell, Slot};
 use super::{CursorLayout, Limits, Observer, Peer, Services, TickError};
 use crate::engine::Allowance;
-use crate::protocol::{PeerError, PeerTransport};
+use crate::protocol::{Listing, PeerError, PeerTransport};
 use crate::world::{Machine, World};
 
 /// The data of a store.

@@ -18,7 +18,7 @@ use super::wait::lock;
 use super::*;
 use crate::Hash;
 use crate::engine::{Engine, StagedSegment, StagingFile, Watermark};
-use crate::protocol::{FetchError, PeerError, PeerTransport, SegmentRef};
+use crate::protocol::{FetchError, PeerError, PeerTransport, SegmentList, SegmentRef};
 use crate::testing::LONG;
 
 /// A component for the world `sync-policy`, of a core module in text form. It exports memory,
@@ -134,7 +134,7 @@ impl PeerTransport for FakePeer {
         (self.first)().map(|()| None)
     }
 
-    fn manifest(&self) -> Result<Vec<SegmentRef>, PeerError> {
+    fn manifest(&self) -> Result<SegmentList, PeerError> {
         (self.first)()?;
         Ok((0..)
             .zip(&self.segments)

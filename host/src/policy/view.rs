@@ -9,18 +9,20 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::listing::Listing;
 use super::wait::lock;
 use super::{Downloads, Peer};
 use crate::Hash;
 use crate::engine::{Engine, Mark};
-use crate::protocol::PeerError;
+use crate::protocol::{Listing, PeerError};
 
 /// Failed segments that are remembered of a peer.
 const MAX_FAILURES: usize = 10_000;
 
 /// So many hashes of a list are compared at a time: it may have two million.
 const CHUNK: usize = 10_000;
+
+/// There is no memory for two lists of one peer that are longer than this.
+const LONG: usize = 20_000;
 
 /// Segments that a comparison names one by one.
 const MAX_NAMED: usize = 100;
@@ -106,20 +108,18 @@ pub(super) struct View {
     /// Requests and segments that have failed.
     setbacks: u64,
     /// Its last list, as long as something in it is missing here.
-    list: Option<List>,
+    list: Option<Arc<Listing>>,
     /// The list came after the root.
     list_is_newer: bool,
+    /// A list made way for the next one, which has not come yet.
+    list_made_way: bool,
     /// A root of which everything was here, at this state of the database.
     complete: Option<(Hash, Mark, u64)>,
     failures: HashMap<Hash, Failure>,
-    /// A policy was shown a part of what is missing.
-    shown_in_part: bool,
-}
-
-#[derive(Debug)]
-struct List {
-    root: Hash,
-    hashes: Arc<[Hash]>,
+    /// Where the next page of what is missing begins.
+    page: Option<Hash>,
+    /// The first segment that is missing and that a tick was not shown.
+    not_shown: Option<Hash>,
 }
 
 #[derive(Debug)]
@@ -131,18 +131,18 @@ struct Failure {
 
 impl View {
     fn is_list_of_root(&self) -> bool {
-        self.root.is_some() && self.list.as_ref().map(|list| list.root) == self.root
+        self.root.is_some() && self.list.as_ref().map(|list| list.root()) == self.root
     }
 
     /// The list, where the root is of another one by which all is here, and something in the list is
     /// missing. One of the two is older, as from a cache, or a lie.
-    fn list_against_root(&self, engine: &Engine) -> Option<Arc<[Hash]>> {
+    fn list_against_root(&self, engine: &Engine) -> Option<&Arc<Listing>> {
         let root = self.root?;
-        let list = self.list.as_ref().filter(|list| list.root != root)?;
+        let list = self.list.as_ref().filter(|list| list.root() != root)?;
         let is_complete = |(of, mark, _): &(Hash, Mark, u64)| *of == root && engine.holds(mark);
         let all_here = engine.compare(&root) || self.complete.as_ref().is_some_and(is_complete);
-        let against = all_here && engine.is_any_missing(&list.hashes);
-        against.then(|| Arc::clone(&list.hashes))
+        let against = all_here && engine.is_any_missing(list.hashes());
+        against.then_some(list)
     }
 }
 
@@ -154,22 +154,39 @@ impl Peer {
         view.answers += 1;
     }
 
-    /// The peer has listed these segments, over which this is the root.
-    pub(super) fn note_list(&self, root: Hash, hashes: &Arc<[Hash]>) {
-        let hashes = Arc::clone(hashes);
+    /// The peer is about to be asked for its list: a long one that it gave before makes way.
+    pub(super) fn make_way_for_list(&self) {
+        let mut view = lock(&self.view);
+        if view.list.take_if(|list| list.hashes().len() > LONG).is_some() {
+            view.list_made_way = true;
+        }
+    }
+
+    /// The peer has listed these segments.
+    pub(super) fn note_list(&self, list: &Arc<Listing>) {
         let mut view = lock(&self.view);
         view.answers += 1;
-        (view.list, view.list_is_newer) = (Some(List { root, hashes }), true);
+        (view.list, view.list_is_newer) = (Some(Arc::clone(list)), true);
+        view.list_made_way = false;
     }
 
-    /// More segments of the peer are missing than a policy was shown.
-    pub(super) fn note_shown_in_part(&self) {
-        lock(&self.view).shown_in_part = true;
+    /// At which place of a list the page of it begins that a tick is shown.
+    pub(super) fn page_start(&self, list: &Listing) -> usize {
+        lock(&self.view).page.and_then(|first| list.position(&first)).unwrap_or(0)
     }
 
-    /// Whether a policy was shown a part of what is missing since this was asked last.
-    pub fn take_shown_in_part(&self) -> bool {
-        std::mem::take(&mut lock(&self.view).shown_in_part)
+    /// More segments of the peer are missing than a policy was shown; this is the next one.
+    pub(super) fn note_not_shown(&self, next: Hash) {
+        lock(&self.view).not_shown = Some(next);
+    }
+
+    /// Whether a policy was shown a part of what is missing since this was asked last. What it is
+    /// shown next begins where that ended: none of it is kept from a policy by segments before it that
+    /// can't be had.
+    pub fn turn_page(&self) -> bool {
+        let mut view = lock(&self.view);
+        view.page = view.not_shown.take();
+        view.page.is_some()
     }
 
     /// A segment of the peer was not applied.
@@ -218,12 +235,14 @@ impl Peer {
 
     /// Asks the peer for its root where it has listed since what is not of the last root: it may have
     /// changed between the two. Where by its root all is here, and something is missing of a list
-    /// before that, it asks for the list first.
+    /// before that, or that list made way for one that did not come, it asks for the list first.
     ///
     /// # Errors
     /// When the peer gives no usable answer.
     pub fn settle(&self, engine: &Engine) -> Result<(), PeerError> {
-        let is_old = |view: &View| !view.list_is_newer && view.list_against_root(engine).is_some();
+        let is_old = |view: &View| {
+            view.list_made_way || !view.list_is_newer && view.list_against_root(engine).is_some()
+        };
         if is_old(&lock(&self.view)) {
             self.look_at_list()?;
         }
@@ -235,9 +254,9 @@ impl Peer {
     }
 
     fn look_at_list(&self) -> Result<(), PeerError> {
-        let segments = self.ask(|transport| transport.manifest())?;
-        let listing = Listing::of(&segments);
-        self.note_list(listing.root(), listing.hashes());
+        self.make_way_for_list();
+        let list = self.ask(|transport| transport.manifest())?;
+        self.note_list(list.listing());
         Ok(())
     }
 
@@ -256,7 +275,11 @@ impl Peer {
             return Comparison::unknown("the peer has not answered yet");
         };
         let peer_root = Some(root.to_string());
-        let against = view.list_against_root(engine);
+        if view.list_made_way {
+            let unknown = Comparison::unknown("its list of segments is being read again");
+            return Comparison { peer_root, ..unknown };
+        }
+        let against = view.list_against_root(engine).cloned();
         let complete = view.complete.filter(|(of, mark, _)| *of == root && engine.holds(mark));
         let complete = complete.filter(|_| against.is_none());
         if let Some((_, _, listed)) = complete {
@@ -264,8 +287,8 @@ impl Peer {
             let listed = Some(listed);
             return Comparison { in_sync: true, peer_root, listed, ..Comparison::default() };
         }
-        let list = view.list.as_ref().filter(|list| list.root == root);
-        let Some(hashes) = against.or_else(|| list.map(|list| Arc::clone(&list.hashes))) else {
+        let list = view.list.as_ref().filter(|list| list.root() == root);
+        let Some(list) = against.as_ref().or(list).cloned() else {
             if engine.compare(&root) {
                 view.failures.clear();
                 return Comparison { in_sync: true, peer_root, ..Comparison::default() };
@@ -273,10 +296,10 @@ impl Peer {
             let unknown = Comparison::unknown("no list of segments was read that is of its root");
             return Comparison { peer_root, ..unknown };
         };
-        let listed = hashes.len() as u64;
+        let listed = list.hashes().len() as u64;
         let mut found = Comparison { peer_root, listed: Some(listed), ..Comparison::default() };
         let mut failures = std::mem::take(&mut view.failures);
-        for hash in hashes.chunks(CHUNK).flat_map(|hashes| engine.missing(hashes)) {
+        for hash in list.hashes().chunks(CHUNK).flat_map(|hashes| engine.missing(hashes)) {
             found.missing += 1;
             let rejected_before = || {
                 let why = engine.rejected(&hash)?;
@@ -314,13 +337,15 @@ mod tests {
 
     use super::super::testing::FakePeer;
     use super::*;
+    use crate::protocol::{SegmentList, SegmentRef};
 
     fn hash(n: u8) -> Hash {
         Hash::from_bytes([n; 32])
     }
 
-    fn list(hashes: &[Hash]) -> (Hash, Arc<[Hash]>) {
-        (Hash::root(hashes.iter().copied()), hashes.into())
+    fn list(hashes: &[Hash]) -> Arc<Listing> {
+        let segments = hashes.iter().map(|&hash| SegmentRef { hash, id: 1, info: None });
+        Arc::clone(segments.collect::<SegmentList>().listing())
     }
 
     fn setup() -> (tempfile::TempDir, Engine, Peer) {
@@ -357,15 +382,15 @@ mod tests {
         let downloads = Downloads::default();
         let nothing = list(&[]);
         peer.note_root(hash(1));
-        peer.note_list(nothing.0, &nothing.1);
+        peer.note_list(&nothing);
         let found = peer.compare(&engine, &downloads);
         assert!(!found.in_sync && found.unknown.is_some(), "{found:?}");
         assert_eq!(found.peer_root, Some(hash(1).to_string()), "what it showed");
         // The list alone is no proof either.
         let peer = Peer::new("b", Arc::new(FakePeer::default()), 1);
-        peer.note_list(nothing.0, &nothing.1);
+        peer.note_list(&nothing);
         assert!(!peer.compare(&engine, &downloads).in_sync);
-        peer.note_root(nothing.0);
+        peer.note_root(nothing.root());
         assert!(peer.compare(&engine, &downloads).in_sync);
     }
 
@@ -377,26 +402,25 @@ mod tests {
         let here = engine.flush().unwrap().unwrap().hash;
         let ours = engine.root();
         for (hashes, in_sync) in [(vec![here, hash(1)], false), (vec![here], true)] {
-            let (root, segments) = list(&hashes);
             peer.note_root(ours);
-            peer.note_list(root, &segments);
+            peer.note_list(&list(&hashes));
             peer.note_root(ours);
             let found = peer.compare(&engine, &downloads);
             assert_eq!((found.in_sync, found.missing), (in_sync, u64::from(!in_sync)), "{found:?}");
         }
         // It had all of that root before.
-        let (root, segments) = list(&[here, hash(2)]);
-        peer.note_list(root, &segments);
+        let newer = list(&[here, hash(2)]);
+        peer.note_list(&newer);
         peer.note_root(ours);
         assert_eq!(peer.compare(&engine, &downloads).missing, 1);
         // As of two nodes behind one address, one of which is behind.
-        peer.note_root(root);
+        peer.note_root(newer.root());
         assert_eq!(peer.compare(&engine, &downloads).missing, 1);
         peer.note_root(ours);
         assert_eq!(peer.compare(&engine, &downloads).missing, 1);
         peer.note_root(hash(9));
         assert!(peer.compare(&engine, &downloads).unknown.is_some());
-        peer.note_list(ours, &list(&[here]).1);
+        peer.note_list(&list(&[here]));
         peer.note_root(ours);
         assert!(peer.compare(&engine, &downloads).in_sync);
     }
@@ -415,7 +439,7 @@ mod tests {
         let downloads = Downloads::default();
         let stale = engine.root();
         peer.note_root(stale);
-        peer.note_list(hash(9), &list(&[hash(8)]).1);
+        peer.note_list(&list(&[hash(8)]));
         peer.note_root(stale);
         assert_eq!(peer.compare(&engine, &downloads).missing, 1);
         peer.settle(&engine).unwrap();
@@ -431,9 +455,9 @@ mod tests {
         let (_dir, engine, peer) = setup();
         let downloads = Arc::new(Downloads::default());
         let hashes: Vec<_> = (1..=6).map(hash).collect();
-        let (root, segments) = list(&hashes);
-        peer.note_root(root);
-        peer.note_list(root, &segments);
+        let listed = list(&hashes);
+        peer.note_root(listed.root());
+        peer.note_list(&listed);
         let _download = downloads.begin(hash(6), std::time::Duration::ZERO);
         peer.note_failure(hash(1), SetAsideReason::Failed, "HTTP 500".into());
         peer.note_failure(hash(1), SetAsideReason::Failed, "HTTP 404".into());
@@ -458,13 +482,13 @@ mod tests {
         engine.put(b"ns", b"own", b"value").unwrap();
         engine.flush().unwrap();
         let downloads = Downloads::default();
-        let (root, segments) = list(&[other.manifest()[0].hash]);
-        peer.note_root(root);
-        peer.note_list(root, &segments);
+        let listed = list(&[other.manifest()[0].hash]);
+        peer.note_root(listed.root());
+        peer.note_list(&listed);
         assert_eq!(peer.compare(&engine, &downloads).untried, 1);
         pull(&engine, &other);
         assert!(peer.compare(&engine, &downloads).in_sync);
-        peer.note_root(root);
+        peer.note_root(listed.root());
         assert!(peer.compare(&engine, &downloads).in_sync, "the list need not be read again");
 
         let file = engine.path().join(format!("segments/{}.dat", other.manifest()[0].hash));

@@ -100,7 +100,7 @@ impl Words for Resource<PeerHandle> {
 
 impl Words for Resource<Manifest> {
     fn words(&self, state: &State) -> String {
-        behind(state, self, |manifest| format!("manifest {}", manifest.listing.root().short()))
+        behind(state, self, |manifest| format!("manifest {}", manifest.list.root().short()))
     }
 }
 

@@ -32,8 +32,9 @@ use self::transport::Request;
 use self::url::BaseUrl;
 pub use self::url::InvalidUrl;
 use self::version::Version1;
-use super::wire::{self, MAX_MANIFEST_ENTRIES, MerkleBody, WatermarkBody};
-use super::{FetchError, KnownAddresses, PeerError, PeerTransport, SegmentRef, Watermark};
+use super::list::ListBounds;
+use super::wire::{self, MerkleBody, WatermarkBody};
+use super::{FetchError, KnownAddresses, PeerError, PeerTransport, SegmentList, Watermark};
 use crate::Hash;
 use crate::engine::{StagedSegment, StagingFile};
 
@@ -151,24 +152,25 @@ impl HttpPeer {
     fn read_manifest(
         &self,
         path: &str,
-        read: impl FnOnce(&mut AnswerReader) -> Result<Vec<SegmentRef>, rmp_serde::decode::Error>,
-    ) -> Result<Vec<SegmentRef>, PeerError> {
+        read: impl FnOnce(
+            &mut AnswerReader,
+            ListBounds,
+        ) -> Result<SegmentList, rmp_serde::decode::Error>,
+    ) -> Result<SegmentList, PeerError> {
         let request = self.request(self.limits.control_timeout, None);
         request.run(|| {
             let answer = self.get(&request, path, "manifest", self.limits.max_manifest_bytes)?;
             let mut reader = AnswerReader::new(answer);
-            let segments = read(&mut reader);
+            let segments = read(&mut reader, ListBounds::within(self.limits.max_list_bytes));
             reader.finish(segments.map_err(|error| self.malformed(path, &error)))
         })
     }
 
-    fn manifest_v2(&self) -> Result<Vec<SegmentRef>, PeerError> {
-        self.read_manifest("/v2/segments", |from| {
-            wire::read_manifest_v2(from, MAX_MANIFEST_ENTRIES)
-        })
+    fn manifest_v2(&self) -> Result<SegmentList, PeerError> {
+        self.read_manifest("/v2/segments", |from, bounds| wire::read_manifest_v2(from, bounds))
     }
 
-    fn manifest_at(&self, now: Instant) -> Result<Vec<SegmentRef>, PeerError> {
+    fn manifest_at(&self, now: Instant) -> Result<SegmentList, PeerError> {
         if self.version1.is_recent(now) {
             return self.manifest_v1();
         }
@@ -189,8 +191,8 @@ impl HttpPeer {
         }
     }
 
-    fn manifest_v1(&self) -> Result<Vec<SegmentRef>, PeerError> {
-        self.read_manifest("/segments", |from| wire::read_manifest(from, MAX_MANIFEST_ENTRIES))
+    fn manifest_v1(&self) -> Result<SegmentList, PeerError> {
+        self.read_manifest("/segments", |from, bounds| wire::read_manifest(from, bounds))
     }
 
     fn malformed(&self, path: &str, error: &rmp_serde::decode::Error) -> PeerError {
@@ -232,7 +234,7 @@ impl PeerTransport for HttpPeer {
         Ok(Some(watermark.into()))
     }
 
-    fn manifest(&self) -> Result<Vec<SegmentRef>, PeerError> {
+    fn manifest(&self) -> Result<SegmentList, PeerError> {
         self.manifest_at(Instant::now())
     }
 

@@ -16,6 +16,7 @@
 
 mod client;
 mod known;
+mod list;
 mod server;
 #[cfg(test)]
 mod test_peer;
@@ -27,6 +28,8 @@ use std::sync::atomic::AtomicBool;
 
 pub use client::{ClientLimits, HttpPeer, InvalidUrl};
 pub(crate) use known::{KnownAddresses, group};
+pub(crate) use list::Listing;
+pub use list::{ListedSegment, SegmentList};
 pub use server::{Server, ServerLimits, router};
 
 use crate::Hash;
@@ -61,20 +64,6 @@ pub struct SegmentInfo {
     pub keys: Option<KeyRange>,
 }
 
-impl SegmentRef {
-    /// What it takes of memory, about, in bytes.
-    pub(crate) fn memory(&self) -> usize {
-        let info = self.info.as_deref().map_or(0, |info| {
-            let keys = info.keys.as_ref().map_or(0, |keys| {
-                let (first, last) = (keys.first(), keys.last());
-                first.0.len() + first.1.len() + last.0.len() + last.1.len()
-            });
-            size_of::<SegmentInfo>() + keys
-        });
-        size_of::<Self>() + info
-    }
-}
-
 impl SegmentInfo {
     /// What this node says of a segment of its own. Times before 1970 count as
     /// 1970.
@@ -104,11 +93,11 @@ pub trait PeerTransport: Send + Sync {
     /// When the peer gives no usable answer.
     fn watermark(&self) -> Result<Option<Watermark>, PeerError>;
 
-    /// The peer's segments, in its order, each hash once.
+    /// The peer's segments.
     ///
     /// # Errors
     /// When the peer gives no usable answer.
-    fn manifest(&self) -> Result<Vec<SegmentRef>, PeerError>;
+    fn manifest(&self) -> Result<SegmentList, PeerError>;
 
     /// Downloads one segment into `into` and verifies it. Returns soon after
     /// `cancel` becomes true, whatever the peer does.

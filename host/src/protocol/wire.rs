@@ -17,24 +17,14 @@ use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, SeqAccess
 use serde::{Deserialize, Serialize, Serializer};
 
 pub(super) use self::v2::ManifestBody;
-use super::SegmentRef;
+use super::list::{ListBounds, ListBuilder};
+use super::{SegmentList, SegmentRef};
 use crate::Hash;
 use crate::engine::{SegmentMeta, Watermark};
-
-/// The most entries taken from one manifest: at 32 bytes a hash, the body limit
-/// of the client leaves no room for many more.
-pub(super) const MAX_MANIFEST_ENTRIES: usize = 2_000_000;
 
 /// Nesting of lists and maps. The crate's own limit of 1024 is enough for a peer
 /// to overflow the stack of a thread by a field that is skipped.
 const MAX_DEPTH: usize = 16;
-
-/// Entries to make room for on the strength of a length prefix alone.
-const MAX_PREALLOCATED: usize = 1024;
-
-/// Most memory for what a peer says of its segments besides their hashes, in bytes. What it says of
-/// those that follow is left out, as version 1 does.
-const MAX_INFOS: usize = 32 << 20;
 
 /// The answer to `GET /merkle`.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,39 +139,39 @@ fn deserializer(body: &[u8]) -> rmp_serde::Deserializer<ReadRefReader<'_, [u8]>>
     deserializer
 }
 
-/// Reads a manifest of version 1 as it comes: the peer's order, each hash once, at most `max_entries`.
+/// Reads a manifest of version 1 as it comes: the peer's order, each hash once.
 pub(super) fn read_manifest(
     from: impl Read,
-    max_entries: usize,
-) -> Result<Vec<SegmentRef>, rmp_serde::decode::Error> {
-    read_entries::<SegmentEntry>(from, max_entries)
+    bounds: ListBounds,
+) -> Result<SegmentList, rmp_serde::decode::Error> {
+    read_entries::<SegmentEntry>(from, bounds)
 }
 
 /// [`read_manifest`] for version 2.
 pub(super) fn read_manifest_v2(
     from: impl Read,
-    max_entries: usize,
-) -> Result<Vec<SegmentRef>, rmp_serde::decode::Error> {
-    read_entries::<v2::SegmentBody>(from, max_entries)
+    bounds: ListBounds,
+) -> Result<SegmentList, rmp_serde::decode::Error> {
+    read_entries::<v2::SegmentBody>(from, bounds)
 }
 
 fn read_entries<E: DeserializeOwned + Into<SegmentRef>>(
     from: impl Read,
-    max_entries: usize,
-) -> Result<Vec<SegmentRef>, rmp_serde::decode::Error> {
+    bounds: ListBounds,
+) -> Result<SegmentList, rmp_serde::decode::Error> {
     let mut deserializer = rmp_serde::Deserializer::new(from);
     deserializer.set_max_depth(MAX_DEPTH);
-    ManifestSeed::<E> { max_entries, entry: PhantomData }.deserialize(&mut deserializer)
+    ManifestSeed::<E> { bounds, entry: PhantomData }.deserialize(&mut deserializer)
 }
 
 /// Reads a list of entries `E`.
 struct ManifestSeed<E> {
-    max_entries: usize,
+    bounds: ListBounds,
     entry: PhantomData<E>,
 }
 
 impl<'de, E: Deserialize<'de> + Into<SegmentRef>> DeserializeSeed<'de> for ManifestSeed<E> {
-    type Value = Vec<SegmentRef>;
+    type Value = SegmentList;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_seq(self)
@@ -189,54 +179,26 @@ impl<'de, E: Deserialize<'de> + Into<SegmentRef>> DeserializeSeed<'de> for Manif
 }
 
 impl<'de, E: Deserialize<'de> + Into<SegmentRef>> Visitor<'de> for ManifestSeed<E> {
-    type Value = Vec<SegmentRef>;
+    type Value = SegmentList;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a list of segments")
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let room = seq.size_hint().unwrap_or(0).min(MAX_PREALLOCATED);
-        let mut segments = Vec::with_capacity(room);
-        let mut infos = 0;
+        let mut list = ListBuilder::new(self.bounds.infos);
         while let Some(entry) = seq.next_element::<E>()? {
-            if segments.len() == self.max_entries {
+            let most = self.bounds.entries;
+            if list.len() == most {
                 return Err(de::Error::custom(format_args!(
-                    "the manifest has more than {} entries",
-                    self.max_entries
+                    "the manifest has more than {most} entries, and there is no memory for more \
+                     (--memory-budget)"
                 )));
             }
-            let mut segment: SegmentRef = entry.into();
-            infos += segment.memory() - size_of::<SegmentRef>();
-            if infos > MAX_INFOS {
-                segment.info = None;
-            }
-            segments.push(segment);
+            list.push(entry.into());
         }
-        each_once(&mut segments);
-        Ok(segments)
+        Ok(list.finish())
     }
-}
-
-/// Leaves the first entry of each hash, in their order.
-fn each_once(segments: &mut Vec<SegmentRef>) {
-    // A set of the hashes would take more memory than they do.
-    let mut order: Vec<u32> = (0..segments.len() as u32).collect();
-    order.sort_unstable_by_key(|&at| (segments[at as usize].hash, at));
-    let hash = |at: u32| segments[at as usize].hash;
-    let mut again: Vec<u32> = order
-        .windows(2)
-        .filter(|pair| hash(pair[0]) == hash(pair[1]))
-        .map(|pair| pair[1])
-        .collect();
-    drop(order);
-    again.sort_unstable();
-    let (mut again, mut at) = (again.into_iter().peekable(), 0);
-    segments.retain(|_| {
-        let is_again = again.next_if_eq(&at).is_some();
-        at += 1;
-        !is_again
-    });
 }
 
 #[cfg(test)]

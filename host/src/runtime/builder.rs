@@ -16,7 +16,8 @@ use super::peer_loop::{Ended, OnTick, PeerLoop, Shared};
 use super::policies::{FOLDER, Policies, Rules, Start};
 use super::settings::Settings;
 use super::{
-    CursorFiles, FolderArchive, Host, InvalidPeerId, PeerId, PeerStatus, SettingsError, SwapError,
+    CursorFiles, FolderArchive, Host, InvalidPeerId, MemoryBudget, PeerId, PeerStatus,
+    SettingsError, SwapError,
 };
 use crate::engine::{Compacted, Engine, EngineError};
 use crate::policy::{
@@ -86,6 +87,7 @@ pub struct HostBuilder {
     settings: Settings,
     limits: Limits,
     client_limits: ClientLimits,
+    memory: MemoryBudget,
     server_limits: ServerLimits,
     fetch_backoff: FetchBackoff,
     /// Addresses of peers.
@@ -133,6 +135,7 @@ impl HostBuilder {
             settings: Settings::default(),
             limits: Limits::default(),
             client_limits: ClientLimits::default(),
+            memory: MemoryBudget::DEFAULT,
             server_limits: ServerLimits::default(),
             fetch_backoff: FetchBackoff::default(),
             known: Arc::default(),
@@ -263,6 +266,14 @@ impl HostBuilder {
     /// What a peer may take when this host asks it.
     pub fn client_limits(mut self, limits: ClientLimits) -> Self {
         self.client_limits = limits;
+        self
+    }
+
+    /// The memory of the host, of which the lists of segments of peers get their share. Each peer has
+    /// the same part of it, and a list that needs more is refused. The shares of the engine and the
+    /// server are set where those are ([`MemoryBudget::share`]). Default: 256 MiB.
+    pub fn memory(mut self, budget: MemoryBudget) -> Self {
+        self.memory = budget;
         self
     }
 
@@ -398,19 +409,23 @@ impl HostBuilder {
         self.limits.check_settings(&self.settings.get()).map_err(SettingsError::from)?;
         let mut ids = PeerIds::default();
         let (mut peers, mut urls) = (Vec::new(), Vec::new());
+        let list_memory = self.memory.lists() / self.peers.len().max(1) as u64;
+        let mut client_limits = self.client_limits;
+        client_limits.max_list_bytes = client_limits.max_list_bytes.min(list_memory);
         for (id, address) in self.peers {
             let id = ids.take(&id)?;
             let (transport, url): (Arc<dyn PeerTransport>, String) = match address {
                 Address::Transport(transport) => (transport, String::new()),
                 Address::Url(url) => {
                     let known = Some(&self.known);
-                    let peer = http_peer(&id, &url, self.client_limits.clone(), known)?;
+                    let peer = http_peer(&id, &url, client_limits.clone(), known)?;
                     let url = peer.url().to_owned();
                     (Arc::new(peer), url)
                 }
             };
             let peer = Peer::in_world(&self.world, id.as_str(), transport, THREADS_PER_PEER);
-            peers.push(Arc::new(peer.with_fetch_backoff(self.fetch_backoff)));
+            let peer = peer.with_fetch_backoff(self.fetch_backoff);
+            peers.push(Arc::new(peer.with_list_memory(list_memory)));
             urls.push(url);
         }
         let db = self.engine.path();
@@ -471,6 +486,7 @@ impl HostBuilder {
             interval: self.interval,
             settings: self.settings,
             dead: DeadThreads::default(),
+            memory: self.memory,
         };
         Ok((Arc::new(shared), urls))
     }

@@ -12,6 +12,7 @@ mod builder;
 mod cursors;
 mod dead_threads;
 mod maintenance;
+mod memory;
 mod peer_id;
 mod peer_loop;
 mod policies;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 pub use self::archive::FolderArchive;
 pub use self::builder::{HostBuilder, HostError};
 pub use self::cursors::{CursorFiles, MAX_CURSOR_FILE};
+pub use self::memory::{MemoryBudget, MemoryUse};
 pub use self::peer_id::{InvalidPeerId, PeerId};
 pub use self::policies::{
     PolicyChange, PolicyEvent, PolicyEventKind, PolicyState, Probation, SwapError, policy_history,
@@ -190,6 +192,7 @@ impl Host {
             compaction: self.maintenance.last(),
             health: Health::of(&self.engine),
             dead_threads: self.shared.dead.names(),
+            memory: MemoryUse::now(self.shared.memory),
         }
     }
 

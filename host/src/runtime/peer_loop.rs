@@ -8,7 +8,7 @@ use super::dead_threads::DeadThreads;
 use super::policies::{Policies, Turn, Verdict};
 use super::schedule::Schedule;
 use super::settings::Settings;
-use super::{CursorFiles, PeerStatus};
+use super::{CursorFiles, MemoryBudget, PeerStatus};
 use crate::engine::Engine;
 use crate::policy::{
     Archive, Comparison, Context, Downloads, Observer, Peer, Reason, Services, TickError,
@@ -54,6 +54,7 @@ pub(super) struct Shared {
     pub(super) interval: Duration,
     pub(super) settings: Settings,
     pub(super) dead: DeadThreads,
+    pub(super) memory: MemoryBudget,
 }
 
 /// The loop of one peer, as others see it.
@@ -311,7 +312,7 @@ impl PeerLoop {
         mut result: Result<TickReport, TickError>,
         took: Duration,
     ) -> Tick {
-        let in_part = self.peer().take_shown_in_part();
+        let in_part = self.peer().turn_page();
         let report = match &mut result {
             Ok(report) => report,
             Err(TickError::Closed) => {

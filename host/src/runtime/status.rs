@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::PolicyState;
+use super::{MemoryUse, PolicyState};
 use crate::Hash;
 use crate::engine::{Compacted, Engine, EngineStats};
 use crate::policy::{Comparison, TickReport};
@@ -32,6 +32,9 @@ pub struct HostStatus {
     pub health: Health,
     /// Threads of the host that have panicked and do not run any more.
     pub dead_threads: Vec<String>,
+    /// What the host may take of memory, and what it has.
+    #[serde(default)]
+    pub memory: MemoryUse,
 }
 
 /// What is wrong with a node's own data.

@@ -16,7 +16,7 @@ use super::scenario::Link;
 use super::schedule::Schedule;
 use crate::Hash;
 use crate::engine::{Engine, StagedSegment, StagingFile, Watermark};
-use crate::protocol::{FetchError, PeerError, PeerTransport, SegmentInfo, SegmentRef};
+use crate::protocol::{FetchError, PeerError, PeerTransport, SegmentInfo, SegmentList, SegmentRef};
 
 /// Until a connection is given up, and an answer of which no byte comes. As the client's defaults.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -305,7 +305,7 @@ impl PeerTransport for SimPeer {
         self.back(PROBE_BYTES, Some(engine.watermark()))
     }
 
-    fn manifest(&self) -> Result<Vec<SegmentRef>, PeerError> {
+    fn manifest(&self) -> Result<SegmentList, PeerError> {
         let engine = self.ask("for its manifest")?;
         let (root, mut segments) = self.network.manifest(self.source, &engine);
         let lies = self.network.weather().lying_manifest.contains(&self.source);
@@ -322,7 +322,7 @@ impl PeerTransport for SimPeer {
         let hashes = || segments.iter().map(|segment| segment.hash);
         self.network.offer(if lies || flips { Hash::root(hashes()) } else { root }, hashes);
         let bytes = PROBE_BYTES + ENTRY_BYTES * segments.len() as u64;
-        self.back(bytes, segments)
+        self.back(bytes, segments.into_iter().collect())
     }
 
     fn fetch(

@@ -46,7 +46,8 @@ pub fn raw(job: &Raw) -> Result<Measured> {
     let engine = open_ours(&job.db)?;
     let peer = HttpPeer::new(&job.primary.url, ClientLimits::default())?;
     let start = Instant::now();
-    let mut segments = peer.manifest()?;
+    let manifest = peer.manifest()?;
+    let mut segments: Vec<_> = manifest.iter().collect();
     segments.sort_by_key(|segment| segment.id);
     let mut bytes = 0;
     for segment in segments.iter().skip(job.skip) {

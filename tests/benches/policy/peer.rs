@@ -7,14 +7,16 @@ use std::sync::atomic::AtomicBool;
 
 use edgestore_host::Hash;
 use edgestore_host::engine::{StagedSegment, StagingFile};
-use edgestore_host::protocol::{FetchError, PeerError, PeerTransport, SegmentRef, Watermark};
+use edgestore_host::protocol::{
+    FetchError, PeerError, PeerTransport, SegmentList, SegmentRef, Watermark,
+};
 
 use crate::source::Made;
 
 /// What it has is in memory.
 pub struct MemoryPeer {
     root: Hash,
-    listed: Vec<SegmentRef>,
+    listed: SegmentList,
     segments: HashMap<Hash, Arc<[u8]>>,
 }
 
@@ -22,9 +24,9 @@ impl MemoryPeer {
     /// Lists `known`, which are never fetched, and `made`.
     pub fn new(known: &[SegmentRef], made: &[Made]) -> Self {
         let made_refs = made.iter().map(|made| made.listed.clone());
-        let listed: Vec<_> = known.iter().cloned().chain(made_refs).collect();
+        let listed: SegmentList = known.iter().cloned().chain(made_refs).collect();
         Self {
-            root: Hash::root(listed.iter().map(|segment| segment.hash)),
+            root: listed.root(),
             listed,
             segments: made.iter().map(|made| (made.listed.hash, Arc::clone(&made.bytes))).collect(),
         }
@@ -40,7 +42,7 @@ impl PeerTransport for MemoryPeer {
         Ok(Some(Watermark { confirmed_lsn: 1, write_token: 1 }))
     }
 
-    fn manifest(&self) -> Result<Vec<SegmentRef>, PeerError> {
+    fn manifest(&self) -> Result<SegmentList, PeerError> {
         Ok(self.listed.clone())
     }
 

@@ -153,6 +153,8 @@ impl Key {
             "flush-interval" => "30s",
             "disk-reserve" => "64MiB",
             "max-db-bytes" => "8GiB",
+            "memory-budget" => "256MiB",
+            "manifest-memory" => "16MiB",
             "archive" => "archive",
             "plugin" => "my-sync.wasm",
             _ => "",

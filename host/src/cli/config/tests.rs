@@ -50,7 +50,9 @@ fn the_command_line_beats_the_file_which_beats_the_default() {
 #[test]
 fn the_bounds_on_peers_are_options_with_the_defaults_of_the_library() {
     let none = config("", None).unwrap();
-    assert_eq!(none.args().server_limits(), ServerLimits::default());
+    let manifests = none.args().memory().manifests();
+    let expected = ServerLimits { max_manifest_bytes: manifests, ..ServerLimits::default() };
+    assert_eq!(none.args().server_limits(), expected);
     assert_eq!(none.args().fetch_backoff(), FetchBackoff::default());
     let text = "[host]\nmax-connections = 7\nmax-connections-per-address = 3\n\
                 slow-client-grace = \"9s\"\nmanifest-memory = \"1MiB\"";

@@ -6,7 +6,7 @@ pub(super) mod v0_1;
 use wasmtime::component::bindgen;
 
 use crate::Hash;
-use crate::protocol::{KeyRange, PeerError, SegmentRef};
+use crate::protocol::{KeyRange, ListedSegment, PeerError};
 
 bindgen!({
     path: "../wit",
@@ -45,9 +45,9 @@ impl From<types::Hash> for Hash {
     }
 }
 
-impl From<&SegmentRef> for types::SegmentRef {
-    fn from(segment: &SegmentRef) -> Self {
-        let info = segment.info.as_deref().map(|info| types::SegmentInfo {
+impl From<ListedSegment<'_>> for types::SegmentRef {
+    fn from(segment: ListedSegment<'_>) -> Self {
+        let info = segment.info.map(|info| types::SegmentInfo {
             size: info.size,
             records: info.records,
             newest_ms: info.newest_ms,

@@ -21,9 +21,12 @@ pub struct ClientLimits {
     pub max_header_bytes: usize,
     /// Size of a root or a watermark. Default: 4 KiB.
     pub max_root_bytes: u64,
-    /// Size of a manifest, which is held in memory: some 80 bytes a segment in
-    /// version 1, and twice that in version 2. Default: 64 MiB.
+    /// Size of a manifest on the wire. Default: 64 MiB.
     pub max_manifest_bytes: u64,
+    /// Memory for the list in a manifest: 44 bytes a segment. An eighth of it is
+    /// for what version 2 says of segments; what has no room there is left out.
+    /// Default: 96 MiB.
+    pub max_list_bytes: u64,
     /// Size of a segment, which goes to disk. Default: 256 MiB.
     pub max_segment_bytes: u64,
 }
@@ -40,6 +43,7 @@ impl Default for ClientLimits {
             max_header_bytes: 16 * 1024,
             max_root_bytes: 4 * KIB,
             max_manifest_bytes: 64 * MIB,
+            max_list_bytes: 96 * MIB,
             // As much as a node makes.
             max_segment_bytes: crate::engine::MAX_FILE,
         }

@@ -24,7 +24,7 @@ pub struct ServerLimits {
     /// memory of another manifest. Default: 2 s.
     pub slow_grace: Duration,
     /// Bytes of manifests in memory, over which no further one is made until one
-    /// has been sent. All that ask for the same one share it. Default: 64 MiB.
+    /// has been sent. All that ask for the same one share it. Default: 16 MiB.
     pub max_manifest_bytes: u64,
     /// Time from the end of one request, or from the connect, to the end of the
     /// next request's headers. So also the time that an idle connection lives.
@@ -43,7 +43,7 @@ impl Default for ServerLimits {
             max_connections: 256,
             max_per_address: 128,
             slow_grace: Duration::from_secs(2),
-            max_manifest_bytes: 64 << 20,
+            max_manifest_bytes: 16 << 20,
             header_timeout: Duration::from_secs(15),
             stall_timeout: Duration::from_secs(60),
             shutdown_grace: Duration::from_secs(5),

@@ -86,6 +86,7 @@ fn our_client_gets_everything() {
     assert_eq!(client.root().unwrap(), engine.root());
     assert_eq!(client.watermark().unwrap(), Some(engine.watermark()));
     let manifest = client.manifest().unwrap();
+    let manifest: Vec<_> = manifest.iter().map(SegmentRef::from).collect();
     let local: Vec<_> = engine
         .extents()
         .map(|(meta, extent)| {
