@@ -8,7 +8,7 @@ use wasmtime::component::Resource;
 
 use super::SetAsideReason;
 use super::bindings::{peers, transfers, types};
-use super::limits::{LISTED, MANIFESTS};
+use super::limits::MANIFESTS;
 use super::resources::{Content, Manifest, PeerHandle, Segment, Transfer, handle};
 use super::state::{State, Tick, lost};
 use super::wait::Slot;
@@ -87,32 +87,29 @@ impl peers::HostPeer for State {
             }
             tick.services.peers[peer].make_way_for_list();
             let answer = tick.ask(peer, |transport| transport.manifest());
-            let list = match answer? {
+            let mut list = match answer? {
                 Ok(list) => list,
                 Err(error) => return Ok(Err(error)),
             };
             let (table, tick) = state.parts()?;
             tick.services.peers[peer].note_list(list.listing());
-            let manifest = Manifest { peer, bytes: list.memory(), list };
-            // How long they are is up to the peer, so no policy is to blame.
             let limit = tick.current().list_memory();
-            if (tick.held + manifest.bytes) as u64 > limit {
-                let what = "manifests that are held at a time";
-                let error = PeerError::TooLarge { what, limit };
-                return Ok(Err(tick.note_peer_error(peer, &error)));
-            }
             let listed = tick.listed.entry(peer).or_default();
-            if listed.iter().all(|other| other.root() != manifest.list.root()) {
-                listed.push(Arc::clone(manifest.list.listing()));
-            }
-            if listed.iter().map(|one| one.hashes().len()).sum::<usize>() > LISTED {
-                let (what, limit) = ("manifests of one tick", (LISTED * size_of::<Hash>()) as u64);
-                let error = PeerError::TooLarge { what, limit };
+            let known = listed.iter().find(|known| *known == list.listing()).cloned();
+            let new = if known.is_some() { 0 } else { list.listing().memory() };
+            let bytes = tick.list_bytes + list.memory_besides() + new;
+            // How long they are is up to the peer, so no policy is to blame.
+            if bytes as u64 > limit {
+                let error = PeerError::TooLarge { what: "manifests of one tick", limit };
                 return Ok(Err(tick.note_peer_error(peer, &error)));
             }
+            match known {
+                Some(known) => list.share(known),
+                None => listed.push(Arc::clone(list.listing())),
+            }
+            tick.list_bytes = bytes;
             tick.manifests += 1;
-            tick.held += manifest.bytes;
-            Ok(Ok(handle(table, manifest)?))
+            Ok(Ok(handle(table, Manifest { peer, list })?))
         })
     }
 
@@ -238,7 +235,7 @@ impl peers::HostManifest for State {
     fn drop(&mut self, manifest: Resource<Manifest>) -> wasmtime::Result<()> {
         self.call("manifest.drop", manifest, |state, manifest| {
             let (table, tick) = state.parts()?;
-            tick.held -= table.delete(manifest)?.bytes;
+            tick.list_bytes -= table.delete(manifest)?.list.memory_besides();
             tick.manifests -= 1;
             Ok(())
         })

@@ -92,10 +92,6 @@ impl Limits {
 /// Manifests that a policy may hold. Each costs the host as much as the peer's list is long.
 pub(super) const MANIFESTS: usize = 16;
 
-/// Segments in all manifests of a peer in one tick that differ; a manifest has half as many at most.
-/// Each costs the host 36 bytes.
-pub(super) const LISTED: usize = 4_000_000;
-
 /// Tables and memories of one component; interpreters with their libraries have some dozens.
 pub(super) const TABLES: u32 = 100;
 pub(super) const MEMORIES: u32 = 20;

@@ -31,8 +31,6 @@ pub struct Manifest {
     /// The position of the peer that it is of.
     pub(super) peer: usize,
     pub(super) list: SegmentList,
-    /// What it takes of memory, about.
-    pub(super) bytes: usize,
 }
 
 /// One download.

@@ -113,9 +113,10 @@ pub(super) struct Tick {
     pub(super) applied: Counts,
     /// Segments that were taken, and neither applied nor dropped.
     pub(super) staged: usize,
-    /// Manifests that the policy holds, and how many bytes they take.
+    /// Manifests that the policy holds.
     pub(super) manifests: usize,
-    pub(super) held: usize,
+    /// Bytes of what is listed, and of what these say besides.
+    pub(super) list_bytes: usize,
     /// For what transfers write.
     pub(super) allowance: Arc<Allowance>,
     pub(super) bell: Arc<Bell>,
@@ -148,7 +149,7 @@ impl Tick {
             applied: Counts::default(),
             staged: 0,
             manifests: 0,
-            held: 0,
+            list_bytes: 0,
             allowance: Arc::new(Allowance::new(limits.pulled_bytes)),
             bell,
             peer_failed: false,

@@ -276,7 +276,7 @@ impl Peer {
         };
         let peer_root = Some(root.to_string());
         if view.list_made_way {
-            let unknown = Comparison::unknown("its list of segments is being read again");
+            let unknown = Comparison::unknown("its list of segments could not be read again");
             return Comparison { peer_root, ..unknown };
         }
         let against = view.list_against_root(engine).cloned();

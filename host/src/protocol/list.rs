@@ -11,7 +11,7 @@ use crate::Hash;
 const MAX_ENTRIES: usize = 2_000_000;
 
 /// Bytes that an entry takes of which nothing is said.
-pub(super) const ENTRY: usize = size_of::<Hash>() + size_of::<u32>() + size_of::<u64>();
+const ENTRY: usize = size_of::<Hash>() + size_of::<u32>() + size_of::<u64>();
 
 /// The most that is taken of one list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,11 @@ impl Listing {
     /// The root over them.
     pub(crate) fn root(&self) -> Hash {
         self.root
+    }
+
+    /// What it takes of memory, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        size_of_val(&*self.hashes) + size_of_val(&*self.order)
     }
 
     /// Where this one is in the list.
@@ -125,10 +130,15 @@ impl SegmentList {
         &self.listing
     }
 
-    /// What it takes of memory, about, in bytes.
-    pub(crate) fn memory(&self) -> usize {
-        let infos: usize = self.infos.iter().map(info_memory).sum();
-        self.len() * ENTRY + infos
+    /// Keeps these hashes, which are the same, in the place of its own.
+    pub(crate) fn share(&mut self, hashes: Arc<Listing>) {
+        debug_assert_eq!(self.listing, hashes);
+        self.listing = hashes;
+    }
+
+    /// What it takes of memory besides its hashes, about, in bytes.
+    pub(crate) fn memory_besides(&self) -> usize {
+        self.ids.len() * size_of::<u64>() + self.infos.iter().map(info_memory).sum::<usize>()
     }
 }
 
@@ -277,7 +287,8 @@ mod tests {
         let with_info = list.iter().take_while(|one| one.info.is_some()).count();
         assert_eq!((list.len(), with_info), (100, 10));
         assert!(list.iter().skip(with_info).all(|one| one.info.is_none()));
-        assert_eq!(list.memory(), 100 * ENTRY + 10 * each);
+        let memory = list.listing().memory() + list.memory_besides();
+        assert_eq!(memory, 100 * ENTRY + 10 * each);
 
         // Those of which nothing is said take room before one of which something is.
         let mut builder = ListBuilder::new(10 * each);

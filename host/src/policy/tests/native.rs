@@ -1,5 +1,7 @@
 //! Native code in the place of a policy, which benchmarks compare policies with.
 
+use std::sync::Arc;
+
 use super::super::native::{self, NativeHost, Peer};
 use super::super::testing::{World, context, limits};
 use super::super::*;
@@ -58,4 +60,26 @@ fn native_code_is_held_to_the_same_limits_and_gives_its_handles_back() {
     });
     let error = result.unwrap().unwrap_err().to_string();
     assert!(error.contains("more than 2 host calls"), "{error}");
+}
+
+#[test]
+fn lists_of_a_tick_take_a_bounded_amount_of_memory() {
+    let world = World::new([offering(1)]);
+    // 36 bytes for each hash, once, and 8 for each number in a manifest.
+    for (bytes, expected) in
+        [(131, [false; 3]), (132, [true, false, false]), (156, [true, true, false])]
+    {
+        let mut services = world.services();
+        let peer = super::super::Peer::new("a", Arc::new(offering(3)), 1);
+        services.peers = vec![Arc::new(peer.with_list_memory(bytes))];
+        let given = native::tick(&limits(), layout(), services, context(), |_, peer, _| {
+            let held = [0, 1, 2].map(|_| peer.manifest().unwrap());
+            let given = held.each_ref().map(Result::is_ok);
+            drop(held);
+            // What was listed stays, so that it may be fetched.
+            assert_eq!(peer.manifest().unwrap().is_ok(), given[0]);
+            given
+        });
+        assert_eq!(given.unwrap(), expected, "{bytes}");
+    }
 }
