@@ -46,7 +46,7 @@ enum Attack {
     Clients(fn(SocketAddr, &AtomicBool)),
 }
 
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 8] = [
     Kind {
         name: "long-list",
         what: "lists 1,000,000 segments that nobody has, as many as its part of the memory has room for",
@@ -56,6 +56,11 @@ const KINDS: [Kind; 7] = [
         name: "new-lists",
         what: "lists 1,800,000, others each time",
         attack: || Attack::Peers(vec![lists(1_800_000, true)]),
+    },
+    Kind {
+        name: "eight-lists",
+        what: "is eight of them, each of which lists 120,000 that nobody has",
+        attack: || Attack::Peers((0..8).map(|_| lists(120_000, false)).collect()),
     },
     Kind {
         name: "large-segments",

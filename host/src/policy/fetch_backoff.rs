@@ -13,8 +13,8 @@ const FIRST: Duration = Duration::from_secs(1);
 pub struct FetchBackoff {
     /// Fetches in a row that fail before there is a pause. Default: 100.
     pub failures: u32,
-    /// The longest pause: they begin with 1 s, and double as long as a fetch after each fails.
-    /// Default: 1 min.
+    /// The longest pause. They begin with 1 s, and double as long as after each the peer gives no
+    /// answer to a fetch, or again as many in a row fail. Default: 1 min.
     pub longest: Duration,
 }
 
@@ -32,6 +32,8 @@ pub(super) struct FetchHealth {
     failures: u64,
     /// None while there are few failures.
     pause: Option<Pause>,
+    /// Since that has ended.
+    failures_after: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -47,11 +49,11 @@ impl FetchHealth {
 
     /// As if none had failed.
     pub(super) fn forget(&mut self) {
-        (self.failures, self.pause) = (0, None);
+        *self = Self::new(self.rule);
     }
 
     /// Whether a fetch may be begun, and whether one that has waited for a thread is still to be sent.
-    /// After a pause all are, until one fails: a policy takes one that is refused beside one that is
+    /// After a pause all are, until the next one: a policy takes one that is refused beside one that is
     /// sent for a sign that the peer is away, and waits for neither.
     pub(super) fn admit(&self, now: Duration) -> Result<(), PeerError> {
         match self.pause {
@@ -76,25 +78,34 @@ impl FetchHealth {
         sent: Duration,
         now: Duration,
     ) -> Option<Duration> {
-        match outcome {
+        let answered = match outcome {
             Ok(_) => {
                 self.forget();
                 return None;
             }
             // Nothing of the peer.
             Err(FetchError::Cancelled | FetchError::Storage(_)) => return None,
-            Err(FetchError::Peer(_) | FetchError::NotFound | FetchError::HashMismatch(_)) => {}
-        }
+            Err(FetchError::NotFound | FetchError::HashMismatch(_)) => true,
+            Err(FetchError::Peer(_)) => false,
+        };
         self.failures += 1;
         let wait = match self.pause {
             // It began before the pause, and says nothing of the peer after it.
             Some(pause) if sent < pause.until => return None,
-            Some(pause) => pause.wait.saturating_mul(2),
+            Some(pause) => {
+                self.failures_after += 1;
+                // It may have lost many segments, and have those behind them.
+                if answered && self.failures_after < self.rule.failures {
+                    return None;
+                }
+                pause.wait.saturating_mul(2)
+            }
             None if self.failures < u64::from(self.rule.failures) => return None,
             None => FIRST,
         };
         let wait = wait.min(self.rule.longest);
         self.pause = Some(Pause { wait, until: now.saturating_add(wait) });
+        self.failures_after = 0;
         Some(wait)
     }
 }
@@ -103,7 +114,7 @@ impl FetchHealth {
 mod tests {
     use super::*;
 
-    const FAILED: Result<(), FetchError> = Err(FetchError::NotFound);
+    const FAILED: Result<(), FetchError> = Err(FetchError::Peer(PeerError::Status(500)));
 
     fn secs(secs: u64) -> Duration {
         Duration::from_secs(secs)
@@ -137,6 +148,27 @@ mod tests {
         health.admit(now).unwrap();
         health.note(&Ok(()), now, now);
         assert!(health.admit(now).is_ok());
+    }
+
+    #[test]
+    fn peer_that_answers_is_asked_as_often_again_after_each_pause() {
+        let gone = Err::<(), _>(FetchError::NotFound);
+        let mut health = failing(3);
+        let mut now = secs(0);
+        for (pause, next) in [(1, 2), (2, 4), (4, 5), (5, 5)] {
+            now += secs(pause);
+            for _ in 0..2 {
+                assert_eq!(health.note(&gone, now, now), None);
+                assert!(health.admit(now).is_ok(), "what is behind them may be there");
+            }
+            assert_eq!(health.note(&gone, now, now), Some(secs(next)));
+            assert!(health.admit(now).is_err());
+        }
+        now += secs(5);
+        assert_eq!(health.note(&gone, now, now), None);
+        assert_eq!(health.note(&FAILED, now, now), Some(secs(5)), "it does not answer any more");
+        health.note(&Ok(()), now, now);
+        assert_eq!((health.note(&gone, now, now), health.admit(now).is_ok()), (None, true));
     }
 
     #[test]

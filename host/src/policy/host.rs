@@ -212,7 +212,8 @@ impl peers::HostManifest for State {
             let start = peer.page_start(manifest.list.listing());
             let segments = manifest.list.iter_from(start).chain(manifest.list.iter().take(start));
             let mut missing = segments.filter(|segment| !engine.has(&segment.hash));
-            let page = missing.by_ref().take(tick.limits.missing).map(Into::into).collect();
+            let page = missing.by_ref().take(tick.limits.missing.min(peer.shown()));
+            let page = page.map(Into::into).collect();
             if let Some(next) = missing.next() {
                 peer.note_not_shown(next.hash);
             }

@@ -29,6 +29,10 @@ const IDLE: Duration = Duration::from_secs(10);
 #[cfg(test)]
 const IDLE: Duration = Duration::from_secs(3600);
 
+/// Bytes that a missing segment takes which the default policy is shown, in its instance and on the
+/// way there.
+const SHOWN: u64 = 220;
+
 /// A configured peer, with the threads that run its requests.
 pub struct Peer {
     world: Arc<dyn World>,
@@ -77,8 +81,8 @@ impl Peer {
         self
     }
 
-    /// Its ticks may hold lists of so many bytes at a time, this peer's and others'. Default: no
-    /// bound.
+    /// Its ticks may hold lists of so many bytes at a time, this peer's and others', and are shown no
+    /// more missing segments than take a third of that. Default: no bound.
     #[must_use]
     pub fn with_list_memory(mut self, bytes: u64) -> Self {
         self.list_memory = bytes;
@@ -88,6 +92,12 @@ impl Peer {
     /// Bytes of all lists that a tick of it may hold.
     pub(super) fn list_memory(&self) -> u64 {
         self.list_memory
+    }
+
+    /// How many missing segments may be shown to a tick: what a policy makes of them takes a third as
+    /// much memory as lists do.
+    pub(super) fn shown(&self) -> usize {
+        usize::try_from(self.list_memory / 3 / SHOWN).unwrap_or(usize::MAX).max(1)
     }
 
     /// Where its requests run, and its ticks wait for them.

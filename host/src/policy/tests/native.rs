@@ -83,3 +83,17 @@ fn lists_of_a_tick_take_a_bounded_amount_of_memory() {
         assert_eq!(given.unwrap(), expected, "{bytes}");
     }
 }
+
+#[test]
+fn where_memory_is_small_a_tick_is_shown_less() {
+    let world = World::new([offering(1)]);
+    for (bytes, expected) in [(200, 1), (1320, 2), (u64::MAX, 3)] {
+        let mut services = world.services();
+        let peer = super::super::Peer::new("a", Arc::new(offering(3)), 1);
+        services.peers = vec![Arc::new(peer.with_list_memory(bytes))];
+        let shown = native::tick(&limits(), layout(), services, context(), |_, peer, _| {
+            peer.manifest().unwrap().unwrap().missing().unwrap().len()
+        });
+        assert_eq!(shown.unwrap(), expected, "{bytes}");
+    }
+}
