@@ -23,8 +23,8 @@ use edgestore_host::runtime::{HostBuilder, PeerStatus};
 use edgestore_host::{Hash, Host};
 use edgestore_host_tests::component::{component, wat_with};
 use edgestore_host_tests::{
-    LONG, answer, fake_peer, localhost, merkle_body, not_found, open, put, segment, wait_showing,
-    wait_until,
+    LONG, answer, fake_peer, localhost, manifest_v2_body, merkle_body, not_found, open, put,
+    segment, wait_showing, wait_until,
 };
 use program::{Folder, Running, edgestore};
 
@@ -260,18 +260,6 @@ fn slow_clients_of_the_same_address_keep_no_replica_out() {
     host.shutdown();
 }
 
-/// The manifest of version 2 with these segments.
-fn manifest_v2(hashes: &[Hash]) -> Vec<u8> {
-    let mut body = vec![0xdd];
-    body.extend((hashes.len() as u32).to_be_bytes());
-    for hash in hashes {
-        // An array of the id 1 and 32 bytes.
-        body.extend([0x92, 1, 0xc4, 32]);
-        body.extend(hash.as_bytes());
-    }
-    body
-}
-
 /// The most memory that a running program had so far, in MiB.
 #[cfg(target_os = "linux")]
 fn peak_mib(pid: u32) -> u64 {
@@ -289,7 +277,7 @@ fn lists_as_long_as_they_can_be_stay_within_the_budget() {
     // After the one that it has come those that nobody has.
     let made_up = (0..1_800_000_u32).map(|n| Hash::of(&n.to_le_bytes()));
     let hashes: Vec<_> = std::iter::once(hash).chain(made_up).collect();
-    let (list, root) = (manifest_v2(&hashes), Hash::root(hashes));
+    let (list, root) = (manifest_v2_body(&hashes), Hash::root(hashes));
     let url = fake_peer(move |path, stream| match path {
         "/merkle" => answer(stream, &merkle_body(root.as_bytes())),
         "/v2/segments" => answer(stream, &list),

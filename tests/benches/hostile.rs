@@ -8,7 +8,7 @@
 //! ```
 //!
 //! As root, the replica runs in a memory control group of that size, without swap, and takes its
-//! budget from it. Else it is told the budget, and nothing but itself holds it to that.
+//! budget from it. Else it gets the budget as an option, and nothing but itself holds it to that.
 
 use std::fs;
 use std::io::Write as _;
@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use edgestore_host::{Hash, Host};
 use edgestore_host_tests::{
-    answer, fake_peer, localhost, merkle_body, not_found, open, segment, tombstone,
+    answer, fake_peer, localhost, manifest_v2_body, merkle_body, not_found, open, segment,
+    segments_body, tombstone,
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_edgestore-host-under-test");
@@ -42,7 +43,7 @@ struct Kind {
 enum Attack {
     /// Peers to pull from.
     Peers(Vec<String>),
-    /// What is done to the replica's server, until it is told to end.
+    /// What is done to the replica's server, until the flag is set.
     Clients(fn(SocketAddr, &AtomicBool)),
 }
 
@@ -277,14 +278,7 @@ impl Drop for Replica {
 /// A peer that lists so many segments that nobody has.
 fn lists(count: u32, changes: bool) -> String {
     let hashes: Vec<_> = (0..count).map(|n| Hash::of(&n.to_le_bytes())).collect();
-    let mut list = vec![0xdd];
-    list.extend(count.to_be_bytes());
-    for hash in &hashes {
-        // An array of the id 1 and 32 bytes.
-        list.extend([0x92, 1, 0xc4, 32]);
-        list.extend(hash.as_bytes());
-    }
-    let root = Hash::root(hashes);
+    let (list, root) = (manifest_v2_body(&hashes), Hash::root(hashes));
     let asked = AtomicU32::new(0);
     fake_peer(move |path, stream| match path {
         "/merkle" if changes => {
@@ -309,7 +303,7 @@ fn large_segments() -> String {
         segment(&deletes)
     });
     let hashes = [0, 1].map(|n: usize| Hash::of(&segments[n]));
-    let list = edgestore_host_tests::segments_body(&hashes);
+    let list = segments_body(&hashes);
     let root = Hash::root(hashes);
     fake_peer(move |path, stream| match path {
         "/merkle" => answer(stream, &merkle_body(root.as_bytes())),

@@ -269,6 +269,18 @@ pub fn merkle_body(root: &[u8]) -> Vec<u8> {
     rmp_serde::to_vec_named(&BTreeMap::from([("root", root)])).expect("MessagePack")
 }
 
+/// The protocol's answer to `/v2/segments`, in as few bytes as it can have.
+pub fn manifest_v2_body(hashes: &[Hash]) -> Vec<u8> {
+    let mut body = vec![0xdd];
+    body.extend((hashes.len() as u32).to_be_bytes());
+    for hash in hashes {
+        // An array of the id 1 and 32 bytes.
+        body.extend([0x92, 1, 0xc4, 32]);
+        body.extend(hash.as_bytes());
+    }
+    body
+}
+
 /// The protocol's answer to `/segments`.
 pub fn segments_body(hashes: &[Hash]) -> Vec<u8> {
     #[derive(serde::Serialize)]

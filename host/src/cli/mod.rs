@@ -166,7 +166,7 @@ pub fn main() -> ExitCode {
 /// (<https://sourceware.org/glibc/manual/latest/html_node/Malloc-Tunable-Parameters.html>).
 #[cfg_attr(
     all(target_os = "linux", target_env = "gnu"),
-    expect(unsafe_code, reason = "glibc is told by a function of C alone")
+    expect(unsafe_code, reason = "only a function of C sets this in glibc")
 )]
 fn give_memory_back() {
     // SAFETY: This changes from where later blocks come. Other threads may allocate meanwhile.
