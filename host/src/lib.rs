@@ -24,6 +24,9 @@ pub mod admin;
 pub mod cli;
 mod disk;
 pub mod engine;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod hash;
 pub mod kit;
 pub mod policy;

@@ -180,13 +180,13 @@ fn directory(metadata: &Value, key: &str) -> Result<PathBuf> {
     path.map(PathBuf::from).with_context(|| format!("cargo metadata names no {key}"))
 }
 
-fn root() -> PathBuf {
+pub fn root() -> PathBuf {
     let manifest_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest_dir.parent().unwrap_or(manifest_dir).to_owned()
 }
 
 /// A command in the workspace, with its toolchain and without the caller's build settings.
-fn command(program: &str) -> Command {
+pub fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     command.current_dir(root());
     for (name, _) in env::vars_os() {

@@ -8,6 +8,8 @@
 
 mod backend;
 mod client;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod server;
 mod socket;
 mod wire;

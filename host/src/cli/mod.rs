@@ -36,6 +36,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::exit::Status;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::import::{fuzz_csv, fuzz_json};
 use self::logging::{LogFormat, Verbosity};
 use crate::disk::make_private;
 use crate::text::secretless;

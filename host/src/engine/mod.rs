@@ -93,6 +93,8 @@ use self::rejected::Rejected;
 pub use self::repair::StoreRepair;
 pub use self::restamp::{ClockState, RestampError, Restamped};
 use self::room::Room;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::segment::fuzz::segment as fuzz_segment;
 pub(crate) use self::segment::{MAX_FILE, MIN_INFLATED};
 pub use self::staging::{Allowance, AllowanceSpent, HashMismatch, StagedSegment, StagingFile};
 use self::store::{Progress, Store, Writer};

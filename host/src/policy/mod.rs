@@ -42,6 +42,8 @@ mod view;
 mod wait;
 mod words;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use bindings::v0_1::fuzz::adapters as fuzz_adapters;
 pub use compiler::Compiler;
 pub use downloads::Downloads;
 pub use error::{LoadError, SettingsTooLarge, TickError};
@@ -51,6 +53,8 @@ pub use limits::Limits;
 pub use load::PolicyEngine;
 pub use observer::{HostCall, Observer};
 pub use outline::Outline;
+#[cfg(any(test, fuzzing))]
+pub(crate) use outline::fuzz::component as fuzz_component;
 pub use peer::Peer;
 pub use rehearsal::{Rehearsal, RehearsalError, rehearse};
 pub(crate) use rehearsal::{TRIAL_FOLDER, rehearse_settings};

@@ -65,6 +65,8 @@ impl Outline {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 #[cfg(test)]
 mod tests {
     use super::*;

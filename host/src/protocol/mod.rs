@@ -26,6 +26,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::wire::fuzz::manifest as fuzz_manifest;
 pub use client::{ClientLimits, HttpPeer, InvalidUrl};
 pub(crate) use known::{KnownAddresses, group};
 pub(crate) use list::Listing;

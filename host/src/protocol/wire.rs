@@ -17,6 +17,8 @@ use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, SeqAccess
 use serde::{Deserialize, Serialize, Serializer};
 
 pub(super) use self::v2::ManifestBody;
+#[cfg(any(test, fuzzing))]
+pub(super) use self::v2::fuzz;
 use super::list::{ListBounds, ListBuilder};
 use super::{SegmentList, SegmentRef};
 use crate::Hash;

@@ -27,6 +27,8 @@
 //! the peer's manifest.
 
 mod checkpoint;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 
 use std::collections::HashMap;
 use std::fmt::Debug;

@@ -27,6 +27,8 @@ use std::sync::Arc;
 
 pub use self::archive::FolderArchive;
 pub use self::builder::{HostBuilder, HostError};
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::cursors::fuzz::cursor as fuzz_cursor;
 pub use self::cursors::{CursorFiles, MAX_CURSOR_FILE};
 pub use self::memory::{MemoryBudget, MemoryUse};
 pub use self::peer_id::{InvalidPeerId, PeerId};

@@ -38,6 +38,8 @@ pub use self::outcome::{
     Divergence, Invariant, LinkCounts, NodeCounts, Outcome, Span, TickMark, Violation,
 };
 pub use self::run::run;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::scenario::fuzz::scenario as fuzz_scenario;
 pub use self::scenario::{
     Expect, Fault, FaultKind, Link, Scenario, ScenarioError, Topology, When, Writer,
 };

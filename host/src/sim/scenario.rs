@@ -2,6 +2,8 @@
 //!
 //! A scenario is data. Two runs of one scenario with one seed and one policy are the same run.
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod read;
 mod shipped;
 #[cfg(test)]

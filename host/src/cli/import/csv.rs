@@ -402,6 +402,8 @@ impl Layout {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests {
     use super::super::source::begin;

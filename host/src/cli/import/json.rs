@@ -370,6 +370,8 @@ impl<'de> Deserialize<'de> for Fields<'de> {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests {
     use super::super::source::begin;

@@ -7,6 +7,8 @@ mod json;
 mod sink;
 mod source;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::{csv::fuzz::csv as fuzz_csv, json::fuzz::json as fuzz_json};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};

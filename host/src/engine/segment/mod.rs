@@ -15,6 +15,8 @@
 //! 3900 bytes, and writes records in key order, each key once.
 
 mod bounds;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod reader;
 mod records;
 mod writer;
@@ -24,7 +26,7 @@ pub(crate) use bounds::{MAX_FILE, MIN_INFLATED};
 pub(super) use reader::{Invalid, Reader};
 pub(super) use records::{Entry, Records};
 pub(super) use writer::SegmentWriter;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(super) use writer::write;
 
 /// Of the file and of each block: `EDGS` as the published crate has it, a little-endian `u32`.

@@ -68,7 +68,7 @@ impl<W: Write> SegmentWriter<W> {
 }
 
 /// Writes a segment of these entries, which must be in key order, however large it gets.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(in crate::engine) fn write<E: From<io::Error>>(
     out: &mut impl Write,
     entries: impl IntoIterator<Item = Result<Entry, E>>,

@@ -91,5 +91,7 @@ impl<'de> Deserialize<'de> for InfoBody {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(in crate::protocol) mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,8 @@
 //! to the one of the newest contract (`imports`), where it is limited, counted and told to an
 //! observer like any other; here the types are translated.
 
+#[cfg(any(test, fuzzing))]
+pub(in crate::policy) mod fuzz;
 mod imports;
 
 use wasmtime::component::bindgen;

@@ -1,0 +1,4 @@
+//! See `edgestore_host::fuzz`.
+#![cfg_attr(fuzzing, no_main)]
+
+edgestore_fuzz::target!("component");
