@@ -37,7 +37,7 @@ impl Engine {
         let hash = segment.hash();
         // Of two peers that bring the same segment, the second finds it here and reads nothing.
         let _applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.has(&hash) {
+        if self.was_here(&hash)? {
             return Ok(Applied { duplicate: true, ..Applied::default() });
         }
         self.store.check()?;
@@ -51,7 +51,7 @@ impl Engine {
             self.store.wait_for_tables()?;
         }
         let mut writer = self.writer();
-        if self.has(&hash) {
+        if self.was_here(&hash)? {
             return Ok(Applied { duplicate: true, ..Applied::default() });
         }
         self.make_room(&mut writer)?;

@@ -1,4 +1,4 @@
-//! Which segments this node has, or had: in memory, as the store has them registered.
+//! Which segments this node has: in memory, as the store has them registered.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -20,8 +20,7 @@ pub(super) struct Registration {
     pub(super) bounded: bool,
 }
 
-/// The registered segments whose files are there, and the hashes of those that are not needed any
-/// more.
+/// The registered segments whose files are there.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     /// By id, ascending.
@@ -32,7 +31,8 @@ pub(super) struct Index {
     root: Option<Hash>,
     bytes: u64,
     records: u64,
-    retired: HashSet<Hash>,
+    /// How many are not needed any more. The store has their hashes.
+    retired: u64,
 }
 
 impl Index {
@@ -42,7 +42,6 @@ impl Index {
         if !self.sorted.insert(hash) {
             return;
         }
-        self.retired.remove(&hash);
         self.root = None;
         self.bytes += segment.meta.bytes;
         self.records += segment.meta.records;
@@ -65,12 +64,6 @@ impl Index {
         self.number(first);
     }
 
-    /// Takes segments out, and remembers that they were here.
-    pub(super) fn retire(&mut self, hashes: &HashSet<Hash>) {
-        self.remove(hashes);
-        self.retired.extend(hashes);
-    }
-
     fn number(&mut self, from: usize) {
         for (i, segment) in self.segments.iter().enumerate().skip(from) {
             self.by_hash.insert(segment.meta.hash, i);
@@ -79,11 +72,6 @@ impl Index {
 
     pub(super) fn get(&self, hash: &Hash) -> Option<&Registration> {
         self.by_hash.get(hash).map(|&i| &self.segments[i])
-    }
-
-    /// Whether the segment is here, or was and is not needed any more.
-    pub(super) fn knows(&self, hash: &Hash) -> bool {
-        self.by_hash.contains_key(hash) || self.retired.contains(hash)
     }
 
     pub(super) fn all(&self) -> &[Registration] {
@@ -114,14 +102,14 @@ impl Index {
         bounded.for_each(|segment| segment.bounded = true);
     }
 
-    /// Whether the segment was here and is not needed any more.
-    pub(super) fn is_retired(&self, hash: &Hash) -> bool {
-        self.retired.contains(hash)
+    /// How many segments are not needed any more.
+    pub(super) fn retired(&self) -> u64 {
+        self.retired
     }
 
-    /// How many segments were retired.
-    pub(super) fn retired(&self) -> usize {
-        self.retired.len()
+    /// The same, to count on.
+    pub(super) fn retired_mut(&mut self) -> &mut u64 {
+        &mut self.retired
     }
 
     /// Bytes of all segment files, and records in them.

@@ -471,7 +471,7 @@ impl Engine {
         let progress = self.progress();
         let index = self.index();
         let (segment_bytes, segment_records) = index.totals();
-        let (segments, retired) = (index.all().len() as u64, index.retired() as u64);
+        let (segments, retired) = (index.all().len() as u64, index.retired());
         drop(index);
         let (segments_ahead, records_ahead) = self.count_ahead(progress.stamp);
         let (disk_free, disk_reserve) = self.room.free_and_reserve().unzip();
@@ -505,21 +505,26 @@ impl Engine {
         self.root() == *root
     }
 
-    /// Whether the segment is here, or was and is not needed any more.
+    /// Whether the segment is here, or was and is not needed any more. One of which that can't be
+    /// read counts as missing.
     pub fn has(&self, hash: &Hash) -> bool {
-        self.index().knows(hash)
+        self.was_here(hash).unwrap_or(false)
+    }
+
+    /// Whether the segment is here, or was and is not needed any more.
+    fn was_here(&self, hash: &Hash) -> Result<bool, EngineError> {
+        let is_here = self.index().get(hash).is_some();
+        Ok(is_here || self.store.was_retired(hash)?)
     }
 
     /// Those of `hashes` that are not here and never were, in their order.
     pub fn missing(&self, hashes: &[Hash]) -> Vec<Hash> {
-        let index = self.index();
-        hashes.iter().filter(|hash| !index.knows(hash)).copied().collect()
+        hashes.iter().filter(|hash| !self.has(hash)).copied().collect()
     }
 
     /// Whether one of `hashes` is not here and never was.
     pub(crate) fn is_any_missing(&self, hashes: &[Hash]) -> bool {
-        let index = self.index();
-        hashes.iter().any(|hash| !index.knows(hash))
+        hashes.iter().any(|hash| !self.has(hash))
     }
 
     /// All segments, by id.
@@ -736,7 +741,7 @@ fn recover_segments(
     let mut files: HashMap<Hash, u64> = files.into_iter().collect();
     let mut index = Index::default();
     let mut undrained = Vec::new();
-    index.retire(&store.load_retired()?);
+    *index.retired_mut() = store.retired.len()? as u64;
     for segment in store.load_segments()? {
         let SegmentMeta { hash, bytes, .. } = segment.meta;
         match files.remove(&hash) {
@@ -761,9 +766,13 @@ fn recover_segments(
     }
     let mut files: Vec<_> = files.into_iter().collect();
     files.sort_unstable();
-    let (retired, unknown): (Vec<_>, _) =
-        files.into_iter().partition(|(hash, _)| index.is_retired(hash));
-    let retired = retired.into_iter().map(|(hash, _)| hash).collect();
+    let (mut retired, mut unknown) = (Vec::new(), Vec::new());
+    for (hash, len) in files {
+        match store.was_retired(&hash)? {
+            true => retired.push(hash),
+            false => unknown.push((hash, len)),
+        }
+    }
     Ok(Recovered { index, undrained, retired, unknown, strays })
 }
 

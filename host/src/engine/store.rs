@@ -486,6 +486,11 @@ impl Store {
         Ok(lost.map(|(hash, _)| hash).collect())
     }
 
+    /// Whether the segment was here and is not needed any more.
+    pub(super) fn was_retired(&self, hash: &Hash) -> Result<bool, EngineError> {
+        Ok(self.retired.contains_key(hash.as_bytes())?)
+    }
+
     pub(super) fn load_retired(&self) -> Result<HashSet<Hash>, EngineError> {
         let load = |guard: fjall::Guard| {
             let hash = <[u8; 32]>::try_from(&*guard.key()?);

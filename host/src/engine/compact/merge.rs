@@ -72,7 +72,9 @@ impl Engine {
             let (key, value) = segment.encode();
             batch.insert(&self.store.segments, key, value);
         }
+        let mut back = 0;
         for one in &made {
+            back += u64::from(self.store.was_retired(&one.staged.hash())?);
             batch.remove(&self.store.retired, *one.staged.hash().as_bytes());
         }
         if !made.is_empty() {
@@ -84,6 +86,7 @@ impl Engine {
         done.made += registered.len() as u64;
         done.made_bytes += registered.iter().map(|segment| segment.meta.bytes).sum::<u64>();
         self.leave(&mut writer, &retired, registered);
+        *self.index_mut().retired_mut() -= back;
         done.merged += retired.len() as u64;
         done.retired += retired.len() as u64;
         Ok(())

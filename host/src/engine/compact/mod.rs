@@ -224,7 +224,8 @@ impl Engine {
         let files = here.map(|segment| (segment.meta.hash, segment.meta.bytes));
         self.leaving().extend(files);
         let mut index = self.index_mut();
-        index.retire(&hashes);
+        index.remove(&hashes);
+        *index.retired_mut() += hashes.len() as u64;
         for made in made {
             self.leaving().remove(&made.meta.hash);
             index.insert(made);
