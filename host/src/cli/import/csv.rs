@@ -258,7 +258,8 @@ impl<R: BufRead> Records<R> {
             }
             self.source.take(byte)?;
             record.bytes.push(byte);
-            if byte != b' ' && byte != b'\t' {
+            // Behind anything else than space, a quote is like any other character.
+            if !byte.is_ascii_whitespace() {
                 self.source.take_run(&[self.delimiter], &mut record.bytes)?;
             }
         }
@@ -515,6 +516,7 @@ mod tests {
             (b"key,value\nb,\"2\nc,\"3\"\n", "3:4", "opened at 2:3"),
             (b"key,value\nb,\"2\" \n", "2:6", "text follows the quote"),
             (b"key,value\nb, \"2\"\n", "2:4", "a space stands before a quote"),
+            (b"key,value\nb,\x0c\x0c\"2\"\n", "2:5", "a space stands before a quote"),
             (b"key,\"value\na,1\n", "1:1", "quote of the header is never closed"),
             (b"ke\"y,\"value\na,1\n", "1:6", "never closed"),
             (b"key,value\r\xc3\xa4,\"1\r", "2:3", "never closed"),
