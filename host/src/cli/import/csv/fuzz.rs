@@ -33,7 +33,8 @@ fn compare(bytes: &[u8], columns: &Columns) {
     let opened = Reader::open(Source::new(&text[..], 10_000), columns, None);
     let Ok(Reader { mut records, layout, .. }) = opened else { return };
     let start = text.iter().position(|byte| !b"\r\n".contains(byte)).unwrap_or(text.len());
-    if text[start..].starts_with(b"sep=") {
+    // The crate knows nothing of the one, and drops a second of the other.
+    if text[start..].starts_with(b"sep=") || text.starts_with(b"\xef\xbb\xbf") {
         return;
     }
     let mut theirs = ::csv::ReaderBuilder::new()
