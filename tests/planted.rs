@@ -1,7 +1,7 @@
 //! Policies that are wrong on purpose, each in one way: a simulation finds it, and passes the
 //! policy without it, and the default one, in the same scenario with the same seeds.
 //!
-//! Faults of hosts are in `host/src/sim/plants.rs`. How many seeds find each is printed by
+//! Faults of hosts are in `crates/sim/src/plants.rs`. How many seeds find each is printed by
 //! `cargo test -p edgestore-host-tests --test planted -- --include-ignored --nocapture`.
 #![allow(clippy::unwrap_used)]
 

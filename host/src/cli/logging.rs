@@ -40,9 +40,9 @@ impl Verbosity {
             0 => "off",
             1 => "error",
             2 => "warn",
-            3 => "warn,edgestore_host=info",
-            4 => "info,edgestore_host=debug",
-            _ => "debug,edgestore_host=trace",
+            3 => "warn,edgestore=info",
+            4 => "info,edgestore=debug",
+            _ => "debug,edgestore=trace",
         })
     }
 }
@@ -51,7 +51,7 @@ impl Verbosity {
 /// detached one is not waited for either.
 pub(super) fn start(format: LogFormat, verbosity: Verbosity, detached: bool) {
     let given = std::env::var(VARIABLE).ok().filter(|text| !text.trim().is_empty());
-    let (filter, problem) = match given.map(EnvFilter::try_new) {
+    let (filter, problem) = match given.map(|text| EnvFilter::try_new(of_all_crates(&text))) {
         Some(Ok(filter)) => (filter, None),
         Some(Err(error)) => (EnvFilter::new(verbosity.0), Some(error)),
         None => (EnvFilter::new(verbosity.0), None),
@@ -78,9 +78,15 @@ pub(super) fn start(format: LogFormat, verbosity: Verbosity, detached: bool) {
         tracing::warn!(
             %error,
             "{VARIABLE} is no log filter and is ignored; write one as in `info` or \
-             `edgestore_host=debug`"
+             `edgestore=debug`"
         );
     }
+}
+
+/// A filter that was written for this program when it was one crate, for all that it is made of now.
+/// A name in a filter stands for all names that begin with it.
+fn of_all_crates(filter: &str) -> String {
+    filter.replace("edgestore_host=", "edgestore=")
 }
 
 /// Writes the fields of an event on one line: what is hidden in them is escaped, line breaks too, so
@@ -174,6 +180,18 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+
+    #[test]
+    fn a_filter_for_the_host_is_one_for_all_its_crates() {
+        use tracing_subscriber::layer::SubscriberExt as _;
+
+        let filter = EnvFilter::new(of_all_crates("warn,edgestore_host=debug"));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(filter), || {
+            assert!(tracing::enabled!(target: "edgestore_node::peer_loop", tracing::Level::DEBUG));
+            assert!(tracing::enabled!(target: "edgestore_host::cli", tracing::Level::DEBUG));
+            assert!(!tracing::enabled!(target: "hyper", tracing::Level::INFO));
+        });
+    }
 
     /// What a log with these fields says.
     fn logged(ansi: bool, log: impl FnOnce()) -> String {

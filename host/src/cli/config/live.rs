@@ -10,7 +10,7 @@ use anyhow::Result;
 use super::file::ConfigFile;
 use super::{Effective, logged};
 use crate::runtime::Host;
-use crate::watch::FileWatch;
+use crate::runtime::watch::FileWatch;
 
 impl Effective {
     /// Follows the file, if there is one, until what is returned is dropped.

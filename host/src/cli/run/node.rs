@@ -14,7 +14,7 @@ use crate::admin::AdminServer;
 use crate::cli::database::{Database, Missing};
 use crate::engine::{Engine, EngineError};
 use crate::runtime::Host;
-use crate::watch::FileWatch;
+use crate::runtime::watch::FileWatch;
 
 /// How often to look whether the database folder is still in its place, and takes writes.
 const LOOK: Duration = Duration::from_secs(1);

@@ -1,0 +1,97 @@
+//! How fast a compaction may read and write, and that it ends at once when it must.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::Halt;
+use crate::world::{Machine, Signal, World};
+
+/// A token bucket (Turner, "New Directions in Communications", 1986) of a tenth of a second, that
+/// can be stopped.
+#[derive(Debug)]
+pub struct Pace {
+    bytes_per_sec: Option<u64>,
+    state: Mutex<State>,
+    stopped: Box<dyn Signal>,
+    world: Arc<dyn World>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// When all that was spent so far is paid.
+    paid: Duration,
+    stop: bool,
+}
+
+const BURST: Duration = Duration::from_millis(100);
+
+impl Pace {
+    /// As many bytes a second, read and written together; none for no bound.
+    pub fn new(bytes_per_sec: Option<u64>) -> Self {
+        Self::in_world(&Machine::shared(), bytes_per_sec)
+    }
+
+    /// [`Pace::new`], by the clock of another world, in which its waits are.
+    pub fn in_world(world: &Arc<dyn World>, bytes_per_sec: Option<u64>) -> Self {
+        let state = Mutex::new(State { paid: world.monotonic(), stop: false });
+        Self { bytes_per_sec, state, stopped: world.signal(), world: Arc::clone(world) }
+    }
+
+    /// As fast as it goes.
+    pub fn unbounded() -> Self {
+        Self::new(None)
+    }
+
+    /// Ends what keeps to this pace. For good.
+    pub fn stop(&self) {
+        self.state().stop = true;
+        self.stopped.raise();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until these bytes may be read or written.
+    pub(super) fn spend(&self, bytes: u64) -> Result<(), Halt> {
+        if let Some(rate) = self.bytes_per_sec {
+            let start = self.world.monotonic().saturating_sub(BURST);
+            let cost = bytes as f64 / rate.max(1) as f64;
+            let mut state = self.state();
+            state.paid = state.paid.max(start) + Duration::from_secs_f64(cost.min(1e6));
+        }
+        loop {
+            let seen = self.stopped.count();
+            let State { paid, stop } = *self.state();
+            if stop {
+                return Err(Halt::Stopped);
+            }
+            if self.bytes_per_sec.is_none() || self.world.monotonic() >= paid {
+                return Ok(());
+            }
+            self.stopped.wait(seen, Some(paid));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn what_is_spent_takes_its_time_and_a_stop_ends_the_wait() {
+        let pace = Pace::new(Some(1_000_000));
+        let start = Instant::now();
+        (0..40).for_each(|_| pace.spend(10_000).unwrap());
+        assert!(start.elapsed() >= Duration::from_millis(290), "400 ms, less the burst");
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| pace.spend(1 << 40));
+            std::thread::sleep(Duration::from_millis(20));
+            pace.stop();
+            assert!(matches!(waiting.join().unwrap(), Err(Halt::Stopped)));
+        });
+        assert!(matches!(Pace::spend(&pace, 0), Err(Halt::Stopped)), "for good");
+    }
+}
