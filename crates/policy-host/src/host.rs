@@ -159,6 +159,10 @@ fn start_fetch(tick: &mut Tick, peer: usize, hash: Hash) -> Result<Transfer, typ
         return Ok(Transfer { hash, peer, cancel: Arc::default(), slot, download: Some(download) });
     }
     if let Err(error) = tick.services.peers[peer].admit_fetch() {
+        // A policy that takes the peer for dead gives up what it is fetching, which may end well.
+        if tick.transfers > 0 {
+            return Err(types::FetchError::TooManyTransfers);
+        }
         return Err(types::FetchError::Peer(tick.note_peer_error(peer, &error)));
     }
     let staging = match tick.services.engine.stage() {

@@ -1,9 +1,13 @@
 //! Native code in the place of a policy, which benchmarks compare policies with.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::super::native::{self, NativeHost, Peer};
-use super::super::testing::{World, context, limits};
+use edgestore_engine::testing::wait_until;
+use edgestore_protocol::FetchError;
+
+use super::super::native::{self, NativeHost, Peer, types};
+use super::super::testing::{FakePeer, World, context, limits};
 use super::super::*;
 use super::sync::offering;
 
@@ -35,6 +39,35 @@ fn native_code_pulls_as_a_policy_does() {
     });
     assert_eq!(world.engine.get(b"ns", b"key 2").unwrap().as_deref(), Some(&b"value"[..]));
     assert_eq!(tick(&world, |host, _| host.load_cursor().unwrap()).as_deref(), Some(&b"done"[..]));
+}
+
+#[test]
+fn what_is_on_its_way_from_a_peer_that_is_left_alone_can_still_come() {
+    let (first, open) = (AtomicBool::new(true), Arc::new(AtomicBool::new(false)));
+    let gate = Arc::clone(&open);
+    let before_fetch = Box::new(move |_: &AtomicBool| {
+        if !first.swap(false, Ordering::Relaxed) {
+            return Err(FetchError::NotFound);
+        }
+        wait_until("the test opens", || gate.load(Ordering::Relaxed));
+        Ok(())
+    });
+    let world = World::new([FakePeer { before_fetch, ..offering(2) }]);
+    tick(&world, |host, peer| {
+        let missing = peer.manifest().unwrap().unwrap().missing().unwrap();
+        let slow = peer.start_fetch(missing[0].hash).unwrap().unwrap();
+        let dead = || peer.start_fetch(missing[1].hash).unwrap();
+        for _ in 0..FetchBackoff::default().failures {
+            let transfer = dead().unwrap();
+            assert_eq!(host.wait_any(&[&transfer], 10_000).unwrap(), Some(0));
+            assert!(transfer.take().unwrap().is_err());
+        }
+        let refused = dead().err().unwrap();
+        assert!(matches!(refused, types::FetchError::TooManyTransfers), "{refused:?}");
+        open.store(true, Ordering::Relaxed);
+        assert_eq!(host.wait_any(&[&slow], 10_000).unwrap(), Some(0));
+        assert_eq!(slow.take().unwrap().unwrap().apply().unwrap().unwrap().written, 1);
+    });
 }
 
 #[test]
