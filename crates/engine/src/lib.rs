@@ -114,6 +114,9 @@ use self::store::{Progress, Store, Writer};
 pub use self::verify::{Problem, Verified};
 pub use self::write::WriteBatch;
 
+/// Hashes that are looked up in the index together.
+const LOOKED_UP: usize = 1000;
+
 /// One registered segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentMeta {
@@ -530,12 +533,22 @@ impl Engine {
 
     /// Those of `hashes` that are not here and never were, in their order.
     pub fn missing(&self, hashes: &[Hash]) -> Vec<Hash> {
-        hashes.iter().filter(|hash| !self.has(hash)).copied().collect()
+        self.lacking(hashes).collect()
     }
 
     /// Whether one of `hashes` is not here and never was.
     pub fn is_any_missing(&self, hashes: &[Hash]) -> bool {
-        hashes.iter().any(|hash| !self.has(hash))
+        self.lacking(hashes).next().is_some()
+    }
+
+    fn lacking<'a>(&'a self, hashes: &'a [Hash]) -> impl Iterator<Item = Hash> + 'a {
+        let not_here = |some: &[Hash]| -> Vec<Hash> {
+            let index = self.index();
+            some.iter().filter(|hash| index.get(hash).is_none()).copied().collect()
+        };
+        // The index is not held while the store is read.
+        let not_here = hashes.chunks(LOOKED_UP).flat_map(not_here);
+        not_here.filter(|hash| !self.store.was_retired(hash).unwrap_or(false))
     }
 
     /// All segments, by id.
