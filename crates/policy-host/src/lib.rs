@@ -28,6 +28,8 @@ mod instance;
 mod limits;
 mod load;
 mod log;
+#[cfg(any(test, feature = "testing"))]
+mod memory_cursors;
 #[doc(hidden)]
 pub mod native;
 mod observer;

@@ -7,6 +7,9 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
+use edgestore_engine::testing::LONG;
+use edgestore_engine::{Engine, Hash, StagedSegment, StagingFile, Watermark};
+use edgestore_protocol::{FetchError, PeerError, PeerTransport, SegmentList, SegmentRef};
 use tracing::Level;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::dynamic_filter_fn;
@@ -16,10 +19,6 @@ use wit_parser::Resolve;
 
 use super::wait::lock;
 use super::*;
-use edgestore_engine::Hash;
-use edgestore_engine::testing::LONG;
-use edgestore_engine::{Engine, StagedSegment, StagingFile, Watermark};
-use edgestore_protocol::{FetchError, PeerError, PeerTransport, SegmentList, SegmentRef};
 
 /// A component for the world `sync-policy`, of a core module in text form. It exports memory,
 /// `cabi_realloc` and, with the names of `wit-component`, the policy's functions.
@@ -73,6 +72,8 @@ pub(super) fn module(imports: &str, describe: &str, tick: &str, more: &str) -> S
         {more})"#
     )
 }
+
+pub(super) use super::memory_cursors::Cursors;
 
 type Answer = Box<dyn Fn() -> Result<(), PeerError> + Send + Sync>;
 type BeforeFetch = Box<dyn Fn(&AtomicBool) -> Result<(), FetchError> + Send + Sync>;
@@ -153,31 +154,6 @@ impl PeerTransport for FakePeer {
         let (_, bytes) = found.ok_or(FetchError::NotFound)?;
         into.write_all(bytes).map_err(FetchError::Storage)?;
         Ok(into.verify(hash)?)
-    }
-}
-
-/// Cursors in memory.
-#[derive(Default)]
-pub(super) struct Cursors {
-    pub(super) values: Mutex<HashMap<String, Vec<u8>>>,
-    pub(super) unreadable: bool,
-    pub(super) unwritable: bool,
-}
-
-impl CursorStore for Cursors {
-    fn load(&self, peer: &str, _: &CursorLayout) -> io::Result<Option<Vec<u8>>> {
-        if self.unreadable {
-            return Err(io::Error::other("bad sector"));
-        }
-        Ok(lock(&self.values).get(peer).cloned())
-    }
-
-    fn store(&self, peer: &str, _: &CursorLayout, value: &[u8]) -> io::Result<()> {
-        if self.unwritable {
-            return Err(io::Error::other("disk full"));
-        }
-        lock(&self.values).insert(peer.into(), value.into());
-        Ok(())
     }
 }
 

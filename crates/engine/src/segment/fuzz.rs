@@ -15,13 +15,11 @@ pub fn segment(bytes: &[u8]) {
     }
 }
 
-fn file_of_block(block: &[u8]) -> Vec<u8> {
+/// A file with one block, which inflates to these bytes.
+pub(super) fn file_of_block(block: &[u8]) -> Vec<u8> {
     let compressed = zstd::encode_all(block, LEVEL).expect("memory takes all");
     let mut file = HEADER.to_vec();
-    file.extend(MAGIC);
-    file.extend((compressed.len() as u32).to_le_bytes());
-    file.extend(&compressed);
-    file.resize(HEADER.len() + bounds::padded(compressed.len()), 0);
+    writer::write_block(&mut file, &compressed).expect("memory takes all");
     file
 }
 

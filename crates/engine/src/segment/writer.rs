@@ -99,7 +99,7 @@ fn encode(entry: &Entry, block: &mut Vec<u8>) {
     block.push(op(version.deleted));
 }
 
-fn write_block(out: &mut impl Write, compressed: &[u8]) -> io::Result<()> {
+pub(super) fn write_block(out: &mut impl Write, compressed: &[u8]) -> io::Result<()> {
     out.write_all(MAGIC)?;
     out.write_all(&(compressed.len() as u32).to_le_bytes())?;
     out.write_all(compressed)?;

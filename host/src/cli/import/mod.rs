@@ -3,6 +3,8 @@
 //! was, what to change and how to go on.
 
 mod csv;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod json;
 mod sink;
 mod source;

@@ -1,21 +1,21 @@
 //! Calls in any order and with any handles, by a policy of each version of the contract.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::io::{self, Write as _};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
+use edgestore_engine::{
+    Engine, EngineOptions, Hash, StagedSegment, StagingFile, WallClock, Watermark,
+};
+use edgestore_protocol::{FetchError, PeerError, PeerTransport, SegmentList, SegmentRef};
 use wasmtime::component::Resource;
 
+use crate::memory_cursors::Cursors;
 use crate::state::State;
-use crate::{
-    Archive, CursorLayout, CursorStore, Limits, Peer, Services, SystemClock, UploadOutcome,
-};
-use edgestore_engine::Hash;
-use edgestore_engine::{Engine, EngineOptions, StagedSegment, StagingFile, WallClock, Watermark};
-use edgestore_protocol::{FetchError, PeerError, PeerTransport, SegmentList, SegmentRef};
+use crate::wait::lock;
+use crate::{Archive, CursorLayout, Limits, Peer, Services, SystemClock, UploadOutcome};
 
 /// Of one program.
 const CALLS: usize = 64;
@@ -74,7 +74,7 @@ fn play(mood: u8, program: &[u8], call: Call) -> Vec<String> {
     }
     let applied = player.state.tick().map(|tick| format!("{:?}", tick.applied));
     answers.push(applied.expect("it is in a tick"));
-    answers.push(format!("{:?} {:?}", db.engine.root(), cursors.values()));
+    answers.push(format!("{:?} {:?}", db.engine.root(), lock(&cursors.values)));
     if !player.applies {
         db.give_back();
     }
@@ -325,25 +325,5 @@ struct NoArchive;
 impl Archive for NoArchive {
     fn upload(&self, _engine: &Engine, _hash: Hash) -> io::Result<UploadOutcome> {
         Ok(UploadOutcome::AlreadyThere)
-    }
-}
-
-#[derive(Default)]
-struct Cursors(Mutex<HashMap<String, Vec<u8>>>);
-
-impl Cursors {
-    fn values(&self) -> std::sync::MutexGuard<'_, HashMap<String, Vec<u8>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl CursorStore for Cursors {
-    fn load(&self, peer: &str, _: &CursorLayout) -> io::Result<Option<Vec<u8>>> {
-        Ok(self.values().get(peer).cloned())
-    }
-
-    fn store(&self, peer: &str, _: &CursorLayout, value: &[u8]) -> io::Result<()> {
-        self.values().insert(peer.to_owned(), value.to_owned());
-        Ok(())
     }
 }

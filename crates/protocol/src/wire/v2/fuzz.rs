@@ -50,13 +50,18 @@ fn check(list: &SegmentList, bounds: ListBounds) {
     let ids = |list: &SegmentList| list.iter().map(|s| (s.hash, s.id)).collect::<Vec<_>>();
     assert_eq!(ids(&again), ids(list));
 
-    let body = |SegmentRef { hash, id, info }| {
-        let info = info.map(|info: Box<SegmentInfo>| InfoBody(*info));
-        SegmentBody { id, hash, info }
-    };
-    let second = encode(&refs.iter().cloned().map(body).collect::<Vec<_>>());
+    let second = encode(&bodies(&refs));
     // What had no room was left out: all that is left has.
     let bounds = ListBounds { infos: usize::MAX, ..bounds };
     let again = read_manifest_v2(&second.expect("a list can be written")[..], bounds);
     assert!(again.expect("and read").iter().map(SegmentRef::from).eq(refs));
+}
+
+/// The entries of a manifest that lists these.
+pub(super) fn bodies(segments: &[SegmentRef]) -> Vec<SegmentBody> {
+    let body = |SegmentRef { hash, id, info }| {
+        let info = info.map(|info: Box<SegmentInfo>| InfoBody(*info));
+        SegmentBody { id, hash, info }
+    };
+    segments.iter().cloned().map(body).collect()
 }

@@ -1,19 +1,12 @@
 use proptest::prelude::*;
 use serde_json::json;
 
+use super::fuzz::bodies;
 use super::*;
 use crate::list::ListBounds;
 use crate::wire::{encode, read_manifest_v2};
 
 type End = (Vec<u8>, Vec<u8>);
-
-fn bodies(segments: &[SegmentRef]) -> Vec<SegmentBody> {
-    let body = |SegmentRef { hash, id, info }| {
-        let info = info.map(|info: Box<SegmentInfo>| InfoBody(*info));
-        SegmentBody { id, hash, info }
-    };
-    segments.iter().cloned().map(body).collect()
-}
 
 fn decode_manifest(
     body: &[u8],
