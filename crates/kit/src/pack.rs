@@ -1,10 +1,10 @@
 //! From a core module to a component.
 
+use edgestore_policy_host::Outline;
 use wasmparser::{Encoding, Parser, Payload};
 use wit_component::ComponentEncoder;
 
 use super::PackError;
-use edgestore_policy_host::Outline;
 
 /// Makes a policy of a core module that was compiled with bindings of the contract: what a compiler
 /// leaves for `wasm32-unknown-unknown`.

@@ -7,13 +7,11 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use edgestore_engine::{Engine, Hash};
+use edgestore_policy_host::{Archive, UploadOutcome};
 use object_store::ObjectStoreExt as _;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Location;
-
-use edgestore_engine::Engine;
-use edgestore_engine::Hash;
-use edgestore_policy_host::{Archive, UploadOutcome};
 
 /// Bytes of a segment held in memory at a time.
 const PART: usize = 4 << 20;

@@ -1,14 +1,22 @@
 //! From a configuration to a running host, with every mistake told before anything runs.
 
 use std::collections::HashSet;
-use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
+use std::{io, thread};
+
+use edgestore_engine::world::{Machine, Signal, Task, World};
+use edgestore_engine::{Compacted, Engine, EngineError};
+use edgestore_policy_host::{
+    Archive, Compiler, FetchBackoff, Limits, LoadError, Observer, Peer, PolicyEngine,
+};
+use edgestore_protocol::{
+    ClientLimits, HttpPeer, InvalidUrl, KnownAddresses, PeerTransport, Server, ServerLimits,
+};
 
 use super::dead_threads::DeadThreads;
 use super::maintenance::{Maintenance, OnCompaction, Plan};
@@ -20,14 +28,6 @@ use super::{
 };
 #[cfg(feature = "watch")]
 use crate::watch::FileWatch;
-use edgestore_engine::world::{Machine, Signal, Task, World};
-use edgestore_engine::{Compacted, Engine, EngineError};
-use edgestore_policy_host::{
-    Archive, Compiler, FetchBackoff, Limits, LoadError, Observer, Peer, PolicyEngine,
-};
-use edgestore_protocol::{
-    ClientLimits, HttpPeer, InvalidUrl, KnownAddresses, PeerTransport, Server, ServerLimits,
-};
 
 /// Requests that run at a time to one peer. The policy may ask for more; they wait.
 const THREADS_PER_PEER: usize = 8;

@@ -36,13 +36,12 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use edgestore_engine::disk::{Disk, RealDisk, is_no_file, replace};
+use edgestore_engine::{Engine, Hash, Mark};
+use edgestore_policy_host::{CursorLayout, CursorStore};
 use serde::de::IgnoredAny;
 
 use super::PeerId;
-use edgestore_engine::Hash;
-use edgestore_engine::disk::{Disk, RealDisk, is_no_file, replace};
-use edgestore_engine::{Engine, Mark};
-use edgestore_policy_host::{CursorLayout, CursorStore};
 
 /// A larger file is no cursor. In bytes.
 pub const MAX_CURSOR_FILE: u64 = 64 << 20;

@@ -33,6 +33,13 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use edgestore_engine::world::Task;
+use edgestore_engine::{Compacted, Engine, EngineError};
+use edgestore_protocol::Server;
+use maintenance::Maintenance;
+pub use peer_loop::Ended;
+use peer_loop::{PeerLoop, Shared};
+
 #[cfg(feature = "archive")]
 pub use self::archive::FolderArchive;
 pub use self::builder::{HostBuilder, HostError};
@@ -49,12 +56,6 @@ pub use self::settings::SettingsError;
 pub use self::status::{Health, HostStatus, LastCompaction, PeerStatus};
 #[cfg(feature = "watch")]
 use self::watch::FileWatch;
-use edgestore_engine::world::Task;
-use edgestore_engine::{Compacted, Engine, EngineError};
-use edgestore_protocol::Server;
-use maintenance::Maintenance;
-pub use peer_loop::Ended;
-use peer_loop::{PeerLoop, Shared};
 
 /// A running host. Stops when dropped, as by [`Host::shutdown`].
 ///

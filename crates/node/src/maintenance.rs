@@ -10,10 +10,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use super::LastCompaction;
-use super::dead_threads::DeadThreads;
 use edgestore_engine::world::{Signal, Task, World};
 use edgestore_engine::{Compacted, Engine, EngineError, Pace};
+
+use super::LastCompaction;
+use super::dead_threads::DeadThreads;
 
 /// After the start, at most: peers and programs that waited for the host come first.
 const FIRST: Duration = Duration::from_secs(10);
@@ -225,9 +226,10 @@ mod tests {
     use std::thread;
     use std::time::Instant;
 
-    use super::*;
     use edgestore_engine::testing::{LONG, wait_until};
     use edgestore_engine::world::Machine;
+
+    use super::*;
 
     /// Writes over the same keys, in as many segments.
     fn engine(dir: &std::path::Path, segments: u32) -> Arc<Engine> {

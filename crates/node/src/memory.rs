@@ -3,9 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
 use edgestore_engine::EngineOptions;
+use serde::{Deserialize, Serialize};
 
 /// What a host may take of memory, in bytes.
 ///

@@ -4,17 +4,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use super::dead_threads::DeadThreads;
-use super::policies::{Policies, Turn, Verdict};
-use super::schedule::Schedule;
-use super::settings::Settings;
-use super::{CursorFiles, MemoryBudget, PeerStatus};
 use edgestore_engine::Engine;
 use edgestore_engine::world::{Signal, Task, World};
 use edgestore_policy_host::{
     Archive, Comparison, Context, Downloads, Observer, Peer, Reason, Services, TickError,
     TickReport,
 };
+
+use super::dead_threads::DeadThreads;
+use super::policies::{Policies, Turn, Verdict};
+use super::schedule::Schedule;
+use super::settings::Settings;
+use super::{CursorFiles, MemoryBudget, PeerStatus};
 
 /// Before a policy on probation is ticked again that has failed by its own fault: a bad one is to be
 /// found out soon.

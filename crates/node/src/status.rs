@@ -2,12 +2,11 @@
 
 use std::net::SocketAddr;
 
+use edgestore_engine::{Compacted, Engine, EngineStats, Hash};
+use edgestore_policy_host::{Comparison, TickReport};
 use serde::{Deserialize, Serialize};
 
 use super::{MemoryUse, PolicyState};
-use edgestore_engine::Hash;
-use edgestore_engine::{Compacted, Engine, EngineStats};
-use edgestore_policy_host::{Comparison, TickReport};
 
 /// A host at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

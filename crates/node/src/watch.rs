@@ -18,9 +18,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-
 use edgestore_engine::Hash;
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 
 /// How long a file stays as it is before it counts as written.
 const DEBOUNCE: Duration = Duration::from_millis(300);

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use edgestore_engine::{Engine, Hash, StagedSegment};
+
 use super::wait::lock;
-use edgestore_engine::Hash;
-use edgestore_engine::{Engine, StagedSegment};
 
 /// Segments that are kept until their time comes, and the bytes that they take on disk together.
 const MAX_DEFERRED: usize = 256;

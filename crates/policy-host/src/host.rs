@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use edgestore_engine::{AllowanceSpent, Hash};
+use edgestore_protocol::{FetchError, Listing, PeerError, PeerTransport};
 use wasmtime::component::Resource;
 
 use super::SetAsideReason;
@@ -12,9 +14,6 @@ use super::limits::MANIFESTS;
 use super::resources::{Content, Manifest, PeerHandle, Segment, Transfer, handle};
 use super::state::{State, Tick, lost};
 use super::wait::Slot;
-use edgestore_engine::AllowanceSpent;
-use edgestore_engine::Hash;
-use edgestore_protocol::{FetchError, Listing, PeerError, PeerTransport};
 
 impl types::Host for State {}
 

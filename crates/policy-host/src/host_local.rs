@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use edgestore_engine::{Applied, ApplyError};
 use wasmtime::component::Resource;
 
 use super::bindings::{archive, clock, cursor, local, log, random, types};
@@ -11,7 +12,6 @@ use super::log::printable;
 use super::resources::{Content, Segment};
 use super::state::State;
 use super::{Services, SetAsideReason, TickError, UploadOutcome, state};
-use edgestore_engine::{Applied, ApplyError};
 
 impl local::Host for State {
     fn root(&mut self) -> wasmtime::Result<types::Hash> {

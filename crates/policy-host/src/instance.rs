@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use edgestore_engine::Hash;
 use wasmtime::{Store, UpdateDeadline};
 
 use super::bindings::policy;
@@ -13,7 +14,6 @@ use super::state::{State, Tick};
 use super::{
     Context, CursorLayout, Limits, LoadError, Reason, Services, TickError, TickReport, check, trap,
 };
-use edgestore_engine::Hash;
 
 /// Of `describe`.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use edgestore_engine::Hash;
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Engine, EngineWeak};
 
@@ -19,7 +20,6 @@ use super::contract::{self, Linked};
 use super::state::State;
 use super::wait::lock;
 use super::{Limits, LoadError, Outline, Policy, check};
-use edgestore_engine::Hash;
 
 /// Largest component. Interpreters with a script in them have 20 MB.
 const MAX_BYTES: u64 = 64 << 20;

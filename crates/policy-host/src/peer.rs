@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use edgestore_engine::StagedSegment;
+use edgestore_engine::world::{Machine, Signal, World};
+use edgestore_protocol::{FetchError, PeerError, PeerTransport};
+
 use super::fetch_backoff::{FetchBackoff, FetchHealth};
 use super::state::lost;
 use super::view::View;
 use super::wait::{Bell, Slot, lock};
-use edgestore_engine::StagedSegment;
-use edgestore_engine::world::{Machine, Signal, World};
-use edgestore_protocol::{FetchError, PeerError, PeerTransport};
 
 /// Longest wait for an answer that the host itself asks for.
 const ASK_TIMEOUT: Duration = Duration::from_secs(60);

@@ -3,11 +3,12 @@
 use std::sync::mpsc;
 use std::thread;
 
+use edgestore_engine::testing::{LONG, wait_until};
+use edgestore_engine::world::Machine;
+
 use super::super::testing::FakePeer;
 use super::*;
 use crate::Clock as _;
-use edgestore_engine::testing::{LONG, wait_until};
-use edgestore_engine::world::Machine;
 
 fn peer(max_threads: usize) -> Peer {
     Peer::new("p", Arc::new(FakePeer::default()), max_threads)

@@ -11,15 +11,15 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use edgestore_engine::{Engine, Hash, StagedSegment, StagingFile, Watermark, WriteBatch};
+use edgestore_protocol::{
+    FetchError, PeerError, PeerTransport, SegmentInfo, SegmentList, SegmentRef,
+};
+
 use super::wait::lock;
 use super::{
     Context, CursorLayout, CursorStore, Downloads, Observer, Peer, Policy, Reason, Services,
     SystemClock, TickError, TickReport,
-};
-use edgestore_engine::Hash;
-use edgestore_engine::{Engine, StagedSegment, StagingFile, Watermark, WriteBatch};
-use edgestore_protocol::{
-    FetchError, PeerError, PeerTransport, SegmentInfo, SegmentList, SegmentRef,
 };
 
 /// What the canned peer offers: segments, and records in each.

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use edgestore_engine::{Hash, StagedSegment};
+use edgestore_protocol::{FetchError, SegmentList};
 use wasmtime::component::{Resource, ResourceTable, ResourceTableError};
 
 use super::TickError;
 use super::downloads::Download;
 use super::wait::Slot;
-use edgestore_engine::Hash;
-use edgestore_engine::StagedSegment;
-use edgestore_protocol::{FetchError, SegmentList};
 
 /// A new handle.
 pub(super) fn handle<T: Send + 'static>(

@@ -4,10 +4,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Downloads, Observer, Peer};
-use edgestore_engine::Engine;
-use edgestore_engine::Hash;
 pub use edgestore_engine::world::{Clock, SystemClock};
+use edgestore_engine::{Engine, Hash};
+
+use super::{Downloads, Observer, Peer};
 
 /// What one tick can reach.
 pub struct Services {

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use edgestore_engine::Allowance;
+use edgestore_engine::world::{Machine, World};
+use edgestore_protocol::{Listing, PeerError, PeerTransport};
 use wasmtime::component::ResourceTable;
 
 use super::bindings::types;
@@ -12,9 +15,6 @@ use super::limits::Limiter;
 use super::log::{Grant, Quota, printable};
 use super::wait::{Bell, Slot};
 use super::{CursorLayout, Limits, Observer, Peer, Services, TickError};
-use edgestore_engine::Allowance;
-use edgestore_engine::world::{Machine, World};
-use edgestore_protocol::{Listing, PeerError, PeerTransport};
 
 /// The data of a store.
 pub(super) struct State {

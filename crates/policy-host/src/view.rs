@@ -7,13 +7,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use edgestore_engine::{Engine, Hash, Mark};
+use edgestore_protocol::{Listing, PeerError};
 use serde::{Deserialize, Serialize};
 
 use super::wait::lock;
 use super::{Downloads, Peer};
-use edgestore_engine::Hash;
-use edgestore_engine::{Engine, Mark};
-use edgestore_protocol::{Listing, PeerError};
 
 /// Failed segments that are remembered of a peer.
 const MAX_FAILURES: usize = 10_000;
@@ -335,9 +334,10 @@ impl Peer {
 mod tests {
     use std::io::Write as _;
 
+    use edgestore_protocol::{SegmentList, SegmentRef};
+
     use super::super::testing::FakePeer;
     use super::*;
-    use edgestore_protocol::{SegmentList, SegmentRef};
 
     fn hash(n: u8) -> Hash {
         Hash::from_bytes([n; 32])

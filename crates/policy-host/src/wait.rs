@@ -113,10 +113,11 @@ mod tests {
     use std::thread;
     use std::time::Instant;
 
-    use super::*;
-    use crate::Clock as _;
     use edgestore_engine::testing::LONG;
     use edgestore_engine::world::Machine;
+
+    use super::*;
+    use crate::Clock as _;
 
     fn bell() -> Bell {
         Bell::new(&Machine::shared())

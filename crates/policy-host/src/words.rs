@@ -2,13 +2,13 @@
 //! digits, handles as what they stand for, lists as their length, errors as the contract names
 //! them. Nothing here is for a machine to read.
 
+use edgestore_engine::Hash;
 use wasmtime::component::Resource;
 
 use super::bindings::{archive, cursor, local, log, peers, types};
 use super::log::printable;
 use super::resources::{Manifest, PeerHandle, Segment, Transfer};
 use super::state::State;
-use edgestore_engine::Hash;
 
 /// An argument or an outcome of a host call.
 pub(super) trait Words {

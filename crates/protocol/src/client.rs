@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use edgestore_engine::{Hash, StagedSegment, StagingFile};
 use ureq::Agent;
 use ureq::http::StatusCode;
 use ureq::tls::{RootCerts, TlsConfig};
@@ -35,8 +36,6 @@ use self::version::Version1;
 use super::list::ListBounds;
 use super::wire::{self, MerkleBody, WatermarkBody};
 use super::{FetchError, KnownAddresses, PeerError, PeerTransport, SegmentList, Watermark};
-use edgestore_engine::Hash;
-use edgestore_engine::{StagedSegment, StagingFile};
 
 /// Bytes of a segment held in memory at a time.
 const CHUNK: usize = 64 * 1024;

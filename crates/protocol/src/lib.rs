@@ -29,17 +29,16 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+pub use client::{ClientLimits, HttpPeer, InvalidUrl};
+use edgestore_engine::{Extent, Hash, HashMismatch, SegmentMeta, StagedSegment, StagingFile};
+pub use edgestore_engine::{KeyRange, Watermark};
+pub use known::{KnownAddresses, group};
+pub use list::{ListedSegment, Listing, SegmentList};
+pub use server::{Server, ServerLimits, router};
+
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub use self::wire::fuzz::manifest as fuzz_manifest;
-pub use client::{ClientLimits, HttpPeer, InvalidUrl};
-pub use known::{KnownAddresses, group};
-pub use list::Listing;
-pub use list::{ListedSegment, SegmentList};
-pub use server::{Server, ServerLimits, router};
-
-use edgestore_engine::{Extent, Hash, HashMismatch, SegmentMeta, StagedSegment, StagingFile};
-pub use edgestore_engine::{KeyRange, Watermark};
 
 /// One segment as a peer's manifest names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
-use super::{SegmentInfo, SegmentRef};
 use edgestore_engine::Hash;
+
+use super::{SegmentInfo, SegmentRef};
 
 /// The most entries taken from one list: at 32 bytes a hash, the limit of a body leaves no room for
 /// many more.

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use edgestore_engine::Engine;
 use tokio::sync::oneshot;
 
 use self::bodies::Bodies;
@@ -28,7 +29,6 @@ pub use self::limits::ServerLimits;
 pub use self::routes::router;
 use self::table::Table;
 use crate::KnownAddresses;
-use edgestore_engine::Engine;
 
 /// Threads for disk reads and encoding; requests beyond them wait.
 const BLOCKING_THREADS: usize = 8;

@@ -12,6 +12,7 @@ use std::fmt;
 use std::io::Read;
 use std::marker::PhantomData;
 
+use edgestore_engine::{Hash, SegmentMeta, Watermark};
 use rmp_serde::decode::ReadRefReader;
 use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
@@ -21,8 +22,6 @@ pub(super) use self::v2::ManifestBody;
 pub(super) use self::v2::fuzz;
 use super::list::{ListBounds, ListBuilder};
 use super::{SegmentList, SegmentRef};
-use edgestore_engine::Hash;
-use edgestore_engine::{SegmentMeta, Watermark};
 
 /// Nesting of lists and maps. The crate's own limit of 1024 is enough for a peer
 /// to overflow the stack of a thread by a field that is skipped.

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use edgestore_engine::{Hash, Problem};
+use edgestore_node::CursorFiles;
+
 use super::model::{Model, Seen};
 use super::node::{Node, Setup};
 use super::outcome::{Divergence, Invariant, Outcome, Violation};
 use super::scenario::{Fault, FaultKind, Scenario};
-use edgestore_engine::Hash;
-use edgestore_engine::Problem;
-use edgestore_node::CursorFiles;
 
 /// Violations that are reported, besides the first of each invariant: a broken policy breaks the same
 /// thing again and again.

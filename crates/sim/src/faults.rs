@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use edgestore_engine::{Hash, Problem};
+
 use super::node::Node;
 use super::outcome::{Invariant, Span};
 use super::run::{Action, Active, NAMESPACE, Run};
 use super::scenario::{Fault, FaultKind, When};
-use edgestore_engine::Hash;
-use edgestore_engine::Problem;
 
 /// Power is lost within one of so many operations of a node's disk, or after so long.
 const OPERATIONS: u64 = 40;

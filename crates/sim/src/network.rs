@@ -10,15 +10,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use edgestore_engine::{Engine, Hash, StagedSegment, StagingFile, Watermark};
+use edgestore_protocol::{
+    FetchError, PeerError, PeerTransport, SegmentInfo, SegmentList, SegmentRef,
+};
+
 use super::log::EventLog;
 use super::outcome::LinkCounts;
 use super::scenario::Link;
 use super::schedule::Schedule;
-use edgestore_engine::Hash;
-use edgestore_engine::{Engine, StagedSegment, StagingFile, Watermark};
-use edgestore_protocol::{
-    FetchError, PeerError, PeerTransport, SegmentInfo, SegmentList, SegmentRef,
-};
 
 /// Until a connection is given up, and an answer of which no byte comes. As the client's defaults.
 const CONNECT: Duration = Duration::from_secs(5);

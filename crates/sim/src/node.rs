@@ -5,20 +5,20 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use edgestore_engine::disk::{Fault, FaultyDisk};
+use edgestore_engine::world::{Signal, World};
+use edgestore_engine::{
+    Compacted, Engine, EngineError, EngineOptions, Hash, MonotonicClock, Verified, WallClock,
+};
+use edgestore_node::{Ended, Host, HostError, PeerStatus};
+use edgestore_policy_host::{HostCall, Observer, PolicyEngine, TickReport};
+
 use super::log::EventLog;
 use super::model::Write;
 use super::network::Network;
 use super::outcome::TickMark;
 use super::scenario::Scenario;
 use super::schedule::{NodeWorld, Schedule};
-use edgestore_engine::Hash;
-use edgestore_engine::disk::{Fault, FaultyDisk};
-use edgestore_engine::world::{Signal, World};
-use edgestore_engine::{
-    Compacted, Engine, EngineError, EngineOptions, MonotonicClock, Verified, WallClock,
-};
-use edgestore_node::{Ended, Host, HostError, PeerStatus};
-use edgestore_policy_host::{HostCall, Observer, PolicyEngine, TickReport};
 
 /// Ticks of a node that are told one by one.
 const MARKS: usize = 5000;

@@ -5,9 +5,10 @@
 
 use std::path::Path;
 
-use super::*;
 use edgestore_engine::disk::FaultyDisk;
 use edgestore_policy_host::{Limits, PolicyEngine};
+
+use super::*;
 
 /// What is wrong with all hosts of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

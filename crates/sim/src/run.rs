@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use edgestore_engine::EngineOptions;
+
 use super::check::Checks;
 use super::log::EventLog;
 use super::model::{Acknowledged, Model, Write};
@@ -15,7 +17,6 @@ use super::scenario::{FaultKind, Scenario, When, Writer};
 use super::schedule::{EPOCH_SECS, Schedule};
 use super::subject::{SimError, Subject};
 use super::topology;
-use edgestore_engine::EngineOptions;
 
 /// Looks at all nodes while a run lasts.
 const LOOKS: u32 = 30;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::*;
 use edgestore_policy_host::{Limits, PolicyEngine};
+
+use super::*;
 
 fn subject() -> Subject {
     let component = include_bytes!("../../../guest-sync/sync.wasm").to_vec();

@@ -3,9 +3,10 @@
 use std::io;
 use std::path::Path;
 
+use edgestore_engine::{Compacted, EngineError, Record, WriteBatch};
+
 use super::{Op, SegmentInfo};
 use crate::{Host, HostStatus, PolicyChange, PolicyEvent, SwapError};
-use edgestore_engine::{Compacted, EngineError, Record, WriteBatch};
 
 /// Live records in key order.
 pub type RecordIter = Box<dyn Iterator<Item = Result<Record, EngineError>>>;

@@ -8,10 +8,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use edgestore_engine::{Compacted, Record};
+
 use super::wire::{self, Hello, Request, Response, VERSION, Welcome, WireRecord};
 use super::{Op, SegmentInfo, socket};
 use crate::{HostStatus, PolicyChange, PolicyEvent};
-use edgestore_engine::{Compacted, Record};
 
 /// How often in a row a host that works on a request may have no socket: it is stopping then.
 const ABSENCES: u32 = 12;

@@ -9,16 +9,16 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use edgestore_engine::testing::{LONG, wait_until};
+use edgestore_engine::{Compacted, EngineError, EngineStats, Hash, Record};
+use edgestore_policy_host::LoadError;
+
 use super::wire::{self, Hello, Welcome};
 use super::*;
 use crate::{
     Health, HostStatus, MemoryUse, PeerStatus, PolicyChange, PolicyEvent, PolicyEventKind,
     PolicyState, SwapError,
 };
-use edgestore_engine::Hash;
-use edgestore_engine::testing::{LONG, wait_until};
-use edgestore_engine::{Compacted, EngineError, EngineStats, Record};
-use edgestore_policy_host::LoadError;
 
 type Key = (Vec<u8>, Vec<u8>);
 

@@ -3,12 +3,11 @@
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
+use edgestore_engine::{Compacted, Hash, Record, SegmentMeta};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::{HostStatus, PolicyChange, PolicyEvent};
-use edgestore_engine::Hash;
-use edgestore_engine::{Compacted, Record, SegmentMeta};
 
 /// Of the protocol. Both ends must have the same.
 pub const VERSION: u32 = 5;

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::*;
 use edgestore_engine::disk::{Fault, FaultyDisk, test_folder};
+
+use super::*;
 
 const STEPS: [(&str, &[u8]); 5] =
     [("a", b"1"), ("b", b"first of b"), ("a", &[2; 5000]), ("a", b"3"), ("b", b"")];

@@ -17,12 +17,15 @@ mod start;
 mod store;
 
 use std::collections::{BTreeSet, HashMap};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread;
 use std::time::{Duration, SystemTime};
+use std::{io, thread};
 
+use edgestore_engine::Hash;
+use edgestore_policy_host::{
+    LoadError, Policy, PolicyEngine, RehearsalError, rehearse, rehearse_settings,
+};
 use serde::{Deserialize, Serialize};
 
 use self::journal::Journal;
@@ -31,10 +34,6 @@ pub(super) use self::start::Start;
 use self::start::fallback;
 use self::store::{Choice, PolicyStore, Saved};
 use super::{CursorFiles, HostBuilder, SettingsError};
-use edgestore_engine::Hash;
-use edgestore_policy_host::{
-    LoadError, Policy, PolicyEngine, RehearsalError, rehearse, rehearse_settings,
-};
 
 /// In the folder of the database.
 pub(super) const FOLDER: &str = "policies";

@@ -4,6 +4,10 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use edgestore_engine::Hash;
+use edgestore_engine::disk::Disk;
+use edgestore_policy_host::{LoadError, Policy, PolicyEngine};
+
 use super::journal::Journal;
 use super::store::{Choice, PolicyStore, Saved};
 use super::{
@@ -11,9 +15,6 @@ use super::{
     now_secs, title,
 };
 use crate::CursorFiles;
-use edgestore_engine::Hash;
-use edgestore_engine::disk::Disk;
-use edgestore_policy_host::{LoadError, Policy, PolicyEngine};
 
 /// What to start with.
 pub(crate) struct Start<'a> {

@@ -13,11 +13,10 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use edgestore_engine::Hash;
 use edgestore_engine::disk::{Disk, replace};
 use edgestore_policy_host::TRIAL_FOLDER;
+use serde::{Deserialize, Serialize};
 
 /// Good policies that are kept, beside the built-in one.
 const KEPT: usize = 8;
@@ -195,8 +194,9 @@ impl PolicyStore {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use edgestore_engine::disk::{Fault, FaultyDisk, test_folder};
+
+    use super::*;
 
     fn stored(n: u8) -> Choice {
         Choice::Stored(Hash::of(&[n]))

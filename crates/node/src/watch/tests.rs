@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io::Write as _;
 use std::sync::mpsc::{TryRecvError, channel};
 
-use super::*;
 use edgestore_engine::testing::LONG;
+
+use super::*;
 
 const DEBOUNCE: Duration = Duration::from_millis(60);
 

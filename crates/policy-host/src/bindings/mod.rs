@@ -3,10 +3,9 @@
 
 pub(super) mod v0_1;
 
-use wasmtime::component::bindgen;
-
 use edgestore_engine::Hash;
 use edgestore_protocol::{KeyRange, ListedSegment, PeerError};
+use wasmtime::component::bindgen;
 
 bindgen!({
     path: "../../wit",
@@ -20,8 +19,9 @@ bindgen!({
     },
 });
 
-pub(super) use edgestore::sync::types;
-pub(super) use edgestore::sync::{archive, clock, cursor, local, log, peers, random, transfers};
+pub(super) use edgestore::sync::{
+    archive, clock, cursor, local, log, peers, random, transfers, types,
+};
 pub(super) use exports::edgestore::sync::policy;
 
 impl From<Hash> for types::Hash {

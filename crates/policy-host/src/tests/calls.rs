@@ -4,6 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
+use edgestore_engine::testing::{LONG, wait_until};
+use edgestore_engine::{Engine, Hash};
+use edgestore_protocol::FetchError;
 use wasmtime::component::Resource;
 
 use super::super::bindings::peers::{Host as _, HostManifest, HostPeer};
@@ -14,10 +17,6 @@ use super::super::state::State;
 use super::super::testing::{FakePeer, World};
 use super::super::wait::lock;
 use super::super::*;
-use edgestore_engine::Engine;
-use edgestore_engine::Hash;
-use edgestore_engine::testing::{LONG, wait_until};
-use edgestore_protocol::FetchError;
 
 const LONG_MS: u64 = LONG.as_millis() as u64;
 
@@ -231,7 +230,8 @@ fn random_numbers_come_from_the_seed_and_time_never_goes_back() {
             Duration::from_millis(10 - self.0.fetch_add(1, Ordering::Relaxed) as u64)
         }
     }
-    use {clock::Host as _, random::Host as _};
+    use clock::Host as _;
+    use random::Host as _;
     let world = World::new([FakePeer::default()]);
     let (mut a, mut b) = (tick(&world).0, tick(&world).0);
     assert!((0..9).all(|_| a.next_u64().unwrap() == b.next_u64().unwrap()));

@@ -2,14 +2,15 @@
 
 use std::sync::{Arc, Mutex};
 
+use edgestore_engine::Engine;
+use edgestore_engine::testing::LONG;
+use edgestore_protocol::PeerError;
+
 use super::super::testing::{
     DESCRIBE, FakePeer, MemoryArchive, World, component_of, context, logged, module, policies,
 };
 use super::super::wait::lock;
 use super::super::*;
-use edgestore_engine::Engine;
-use edgestore_engine::testing::LONG;
-use edgestore_protocol::PeerError;
 
 /// The default policy of the last host that spoke contract 0.1 alone: `guest-sync/sync.wasm` as it
 /// was committed before `wit/sync.wit` became 0.2.

@@ -2,9 +2,10 @@
 
 use std::fs;
 
+use edgestore_engine::testing::LONG;
+
 use super::super::testing::{component, component_of, limits, module, policy};
 use super::super::*;
-use edgestore_engine::testing::LONG;
 
 /// Time ends what loops, and not the fuel, however fast this machine is.
 fn engine() -> PolicyEngine {

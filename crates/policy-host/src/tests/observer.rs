@@ -3,13 +3,13 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use edgestore_engine::testing::LONG;
+use edgestore_engine::{Engine, Hash};
+use edgestore_protocol::PeerError;
+
 use super::super::testing::{FakePeer, World, context, policies, policy};
 use super::super::wait::lock;
 use super::super::*;
-use edgestore_engine::Engine;
-use edgestore_engine::Hash;
-use edgestore_engine::testing::LONG;
-use edgestore_protocol::PeerError;
 
 #[derive(Default)]
 struct Seen {

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::super::testing::{Cursors, FakePeer, MemoryArchive, World, logged, policies};
-use super::super::wait::lock;
-use super::super::*;
 use edgestore_engine::Engine;
 use edgestore_engine::testing::{LONG, wait_until};
 use edgestore_protocol::{FetchError, PeerError};
+
+use super::super::testing::{Cursors, FakePeer, MemoryArchive, World, logged, policies};
+use super::super::wait::lock;
+use super::super::*;
 
 fn default_policy(tick_timeout: Duration) -> Policy {
     policies(tick_timeout).load_default().unwrap()

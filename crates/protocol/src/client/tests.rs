@@ -8,12 +8,13 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use edgestore_engine::testing::LONG;
+
 use super::*;
 use crate::SegmentRef;
 use crate::test_peer::{
     ok, peer, peer_hanging_after, peer_repeating, peer_saying, recording_peer, wait_for_hang_up,
 };
-use edgestore_engine::testing::LONG;
 
 /// What the published server says to paths that it does not know.
 const NOT_FOUND: &[u8] = b"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\nnot found";

@@ -5,9 +5,8 @@
 
 use std::fmt;
 
-use ureq::http::Uri;
-
 use edgestore_text::secretless_url;
+use ureq::http::Uri;
 
 /// A URL that the client can use, without a slash at the end.
 #[derive(Debug, Clone, PartialEq, Eq)]

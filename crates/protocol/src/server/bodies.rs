@@ -9,13 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use axum::body::Bytes;
+use edgestore_engine::{Engine, Hash};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
 use crate::wire::{self, ManifestBody, SegmentEntry};
-use edgestore_engine::Engine;
-use edgestore_engine::Hash;
 
 /// Longest wait for room.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -14,6 +14,7 @@ use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use edgestore_engine::{Engine, Hash};
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 use tokio::task::spawn_blocking;
@@ -22,8 +23,6 @@ use tokio_util::io::ReaderStream;
 use super::ServerLimits;
 use super::bodies::{Bodies, Form, NoBody, Version, encode};
 use crate::wire::{MerkleBody, WatermarkBody, WireHash};
-use edgestore_engine::Engine;
-use edgestore_engine::Hash;
 
 /// Bytes of a segment held in memory at a time, for each download.
 const CHUNK: usize = 64 * 1024;

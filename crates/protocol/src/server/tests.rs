@@ -5,11 +5,11 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Instant;
 
+use edgestore_engine::testing::{LONG, wait_until};
+use edgestore_engine::{Hash, StagingFile};
+
 use super::*;
 use crate::{ClientLimits, FetchError, HttpPeer, PeerTransport, SegmentInfo, SegmentRef};
-use edgestore_engine::Hash;
-use edgestore_engine::StagingFile;
-use edgestore_engine::testing::{LONG, wait_until};
 
 /// An engine with two segments, one of them larger than the chunk that bodies
 /// are streamed in.

@@ -6,14 +6,13 @@
 
 use std::sync::Arc;
 
+use edgestore_engine::{Engine, Hash, KeyRange, MAX_KEY};
 use serde::de::{self, Deserializer};
 use serde::ser::{SerializeSeq as _, Serializer};
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteBuf, Bytes};
 
 use crate::{SegmentInfo, SegmentRef};
-use edgestore_engine::Hash;
-use edgestore_engine::{Engine, KeyRange, MAX_KEY};
 
 /// The answer to `GET /v2/segments`, encoded as the engine reads it.
 pub(crate) struct ManifestBody(pub(crate) Arc<Engine>);

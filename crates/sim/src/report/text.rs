@@ -1,13 +1,13 @@
 //! The terminal's report: what passed, what it cost, how two policies differ, and what failed.
 
 use comfy_table::{ContentArrangement, Table};
+use edgestore_text as text;
 
 use super::super::Outcome;
 use super::compare::{Comparison, Verdict};
 use super::metric::{Metric, Unit};
 use super::summary::Summary;
 use super::{Report, Side, words};
-use edgestore_text as text;
 
 /// Columns that tables have at most.
 const WIDTH: u16 = 100;

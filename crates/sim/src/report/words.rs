@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use edgestore_text as text;
+
 use super::super::{Invariant, Outcome, Violation};
 use super::Side;
 use super::metric::Unit;
-use edgestore_text as text;
 
 /// Three digits and a suffix: `999`, `12.3k`, `1.20M`.
 pub(super) fn count(value: u64) -> String {

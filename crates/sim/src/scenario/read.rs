@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use edgestore_text::{FileError, Mistakes, document, scalar};
 use toml::de::{DeTable, DeValue};
 
 use super::table::{BETWEEN, EXPECT, FAULTS, LINK, Reader, SCENARIO, TOPOLOGY, Table, WRITERS};
 use super::values::{self, LONGEST};
 use super::{Expect, Fault, FaultKind, Link, Scenario, Topology, When, Writer};
-use edgestore_text::{FileError, Mistakes, document, scalar};
 
 const MAX_NODES: usize = 100;
 /// A tenth: no clock that is any is worse.

@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
+use edgestore_text::{Item, Mistakes, items, nearest};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::values::Parsed;
-use edgestore_text::{Item, Mistakes, items, nearest};
 
 /// A table and the keys that it may have.
 pub(super) struct Section {

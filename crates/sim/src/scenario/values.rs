@@ -3,10 +3,9 @@
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
+use edgestore_text::{self as text, nearest, scalar};
 use toml::Spanned;
 use toml::de::DeValue;
-
-use edgestore_text::{self as text, nearest, scalar};
 
 /// The longest of all durations: 365 days.
 pub(super) const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);

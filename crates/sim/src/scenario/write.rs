@@ -3,8 +3,9 @@
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
-use super::{Fault, FaultKind, Link, Scenario, Topology, When, Writer};
 use edgestore_text::size_text;
+
+use super::{Fault, FaultKind, Link, Scenario, Topology, When, Writer};
 
 impl Scenario {
     /// A file that [`Scenario::parse`] reads as this scenario, with every key written out.

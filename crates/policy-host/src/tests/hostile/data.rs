@@ -3,9 +3,10 @@
 use std::io;
 use std::sync::Arc;
 
+use edgestore_engine::Hash;
+
 use super::super::super::testing::{context, logged};
 use super::*;
-use edgestore_engine::Hash;
 
 const REPORT: &str = "(i32.const 1024)";
 

@@ -11,10 +11,11 @@ mod soak;
 mod time;
 mod transfers;
 
+use edgestore_engine::Engine;
+
 use self::guest::Case;
 use super::super::testing::{FakePeer, World, limits};
 use super::super::*;
-use edgestore_engine::Engine;
 
 /// A peer with three segments of one record each.
 fn offering() -> FakePeer {

@@ -5,9 +5,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use edgestore_engine::testing::wait_until;
+
 use super::super::super::testing::context;
 use super::*;
-use edgestore_engine::testing::wait_until;
 
 /// All that leave their database as it is.
 const CASES: [&Case<'static>; 40] = [

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::*;
 use edgestore_engine::testing::LONG;
+
+use super::*;
 
 pub(super) const ENDLESS_LOOP: Case = Case::new("(loop (br 0)) unreachable");
 

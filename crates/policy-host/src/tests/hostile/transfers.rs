@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::*;
 use edgestore_engine::Hash;
+
+use super::*;
 
 /// Fetches without end, until an error other than the one it expects: too many transfers.
 pub(super) const TRANSFER_FLOOD: Case = Case::new(

@@ -1,13 +1,13 @@
 //! The accept loop with answers and listeners that the tests choose.
 
+use edgestore_engine::Engine;
+use edgestore_engine::testing::LONG;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::io::ReaderStream;
 
 use super::*;
 use crate::server::bodies::{Bodies, Form, Version};
 use crate::server::routes;
-use edgestore_engine::Engine;
-use edgestore_engine::testing::LONG;
 
 /// So patient that nothing but what a test is about closes a connection.
 fn patient() -> ServerLimits {
