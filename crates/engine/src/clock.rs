@@ -112,16 +112,18 @@ impl ClockTrust {
             new: stamp == 0,
         };
         let was = seen.unwrap_or(unknown);
-        let trusted = Instant { wall: was.trusted, ..now };
+        let goes_on = was.doubted > 0 && now.wall >= was.doubted.saturating_sub(tolerance);
+        let pause = match goes_on {
+            true => now.wall.saturating_sub(was.doubted).clamp(0, nanos(PAUSE)),
+            false => 0,
+        };
+        let trusted = Instant { wall: was.trusted.saturating_add(pause), ..now };
         let mut trust = Self { tolerance, trusted, new: was.new, doubt: None, written: seen };
         if trust.agrees(now) {
             // Off for a while.
             trust.trusted = now;
         } else {
-            let goes_on = was.doubted > 0 && now.wall >= was.doubted.saturating_sub(tolerance);
-            let pause = now.wall.saturating_sub(was.doubted).clamp(0, nanos(PAUSE));
-            let before = if goes_on { was.proven.saturating_add(pause) } else { 0 };
-            trust.begin_doubt(now, before);
+            trust.begin_doubt(now, if goes_on { was.proven.saturating_add(pause) } else { 0 });
         }
         trust
     }
@@ -368,6 +370,20 @@ mod tests {
             new.check(at(HOUR + HOUR / 2, HOUR + HOUR / 2)).unwrap();
             assert_eq!(new.check(at(90 * DAY, 2 * HOUR)).unwrap_err().left, PROBATION);
         }
+    }
+
+    /// As by commands that each open it, the second ten minutes after the first.
+    #[test]
+    fn a_new_database_that_is_off_for_a_while_takes_its_own_records_for_no_future_ones() {
+        let minutes = |count: i64| at(count * 60 * SEC, 0);
+        let mut new = ClockTrust::new(minutes(0), None, 0, GRACE);
+        for (left, later) in [(0, 4), (4, 14), (14, 20)] {
+            new = reopened(&new, minutes(left), minutes(later));
+            assert_eq!(new.sober(minutes(later)), minutes(later).wall);
+        }
+        // So much is believed, and no more.
+        let far = reopened(&new, minutes(20), minutes(200));
+        assert_eq!(far.sober(minutes(200)), minutes(30).wall);
     }
 
     #[test]

@@ -61,9 +61,9 @@ fn is_nothing(done: &Compacted) -> bool {
 
 /// What a compaction did.
 pub(super) fn words(done: &Compacted) -> String {
-    let waits = "forgot nothing, because the wall clock has jumped, or the database is too new to \
-                 tell: it is trusted once it is right by what was seen before, or has gone on \
-                 evenly for an hour while the database is open";
+    let waits = "what was deleted or written over is kept, because the wall clock has jumped, or the \
+                 database is too new to tell: it is trusted once it is right by what was seen \
+                 before, or has gone on evenly for an hour while the database is open";
     if is_nothing(done) {
         return if done.waits { waits } else { "nothing to do" }.to_owned();
     }

@@ -173,12 +173,9 @@ impl Engine {
         pace: &Pace,
         done: &mut Compacted,
     ) -> Result<(), Halt> {
-        if let Err(distrust) = self.check_wall_clock() {
+        if self.check_wall_clock().is_err() {
             // What was noted expires by the same clock.
-            done.waits = !census.past.is_empty() || !self.store.hidden.is_empty()?;
-            if done.waits {
-                say_why_it_waits(distrust);
-            }
+            done.waits |= !census.past.is_empty() || !self.store.hidden.is_empty()?;
             return Ok(());
         }
         self.forget_hidden()?;
@@ -294,14 +291,14 @@ impl Engine {
     }
 }
 
-/// Says why nothing is forgotten, and until when.
-fn say_why_it_waits(Distrust { ahead, left }: Distrust) {
+/// Says why what nobody needs is kept, and until when.
+pub(super) fn say_why_it_waits(Distrust { ahead, left }: Distrust) {
     let left = humantime::format_duration(Duration::from_secs(left.as_secs() + 1));
     let Some(ahead) = ahead else {
         tracing::info!(
             %left,
-            "nothing is forgotten yet: the database is too new to know whether the wall clock is \
-             right. It is trusted once it has gone on evenly for that long while the database is \
+            "what was deleted or written over is kept: the database is too new to know whether the \
+             wall clock is right. It is trusted once it has gone on evenly for that long while the database is \
              open"
         );
         return;
@@ -311,8 +308,8 @@ fn say_why_it_waits(Distrust { ahead, left }: Distrust) {
         off = %humantime::format_duration(off),
         direction = if ahead > 0 { "ahead" } else { "behind" },
         %left,
-        "nothing is forgotten: the wall clock is not where it should be by what this database has \
-         seen. Check it; it is trusted again once it is right, or has gone on evenly for that long \
+        "what was deleted or written over is kept: the wall clock is not where it should be by what \
+         this database has seen. Check it; it is trusted again once it is right, or has gone on evenly for that long \
          while the database is open"
     );
 }

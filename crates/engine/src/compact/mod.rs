@@ -34,6 +34,7 @@ use std::sync::atomic::Ordering;
 use fjall::PersistMode;
 
 pub(super) use self::census::Census;
+use self::forget::say_why_it_waits;
 use self::group::Choice;
 pub use self::pace::Pace;
 use super::drain::SegmentReader;
@@ -58,8 +59,8 @@ pub struct Compacted {
     pub forgotten: u64,
     /// Whether it was stopped before it was through.
     pub stopped: bool,
-    /// Whether it forgot nothing because the wall clock has jumped, or the database is new, and the
-    /// clock is not trusted yet.
+    /// Whether it kept what it may have retired or forgotten, because the wall clock has
+    /// jumped, or the database is new, and the clock is not trusted yet.
     #[serde(default)]
     pub waits: bool,
 }
@@ -122,6 +123,11 @@ impl Engine {
         }
         self.retire_unneeded(&mut census, pace, done)?;
         self.forget_past(&mut census, pace, done)?;
+        if done.waits
+            && let Err(distrust) = self.check_wall_clock()
+        {
+            say_why_it_waits(distrust);
+        }
         let oversized = self.find_oversized(&mut census, pace)?;
         let choice = Choice {
             census: &census,
@@ -175,6 +181,7 @@ impl Engine {
             let mut beneath = self.nothing_hidden(census.horizon);
             self.note_hidden(&segment, &mut beneath, pace)?;
             if beneath.is_needed {
+                done.waits |= self.check_wall_clock().is_err();
                 kept.push(segment);
             } else {
                 hidden.extend(beneath);

@@ -60,6 +60,29 @@ fn a_node_that_is_always_on_forgets_at_once() {
     assert_eq!((done.forgotten, done.waits), (1, false), "{done:?}");
 }
 
+/// As by commands, each of which opens it anew.
+#[test]
+fn a_new_database_retires_what_was_written_over_or_says_why_not() {
+    for (minutes, retired) in [(3, 1), (6, 1), (10, 1), (30, 0)] {
+        let (dir, clocks) = (tempfile::tempdir().unwrap(), Clocks::new());
+        let open = || Engine::open_with(dir.path(), clocks.options()).unwrap();
+        let write = |engine: &Engine, value: &[u8]| {
+            engine.put(b"ns", b"key", value).unwrap();
+            engine.flush().unwrap();
+        };
+        write(&open(), b"old");
+        clocks.jump(minutes * 60);
+        let engine = open();
+        write(&engine, b"new");
+        let done = compact(&engine);
+        let expected = (retired, retired == 0);
+        assert_eq!((done.retired, done.waits), expected, "after {minutes} minutes: {done:?}");
+        clocks.pass(Clocks::HOUR);
+        let done = compact(&engine);
+        assert_eq!((done.retired, done.waits), (1 - retired, false), "{done:?}");
+    }
+}
+
 #[test]
 fn a_new_node_forgets_nothing_by_a_clock_that_was_never_right() {
     let (dir, clocks) = (tempfile::tempdir().unwrap(), Clocks::new());
