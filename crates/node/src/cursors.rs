@@ -1,20 +1,21 @@
 //! Cursors as files, one a peer: `{db}/sync/{peer}.cursor`.
 //!
 //! A file is what the policy stored, as it is, then the layout's owner and the state of the database
-//! (see [`Mark`]), then what shows whether all of that is still as it was. Numbers are
-//! little-endian:
+//! (see [`Mark`]), then what shows whether all of that is still as it was, and this peer's: the
+//! checksum is that of what stands before it, and then the peer's id. Numbers are little-endian:
 //!
 //! ```text
 //! value | policy name | epoch u64 | next id u64
-//!       | schema u32 | name length u32 | value length u64 | CRC-32C u32 | "EDGM"
+//!       | schema u32 | name length u32 | value length u64 | CRC-32C u32 | "EDGP"
 //! ```
 //!
 //! A cursor says what was pulled, so it is true only while the database still has that. One whose
 //! mark does not hold is not given to the policy, which starts from none: that costs a manifest. So
 //! do files without a mark, which older hosts and `edgestore-repl` have written:
 //!
-//! - Older hosts end the file in `EDGL`, without epoch and next id.
-//! - Still older ones end it in 16 bytes without an owner: the magic `EDGC`, the CRC-32C of the value
+//! - Older hosts end the file in `EDGM`, and their checksum leaves out the peer's id.
+//! - Still older ones end it in `EDGL`, without epoch and next id.
+//! - The oldest ones end it in 16 bytes without an owner: the magic `EDGC`, the CRC-32C of the value
 //!   (`u32`) and its length (`u64`).
 //! - `edgestore-repl` writes one MessagePack array and nothing else. It reads one value and ignores
 //!   what follows, so it can go on from a file of the default policy.
@@ -46,11 +47,13 @@ use super::PeerId;
 /// A larger file is no cursor. In bytes.
 pub const MAX_CURSOR_FILE: u64 = 64 << 20;
 
-const MAGIC: &[u8; 4] = b"EDGM";
+const MAGIC: &[u8; 4] = b"EDGP";
 /// Bytes of epoch and next id, behind the policy's name.
 const MARK: usize = 16;
 /// Bytes behind these.
 const TRAILER: usize = 24;
+/// Of files with a mark that are bound to no peer.
+const MARKED_MAGIC: &[u8; 4] = b"EDGM";
 /// Of files without a mark.
 const UNMARKED_MAGIC: &[u8; 4] = b"EDGL";
 const OLD_MAGIC: &[u8; 4] = b"EDGC";
@@ -152,9 +155,9 @@ impl CursorFiles {
         self.forgotten.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The value of a cursor file, if it speaks of the present state of the data.
-    pub fn value_of<'a>(bytes: &'a [u8], data: &dyn DataState) -> Option<&'a [u8]> {
-        let CursorFile { len, mark, .. } = check(bytes).ok()?;
+    /// The value of a peer's cursor file, if it speaks of the present state of the data.
+    pub fn value_of<'a>(peer: &str, bytes: &'a [u8], data: &dyn DataState) -> Option<&'a [u8]> {
+        let CursorFile { len, mark, .. } = check(peer, bytes).ok()?;
         data.holds(mark.as_ref()).then(|| &bytes[..len])
     }
 
@@ -191,7 +194,7 @@ impl CursorFiles {
             }
             let checked = match self.disk.open(&path) {
                 Err(error) if is_no_file(&error) => Err("is no file"),
-                file => check(&read(file?)?),
+                file => check(peer_of(&path), &read(file?)?),
             };
             if let Err(why) = checked {
                 damaged.push((path, why));
@@ -253,10 +256,14 @@ impl CursorFiles {
         let file = match self.disk.open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if is_no_file(&error) => {
+                self.set_aside(path, "is no file")?;
+                return Ok(None);
+            }
             Err(error) => return Err(error),
         };
         let mut bytes = read(file)?;
-        match check(&bytes) {
+        match check(peer_of(path), &bytes) {
             Ok(found) => {
                 bytes.truncate(found.len);
                 Ok(Some((bytes, found)))
@@ -289,6 +296,8 @@ impl CursorFiles {
             }
             None => {}
         }
+        // Somebody may have taken it away.
+        self.disk.make_dir(&self.dir)?;
         let kept = self.kept(path, layout);
         let found = self.open_cursor(&kept)?.filter(|(_, found)| found.owner == *layout);
         if found.is_some() {
@@ -326,7 +335,7 @@ impl CursorStore for CursorFiles {
         if self.owners().get(peer) != Some(layout) {
             self.load(peer, layout)?;
         }
-        let trailer = trailer(value, layout, &self.data.mark()?);
+        let trailer = trailer(peer, value, layout, &self.data.mark()?);
         replace(&self.disk, &path, TEMPORARY, &[value, &trailer])?;
         // A tick that began before does not know that it should have started from none.
         let mut forgotten = self.forgotten();
@@ -344,14 +353,20 @@ fn read(file: impl Read) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What follows the value.
-fn trailer(value: &[u8], owner: &CursorLayout, mark: &Mark) -> Vec<u8> {
-    let mark = [mark.epoch.to_le_bytes(), mark.next_id.to_le_bytes()].concat();
-    sealed(value, owner, &mark, MAGIC)
+/// The peer of a file in the folder.
+fn peer_of(path: &Path) -> &str {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.rsplit_once(".cursor").map_or(name, |(peer, _)| peer)
 }
 
-/// The end of a file, with or without a mark.
-fn sealed(value: &[u8], owner: &CursorLayout, mark: &[u8], magic: &[u8]) -> Vec<u8> {
+/// What follows the value.
+fn trailer(peer: &str, value: &[u8], owner: &CursorLayout, mark: &Mark) -> Vec<u8> {
+    let mark = [mark.epoch.to_le_bytes(), mark.next_id.to_le_bytes()].concat();
+    sealed(peer, value, owner, &mark, MAGIC)
+}
+
+/// The end of a file, with or without a mark, bound to a peer or to the empty name.
+fn sealed(peer: &str, value: &[u8], owner: &CursorLayout, mark: &[u8], magic: &[u8]) -> Vec<u8> {
     let name = owner.policy.as_bytes();
     let mut trailer = Vec::with_capacity(name.len() + MARK + TRAILER);
     trailer.extend_from_slice(name);
@@ -360,19 +375,24 @@ fn sealed(value: &[u8], owner: &CursorLayout, mark: &[u8], magic: &[u8]) -> Vec<
     trailer.extend_from_slice(&(name.len() as u32).to_le_bytes());
     trailer.extend_from_slice(&(value.len() as u64).to_le_bytes());
     let checksum = crc32c::crc32c_append(crc32c::crc32c(value), &trailer);
+    let checksum = crc32c::crc32c_append(checksum, peer.as_bytes());
     trailer.extend_from_slice(&checksum.to_le_bytes());
     trailer.extend_from_slice(magic);
     trailer
 }
 
-/// What a file holds, or why it holds no cursor.
-fn check(bytes: &[u8]) -> Result<CursorFile, &'static str> {
+/// What a file of a peer holds, or why it holds no cursor of that one.
+fn check(peer: &str, bytes: &[u8]) -> Result<CursorFile, &'static str> {
     if bytes.len() as u64 > MAX_CURSOR_FILE {
         return Err("is larger than any cursor");
     }
-    for (magic, mark) in [(MAGIC, MARK), (UNMARKED_MAGIC, 0)] {
+    if bytes.ends_with(MAGIC) {
+        let changed = "has changed on disk, or is that of another peer";
+        return unsealed(peer, bytes, MARK, MAGIC).ok_or(changed);
+    }
+    for (magic, mark) in [(MARKED_MAGIC, MARK), (UNMARKED_MAGIC, 0)] {
         if bytes.ends_with(magic) {
-            return unsealed(bytes, mark, magic).ok_or("has changed on disk");
+            return unsealed("", bytes, mark, magic).ok_or("has changed on disk");
         }
     }
     let stock = |len| CursorFile { len, owner: stock(), mark: None };
@@ -399,7 +419,7 @@ fn check(bytes: &[u8]) -> Result<CursorFile, &'static str> {
 }
 
 /// Reads the end that [`sealed`] writes; none when it is not the end of this value.
-fn unsealed(bytes: &[u8], mark_len: usize, magic: &[u8]) -> Option<CursorFile> {
+fn unsealed(peer: &str, bytes: &[u8], mark_len: usize, magic: &[u8]) -> Option<CursorFile> {
     let (rest, tail) = bytes.split_last_chunk::<TRAILER>()?;
     let number = |at: usize| Some(u32::from_le_bytes(tail.get(at..at + 4)?.try_into().ok()?));
     let (schema, name_len) = (number(0)?, usize::try_from(number(4)?).ok()?);
@@ -407,7 +427,7 @@ fn unsealed(bytes: &[u8], mark_len: usize, magic: &[u8]) -> Option<CursorFile> {
     let (value, name) = rest.split_at_checked(rest.len().checked_sub(name_len)?)?;
     let owner = CursorLayout { policy: String::from_utf8(name.to_vec()).ok()?, schema };
     let end = bytes.get(value.len()..)?;
-    if *end != sealed(value, &owner, mark, magic) {
+    if *end != sealed(peer, value, &owner, mark, magic) {
         return None;
     }
     let mark = mark.split_first_chunk::<8>().and_then(|(epoch, next_id)| {
@@ -595,7 +615,7 @@ mod tests {
         // Of older hosts and the stock loop: nobody knows of which state they speak.
         let path = db.path().join("sync/a.cursor");
         for bytes in [of_repl(), unmarked(b"old", &stock())] {
-            assert!(check(&bytes).is_ok());
+            assert!(check("a", &bytes).is_ok());
             fs::write(&path, bytes).unwrap();
             assert_eq!(open().load("a", &stock()).unwrap(), None);
         }
@@ -603,7 +623,7 @@ mod tests {
 
     /// The file of an older host.
     fn unmarked(value: &[u8], owner: &CursorLayout) -> Vec<u8> {
-        [value, &sealed(value, owner, b"", UNMARKED_MAGIC)].concat()
+        [value, &sealed("", value, owner, b"", UNMARKED_MAGIC)].concat()
     }
 
     #[test]
@@ -624,7 +644,7 @@ mod tests {
     #[test]
     fn cursors_without_a_mark_are_whole_files() {
         let file = unmarked(b"value", &layout("mine", 7));
-        let found = check(&file).unwrap();
+        let found = check("a", &file).unwrap();
         assert_eq!((found.len, found.owner, found.mark), (5, layout("mine", 7), None));
     }
 
@@ -639,6 +659,55 @@ mod tests {
         old.extend_from_slice(&(value.len() as u64).to_le_bytes());
         fs::write(db.path().join("sync/a.cursor"), old).unwrap();
         assert_eq!(open(&db).load("a", &stock()).unwrap().as_deref(), Some(&value[..]));
+    }
+
+    #[test]
+    fn the_cursor_of_another_peer_is_set_aside() {
+        let db = tempfile::tempdir().unwrap();
+        let cursors = open(&db);
+        let path = |name: &str| db.path().join("sync").join(name);
+        for (peer, layout) in [("a", stock()), ("a", layout("mine", 1)), ("b", stock())] {
+            cursors.store(peer, &layout, b"value").unwrap();
+        }
+        let kept = files(&db).into_iter().find(|name| name.contains(KEPT)).unwrap();
+        fs::rename(path("b.cursor"), path("c.cursor")).unwrap();
+        fs::rename(path(&kept), path(&kept.replacen('a', "b", 1))).unwrap();
+        let damaged = cursors.damaged().unwrap();
+        assert!(damaged.iter().all(|(_, why)| why.contains("another peer")), "{damaged:?}");
+        assert_eq!(damaged.len(), 2);
+        for peer in ["b", "c"] {
+            assert_eq!(open(&db).load(peer, &stock()).unwrap(), None);
+        }
+        assert!(cursors.damaged().unwrap().is_empty());
+        // Of the host before this rule.
+        let mark = [NoData.mark().unwrap().epoch, 0].map(u64::to_le_bytes).concat();
+        let older = sealed("", b"value", &stock(), &mark, MARKED_MAGIC);
+        fs::write(path("d.cursor"), [&b"value"[..], &older].concat()).unwrap();
+        assert_eq!(open(&db).load("d", &stock()).unwrap().as_deref(), Some(&b"value"[..]));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_set_aside_and_a_folder_that_is_gone_is_made_again() {
+        let db = tempfile::tempdir().unwrap();
+        let cursors = open(&db);
+        let dir = db.path().join("sync");
+        fs::create_dir(dir.join("a.cursor")).unwrap();
+        let pipe = dir.join("b.cursor");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        std::os::unix::fs::symlink("/dev/null", dir.join("c.cursor")).unwrap();
+        for peer in ["a", "b", "c"] {
+            assert_eq!(cursors.load(peer, &stock()).unwrap(), None, "{peer}");
+            cursors.store(peer, &stock(), b"value").unwrap();
+            assert_eq!(cursors.load(peer, &stock()).unwrap().as_deref(), Some(&b"value"[..]));
+        }
+        assert_eq!(files(&db).len(), 6, "{:?}", files(&db));
+
+        fs::remove_dir_all(&dir).unwrap();
+        cursors.enter("a", &Hash::of(b"policy"), true, &|_| false).unwrap();
+        assert_eq!(cursors.load("a", &stock()).unwrap(), None);
+        cursors.store("a", &stock(), b"again").unwrap();
+        assert_eq!(cursors.load("a", &stock()).unwrap().as_deref(), Some(&b"again"[..]));
     }
 
     #[test]

@@ -120,10 +120,11 @@ impl Checks {
     pub(super) fn cursors(&mut self, at: Duration, node: &Node) {
         let Some(engine) = node.engine() else { return };
         for source in self.setup.network.sources(node.index) {
-            let file = node.db().join(format!("sync/n{source}.cursor"));
+            let peer = format!("n{source}");
+            let file = node.db().join(format!("sync/{peer}.cursor"));
             let Ok(bytes) = std::fs::read(file) else { continue };
             // The policy is not given one of another state of the database.
-            let Some(bytes) = CursorFiles::value_of(&bytes, &**engine) else { continue };
+            let Some(bytes) = CursorFiles::value_of(&peer, &bytes, &**engine) else { continue };
             // Other policies have cursors of other forms, which say nothing to us.
             let Ok((root, pending, ..)) = rmp_serde::from_slice::<Cursor>(bytes) else { continue };
             let Ok(root) = Hash::try_from(root.as_slice()) else { continue };

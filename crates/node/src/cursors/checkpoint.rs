@@ -26,6 +26,7 @@ impl CursorFiles {
         is_good: &dyn Fn(&Hash) -> bool,
     ) -> io::Result<()> {
         let path = self.path(peer)?;
+        self.disk.make_dir(&self.dir)?;
         let own = self.checkpoint(&path, policy);
         for other in self.checkpoints(|name| name.starts_with(&prefix(peer)))? {
             let by = other.extension().unwrap_or_default().to_string_lossy();
@@ -73,7 +74,8 @@ impl CursorFiles {
     fn note(&self, path: &Path, checkpoint: &Path) -> io::Result<()> {
         let bytes = match self.disk.open(path) {
             Ok(file) => read(file)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            // What is no file, the first load sets aside.
+            Err(error) if is_no_file(&error) => Vec::new(),
             Err(error) => return Err(error),
         };
         replace(&self.disk, checkpoint, TEMPORARY, &[&bytes])
