@@ -323,15 +323,19 @@ impl PeerLoop {
             Err(error) => return Tick { took, ..Tick::failed(error.clone(), self.compare()) },
         };
         let (answers, setbacks) = self.peer().counts();
-        let asked = answers > before.counts.0;
+        let (asked, tried) = (answers > before.counts.0, setbacks > before.counts.1);
         let shown = self.peer().last_root();
         let mut checked = self.peer().settle(&self.shared.engine);
         let mut comparison = self.compare();
-        if report.in_sync && !(asked && comparison.unknown.is_none()) {
-            // Whoever says that all is here is taken at their word by nobody.
+        let unsure = !asked || (comparison.unknown.is_some() && !self.peer().misleads());
+        if unsure && (report.in_sync || (asked && !tried)) {
+            // Whoever says that all is here is taken at their word by nobody; and what is missing of
+            // a list that was not read is not known.
             checked = self.peer().look(&self.shared.engine, asked);
             comparison = self.compare();
         }
+        // Whatever the policy does, it can't move what the peer does not give.
+        let by_peer = (asked || report.in_sync) && (checked.is_err() || self.peer().misleads());
         let unknown = match checked {
             Err(error) => Some(format!("the peer could not be asked again: {error}")),
             Ok(()) if !asked && !report.in_sync => {
@@ -348,20 +352,24 @@ impl PeerLoop {
             (status.comparison.missing, status.idle_ticks)
         };
         let moved = report.applied > 0 || comparison.missing < last_missing;
-        let tried = setbacks > before.counts.1;
         let waits = report.next_tick.is_some_and(|wait| wait > self.shared.interval);
         let idle = !(comparison.in_sync || moved || tried)
             && (comparison.untried > 0 || comparison.unknown.is_some());
         let known = comparison.unknown.is_none();
         // What the policy said was of what the peer had then.
         let changed = asked && self.peer().last_root() != shown;
-        let contradicts = idle && known && report.in_sync && !changed && !in_part;
-        let distrusted = contradicts && !before.forgotten;
-        let idle_ticks = match idle && !waits && !changed {
+        let stands_still = idle && !waits && !changed && !by_peer;
+        let idle_ticks = match stands_still {
             true => idle_ticks.saturating_add(1),
             false if idle => idle_ticks,
             false => 0,
         };
+        let contradicts = idle && known && report.in_sync && !changed && !by_peer && !in_part;
+        // Its cursor may be of a host before this one, and have set aside what is missing.
+        let passes_over = stands_still
+            && known
+            && idle_ticks == PeerStatus::STALLED.min(self.shared.policies.probation());
+        let distrusted = (contradicts || passes_over) && !before.forgotten;
         let behind = || {
             let Comparison { untried, listed, .. } = comparison;
             format!("{untried} of {} segments are missing and were not tried", listed.unwrap_or(0))
@@ -370,7 +378,7 @@ impl PeerLoop {
             Verdict::Neutral
         } else if contradicts {
             Verdict::Blamed(format!("it reports that the peer is in sync, and {}", behind()))
-        } else if idle && !waits && idle_ticks >= self.shared.policies.probation() {
+        } else if stands_still && idle_ticks >= self.shared.policies.probation() {
             let why = comparison.unknown.clone().unwrap_or_else(behind);
             Verdict::Blamed(format!("{idle_ticks} ticks in a row moved nothing: {why}"))
         } else if asked && !idle {
@@ -383,8 +391,9 @@ impl PeerLoop {
                 peer = self.id(),
                 missing = comparison.missing,
                 untried = comparison.untried,
-                "the policy reports that the peer is in sync, and it is not: the policy's cursor is \
-                 wrong or too old, so its next tick starts from an empty one"
+                says_in_sync = report.in_sync,
+                "the policy pulls nothing, though segments are missing that were not tried: its cursor \
+                 is wrong or too old, so its next tick starts from an empty one"
             );
             self.shared.cursors.forget(self.id());
         }

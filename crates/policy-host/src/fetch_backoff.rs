@@ -52,9 +52,8 @@ impl FetchHealth {
         *self = Self::new(self.rule);
     }
 
-    /// Whether a fetch may be begun, and whether one that has waited for a thread is still to be sent.
-    /// After a pause all are, until the next one: a policy takes one that is refused beside one that is
-    /// sent for a sign that the peer is away, and waits for neither.
+    /// Whether a fetch may be begun. After a pause all are, until the next one: a policy takes one that
+    /// is refused beside one that is sent for a sign that the peer is away, and waits for neither.
     pub(super) fn admit(&self, now: Duration) -> Result<(), PeerError> {
         match self.pause {
             Some(pause) if now < pause.until => Err(self.refusal(pause.until, now)),
@@ -90,7 +89,7 @@ impl FetchHealth {
         };
         self.failures += 1;
         let wait = match self.pause {
-            // It began before the pause, and says nothing of the peer after it.
+            // It says nothing of the peer after the pause.
             Some(pause) if sent < pause.until => return None,
             Some(pause) => {
                 self.failures_after += 1;
@@ -180,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_a_thread_when_a_pause_begins_is_not_sent() {
+    fn what_is_on_its_way_when_a_pause_begins_makes_it_no_longer() {
         let mut health = failing(1);
         assert!(health.admit(secs(0)).is_err());
         health.admit(secs(1)).unwrap();

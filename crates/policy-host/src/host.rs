@@ -151,11 +151,13 @@ fn start_fetch(tick: &mut Tick, peer: usize, hash: Hash) -> Result<Transfer, typ
         return Err(types::FetchError::TooManyBytes);
     }
     // First of all: to stage takes a while, in which other ticks would start to fetch it too.
-    let download = tick.services.downloads.begin(hash, tick.services.clock.monotonic());
+    let begun = tick.services.clock.monotonic();
+    let download = tick.services.downloads.begin(hash, begun);
     if let Some(staged) = tick.services.downloads.take_deferred(&hash) {
         let (slot, filler) = Slot::new(&tick.bell);
         filler.fill(Ok(staged));
-        return Ok(Transfer { hash, peer, cancel: Arc::default(), slot, download: Some(download) });
+        let (cancel, download) = (Arc::default(), Some(download));
+        return Ok(Transfer { hash, peer, begun, cancel, slot, download });
     }
     if let Err(error) = tick.services.peers[peer].admit_fetch() {
         // A policy that takes the peer for dead gives up what it is fetching, which may end well.
@@ -181,7 +183,7 @@ fn start_fetch(tick: &mut Tick, peer: usize, hash: Hash) -> Result<Transfer, typ
         Ok(staged)
     };
     match tick.services.peers[peer].submit_fetch(&tick.bell, &cancel, fetch) {
-        Ok(slot) => Ok(Transfer { hash, peer, cancel, slot, download: Some(download) }),
+        Ok(slot) => Ok(Transfer { hash, peer, begun, cancel, slot, download: Some(download) }),
         Err(error) => {
             tick.services.peers[peer].note_failure(hash, SetAsideReason::Failed, error.to_string());
             Err(types::FetchError::Peer(tick.note_peer_error(peer, &error)))
@@ -313,7 +315,13 @@ impl transfers::HostTransfer for State {
         self.call("transfer.drop", transfer, |state, transfer| {
             let transfer = state.table.delete(transfer)?;
             if transfer.download.is_some() {
-                state.tick()?.transfers -= 1;
+                let tick = state.tick()?;
+                tick.transfers -= 1;
+                if !transfer.slot.is_done() && tick.was_waited_for(transfer.begun) {
+                    let why = "it had not come when the policy gave it up".to_owned();
+                    let peer = &tick.services.peers[transfer.peer];
+                    peer.note_failure(transfer.hash, SetAsideReason::Failed, why);
+                }
             }
             Ok(())
         })

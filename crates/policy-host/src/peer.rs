@@ -140,7 +140,8 @@ impl Peer {
         lock(&self.fetches).admit(self.world.monotonic())
     }
 
-    /// [`Peer::submit`] for a fetch that was admitted.
+    /// [`Peer::submit`] for a fetch that was admitted. It is sent even where a pause begins while it
+    /// waits for a thread: a policy that is refused it may give up what is on its way beside it.
     pub(super) fn submit_fetch(
         &self,
         bell: &Arc<Bell>,
@@ -151,7 +152,6 @@ impl Peer {
         let id = self.id.clone();
         self.submit(false, bell, cancel, move |transport| {
             let sent = world.monotonic();
-            lock(&fetches).admit(sent)?;
             let outcome = fetch(transport);
             let pause = lock(&fetches).note(&outcome, sent, world.monotonic());
             if let (Some(pause), Err(error)) = (pause, &outcome) {

@@ -92,6 +92,25 @@ fn cancelled_requests_do_not_pile_up_behind_one_that_hangs() {
 }
 
 #[test]
+fn a_fetch_that_waits_for_a_thread_is_sent_though_a_pause_begins() {
+    let rule = FetchBackoff { failures: 1, longest: LONG };
+    let (peer, bell) = (peer(1).with_fetch_backoff(rule), Arc::new(Bell::new(&Machine::shared())));
+    let (free, wait) = mpsc::channel::<()>();
+    let gone = |_: &dyn PeerTransport| Err(FetchError::NotFound);
+    let first = peer.submit_fetch(&bell, &flag(), move |transport| {
+        wait.recv().unwrap();
+        gone(transport)
+    });
+    let second = peer.submit_fetch(&bell, &flag(), gone).unwrap();
+    free.send(()).unwrap();
+    for slot in [first.unwrap(), second] {
+        let outcome = bell.wait(Machine.monotonic() + LONG, || slot.take()).unwrap().unwrap();
+        assert!(matches!(outcome, Err(FetchError::NotFound)), "{outcome:?}");
+    }
+    assert!(peer.admit_fetch().is_err(), "none is begun");
+}
+
+#[test]
 fn closing_cancels_what_runs_and_drops_what_waits() {
     let (peer, bell) = (peer(1), Arc::new(Bell::new(&Machine::shared())));
     peer.watch(&bell);

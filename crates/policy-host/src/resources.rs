@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use edgestore_engine::{Hash, StagedSegment};
 use edgestore_protocol::{FetchError, SegmentList};
@@ -37,6 +38,8 @@ pub struct Transfer {
     pub(super) hash: Hash,
     /// The position of the peer that it comes from.
     pub(super) peer: usize,
+    /// When, by the clock of the world.
+    pub(super) begun: Duration,
     pub(super) cancel: Arc<AtomicBool>,
     pub(super) slot: Arc<Slot<Result<StagedSegment, FetchError>>>,
     /// Until the outcome is taken.

@@ -16,6 +16,10 @@ use super::log::{Grant, Quota, printable};
 use super::wait::{Bell, Slot};
 use super::{CursorLayout, Limits, Observer, Peer, Services, TickError};
 
+/// A transfer that does not come in this time is the peer's failure, even where the policy does not
+/// wait for its end.
+const FAIR_TIME: Duration = Duration::from_secs(1);
+
 /// The data of a store.
 pub(super) struct State {
     pub(super) table: ResourceTable,
@@ -191,6 +195,12 @@ impl Tick {
             if self.is_closed() { Some(Err(TickError::Closed)) } else { ready().map(Ok) }
         });
         waited.transpose()
+    }
+
+    /// Whether a transfer that is given up now had a fair time to come, whatever kept it.
+    pub(super) fn was_waited_for(&self, begun: Duration) -> bool {
+        let fair = FAIR_TIME.min(self.limits.budget() / 2);
+        self.monotonic().saturating_sub(begun) >= fair
     }
 
     /// Sends a request to a peer and waits for the answer.

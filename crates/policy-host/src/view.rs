@@ -40,7 +40,7 @@ pub struct Comparison {
     pub missing: u64,
     /// Of these, being fetched now.
     pub fetching: u64,
-    /// Of these, never tried since the host started.
+    /// Of these, no try has ended since the host started.
     pub untried: u64,
     /// Of these, failed at the last try: the peer gave other bytes, or none.
     pub failed: u64,
@@ -110,6 +110,8 @@ pub(super) struct View {
     list: Option<Arc<Listing>>,
     /// The list came after the root.
     list_is_newer: bool,
+    /// The root came right after the list, and is of another one.
+    contradicts: bool,
     /// A list made way for the next one, which has not come yet.
     list_made_way: bool,
     /// A root of which everything was here, at this state of the database.
@@ -149,7 +151,9 @@ impl Peer {
     /// The peer has shown this root.
     pub(super) fn note_root(&self, root: Hash) {
         let mut view = lock(&self.view);
-        (view.root, view.list_is_newer) = (Some(root), false);
+        view.root = Some(root);
+        view.contradicts = view.list_is_newer && !view.is_list_of_root();
+        view.list_is_newer = false;
         view.answers += 1;
     }
 
@@ -166,7 +170,15 @@ impl Peer {
         let mut view = lock(&self.view);
         view.answers += 1;
         (view.list, view.list_is_newer) = (Some(Arc::clone(list)), true);
-        view.list_made_way = false;
+        (view.list_made_way, view.contradicts) = (false, false);
+    }
+
+    /// Whether the peer showed a root that is not of the list that it gave right before, or gave so
+    /// little of what it lists that not all of it is remembered. No policy is to blame for what it makes
+    /// of that.
+    pub fn misleads(&self) -> bool {
+        let view = lock(&self.view);
+        view.contradicts || view.failures.len() >= MAX_FAILURES
     }
 
     /// At which place of a list the page of it begins that a tick is shown.
@@ -292,7 +304,10 @@ impl Peer {
                 view.failures.clear();
                 return Comparison { in_sync: true, peer_root, ..Comparison::default() };
             }
-            let unknown = Comparison::unknown("no list of segments was read that is of its root");
+            let unknown = Comparison::unknown(match view.contradicts {
+                true => "its list of segments is not of the root that it shows",
+                false => "no list of segments was read that is of its root",
+            });
             return Comparison { peer_root, ..unknown };
         };
         let listed = list.hashes().len() as u64;

@@ -298,7 +298,7 @@ fn behind_rows(peer: &PeerStatus, root: &str, now: u64) -> String {
     }
     if let (Some(listed), 1..) = (comparison.listed, missing) {
         let kinds = [
-            (untried, "not tried yet"),
+            (untried, "not tried to the end yet"),
             (fetching, "being fetched"),
             (failed, "failed"),
             (deferred, "deferred (stamped in the future)"),

@@ -1,0 +1,149 @@
+//! What a peer does is held against no policy: none is called failed or stalled by it, and none is
+//! rolled back.
+#![allow(clippy::unwrap_used)]
+
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use edgestore_host::policy::Limits;
+use edgestore_host::runtime::{PeerStatus, PolicyEventKind, policy_history};
+use edgestore_host::{Hash, Host, HostBuilder};
+use edgestore_host_tests::component::policy;
+use edgestore_host_tests::{
+    answer, fake_peer, merkle_body, not_found, open, segments_body, wait_until,
+};
+
+const POLICIES: [&str; 2] = ["../guest-sync/sync.wasm", "fixtures/policy-0.1.wasm"];
+const PROBATION: u32 = 3;
+
+fn shipped(policy: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(policy)
+}
+
+/// A host that soon calls a policy failed, and a policy that soon sets a segment aside.
+fn builder(db: &Path, url: &str, policy: &Path) -> HostBuilder {
+    Host::builder(open(db))
+        .peer("peer", url)
+        .plugin(policy)
+        .setting("max-tries", "1")
+        .setting("quarantine-secs", "3600")
+        .probation(PROBATION)
+        .max_failures(1)
+        .interval(Duration::from_millis(10))
+}
+
+/// What the host says of the peer after some more ticks, and whether it holds anything against the
+/// policy.
+fn after_ticks(host: &Host, ticks: u64) -> PeerStatus {
+    let peer = || host.status().peers.remove(0);
+    let before = peer().ticks;
+    wait_until("it ticks", || peer().ticks >= before + ticks);
+    peer()
+}
+
+fn is_blamed(db: &Path) -> bool {
+    let bad = [PolicyEventKind::Failed, PolicyEventKind::RolledBack];
+    policy_history(db, 1000).unwrap().iter().any(|event| bad.contains(&event.event))
+}
+
+/// A peer with this root and list that has no segment.
+fn liar(root: [u8; 32], list: &[Hash]) -> String {
+    let list = segments_body(list);
+    fake_peer(move |path, stream| match path {
+        "/merkle" => answer(stream, &merkle_body(&root)),
+        "/segments" => answer(stream, &list),
+        _ => not_found(stream),
+    })
+}
+
+#[test]
+fn a_root_that_is_of_no_list_is_held_against_no_policy() {
+    let (a, b) = (Hash::of(b"a"), Hash::of(b"b"));
+    for (root, list) in [
+        ([7; 32], vec![]),
+        ([7; 32], vec![a, b]),
+        // Of the list as it stands, where that has hashes twice.
+        (*Hash::of(&[*a.as_bytes(), *a.as_bytes()].concat()).as_bytes(), vec![a, a]),
+    ] {
+        let url = liar(root, &list);
+        for policy in POLICIES {
+            let dir = tempfile::tempdir().unwrap();
+            let host = builder(dir.path(), &url, &shipped(policy)).start().unwrap();
+            let status = after_ticks(&host, 5 * u64::from(PROBATION));
+            let why = status.comparison.unknown.as_deref().unwrap_or_default();
+            assert!(why.contains("not of the root that it shows"), "{policy}: {status:?}");
+            assert!(!status.in_sync() && !status.is_stalled(), "{policy}: {status:?}");
+            assert!(!is_blamed(dir.path()), "{policy} beside {} hashes", list.len());
+        }
+    }
+}
+
+/// The host looks for itself where a policy says that all is here.
+#[test]
+fn a_policy_that_pulls_nothing_is_blamed_beside_an_honest_peer_alone() {
+    let gone = Hash::of(b"gone");
+    let idle = tempfile::tempdir().unwrap();
+    let idle_policy = idle.path().join("idle.wasm");
+    std::fs::write(&idle_policy, policy("(i32.store8 (i32.const 1032) (i32.const 1))")).unwrap();
+    for (root, blamed) in [([7; 32], false), (*Hash::root([gone]).as_bytes(), true)] {
+        let url = liar(root, &[gone]);
+        let dir = tempfile::tempdir().unwrap();
+        let host = builder(dir.path(), &url, &idle_policy).start().unwrap();
+        if blamed {
+            wait_until("it is blamed", || is_blamed(dir.path()));
+        } else {
+            let status = after_ticks(&host, 5 * u64::from(PROBATION));
+            assert!(!status.in_sync() && !is_blamed(dir.path()), "{status:?}");
+        }
+    }
+}
+
+#[test]
+fn what_a_policy_set_aside_before_a_restart_is_tried_again_and_not_held_against_it() {
+    let gone = Hash::of(b"gone");
+    let url = liar(*Hash::root([gone]).as_bytes(), &[gone]);
+    for policy in POLICIES {
+        let dir = tempfile::tempdir().unwrap();
+        for start in 0..3 {
+            let host = builder(dir.path(), &url, &shipped(policy)).start().unwrap();
+            let peer = || host.status().peers.remove(0);
+            wait_until("it is tried", || peer().comparison.failed == 1);
+            let status = after_ticks(&host, 5 * u64::from(PROBATION));
+            assert!(!status.is_stalled() && !is_blamed(dir.path()), "{start} {policy}: {status:?}");
+        }
+    }
+}
+
+/// A segment that does not come within a tick.
+#[test]
+fn a_segment_that_comes_too_slowly_is_held_against_no_policy() {
+    let slow = Hash::of(b"slow");
+    let (root, list) = (Hash::root([slow]), segments_body(&[slow]));
+    let url = fake_peer(move |path, stream| match path {
+        "/merkle" => answer(stream, &merkle_body(root.as_bytes())),
+        "/segments" => answer(stream, &list),
+        path if path.ends_with(&slow.to_string()) => trickle(stream),
+        _ => not_found(stream),
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { tick_timeout: Duration::from_secs(1), ..Limits::default() };
+    let host = builder(dir.path(), &url, &shipped(POLICIES[0])).limits(limits).start().unwrap();
+    let peer = || host.status().peers.remove(0);
+    wait_until("it is given up", || peer().comparison.failed == 1);
+    let status = after_ticks(&host, 5 * u64::from(PROBATION));
+    let aside = &status.comparison.set_aside[0];
+    assert!(aside.why.contains("had not come"), "{status:?}");
+    assert!(!status.is_stalled() && !is_blamed(dir.path()), "{status:?}");
+}
+
+fn trickle(stream: &mut TcpStream) {
+    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n";
+    let mut sent = stream.write_all(head);
+    while sent.is_ok() {
+        thread::sleep(Duration::from_millis(50));
+        sent = stream.write_all(b"x");
+    }
+}
