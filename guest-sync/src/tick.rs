@@ -7,12 +7,8 @@
 use std::collections::VecDeque;
 
 use edgestore_policy::prelude::*;
-use edgestore_policy::segments::Landed;
 
 use crate::DefaultPolicy;
-
-/// This many answers in a row without a peer behind them end the pull.
-const GIVE_UP_AFTER: u32 = 3;
 
 impl Policy for DefaultPolicy {
     const NAME: &str = "default";
@@ -75,14 +71,10 @@ impl<H: Host> Round<'_, H> {
     fn pull(&mut self, mut queue: VecDeque<Hash>) -> Result<End, Storage> {
         let (host, budget) = (self.host, self.budget);
         let mut pull = Pull::new(host, budget, self.window);
-        let mut unanswered = 0;
         while let Some(landing) = pull.next(|_| Some((host.peer(), self.ledger.next(&mut queue)?)))
         {
-            match self.ledger.land(landing, &mut self.report)? {
-                Landed::Unanswered => unanswered += 1,
-                Landed::Applied | Landed::Failed => unanswered = 0,
-            }
-            if unanswered == GIVE_UP_AFTER {
+            self.ledger.land(landing, &mut self.report)?;
+            if self.ledger.peer_is_gone() {
                 // No transfer will start, as if the host allowed none.
                 return Ok(End::Blocked);
             }

@@ -92,6 +92,15 @@ impl Line {
         thread::sleep(self.latency);
     }
 
+    /// A request that is answered while the line is up.
+    fn control(&self) -> Result<(), PeerError> {
+        self.request();
+        match self.bytes_left.load(Ordering::SeqCst) {
+            0 => Err(PeerError::Unreachable("the line is down".to_owned())),
+            _ => Ok(()),
+        }
+    }
+
     /// Waits until the line has carried so many bytes more, or until `cancel`.
     fn carry(&self, bytes: u64, cancel: &AtomicBool) -> Result<(), FetchError> {
         let Some(bytes_per_sec) = self.bytes_per_sec else { return Ok(()) };
@@ -137,7 +146,7 @@ impl Line {
 
 impl PeerTransport for Line {
     fn root(&self) -> Result<Hash, PeerError> {
-        self.request();
+        self.control()?;
         Ok(self.engine.root())
     }
 
@@ -146,7 +155,7 @@ impl PeerTransport for Line {
     }
 
     fn manifest(&self) -> Result<SegmentList, PeerError> {
-        self.request();
+        self.control()?;
         self.count().manifests += 1;
         let told = self.engine.extents().map(|(meta, extent)| SegmentRef {
             hash: meta.hash,

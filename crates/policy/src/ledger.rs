@@ -12,6 +12,7 @@ use crate::budget::Budget;
 use crate::host::Host;
 use crate::pull::{Flight, Landing};
 use crate::segments::{Landed, Rules, SOON_MS, Segments};
+use crate::silence::Silence;
 use crate::stock::{PENDING_BYTES, PeerCursor, Room};
 use crate::types::{
     Hash, PolicyError, RootInfo, SegmentRef, Storage, StoreError, TickFailure, TickReport,
@@ -43,6 +44,7 @@ pub struct Ledger<'a, H> {
     dirty: bool,
     applied_since_save: usize,
     saved_ms: u64,
+    silence: Silence,
 }
 
 impl<'a, H: Host> Ledger<'a, H> {
@@ -64,6 +66,7 @@ impl<'a, H: Host> Ledger<'a, H> {
             dirty: false,
             applied_since_save: 0,
             saved_ms: 0,
+            silence: Silence::default(),
         }
     }
 
@@ -281,6 +284,7 @@ impl<'a, H: Host> Ledger<'a, H> {
         landing: Landing<'_, H>,
         report: &mut TickReport,
     ) -> Result<Landed, Storage> {
+        self.silence.note(&landing);
         let (hash, segments) = (landing.hash, &mut self.cursor.segments);
         let before = segments.get(&hash).copied();
         let landed = segments.land(self.host, landing, &self.rules, report)?;
@@ -292,6 +296,16 @@ impl<'a, H: Host> Ledger<'a, H> {
         }
         self.save_if_due()?;
         Ok(landed)
+    }
+
+    /// [`Silence::is_gone`], of what landed.
+    pub fn peer_is_gone(&mut self) -> bool {
+        if !self.silence.is_long() {
+            return false;
+        }
+        let gone = self.silence.is_gone(self.host, &mut self.cursor.segments, &self.rules);
+        self.dirty |= !gone;
+        gone
     }
 
     /// [`Segments::cut_short`].

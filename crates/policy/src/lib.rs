@@ -6,6 +6,7 @@
 //!
 //! - [`Order`]: what is missing, in another order than the peer's, or a part of it
 //! - [`Pull`] and [`Budget`]: a window of transfers in flight, within the time of the tick
+//! - [`Silence`]: whether fetches without an answer mean that the peer is gone
 //! - [`Ledger`]: the cursor of the default policy, with backoff, quarantine and what is pending, and
 //!   the steps of a tick around the pull; or `Cursor`: one of the author's own type (feature `serde`)
 //! - [`Settings`]: what the user may tune, with errors that say what is wrong
@@ -86,6 +87,7 @@ pub mod pull;
 pub mod quota;
 pub mod segments;
 pub mod settings;
+mod silence;
 #[cfg(not(target_family = "wasm"))]
 mod simulate;
 pub mod stock;
@@ -99,6 +101,7 @@ pub use ledger::Ledger;
 pub use order::Order;
 pub use pull::Pull;
 pub use settings::{SettingError, Settings};
+pub use silence::Silence;
 #[cfg(not(target_family = "wasm"))]
 pub use simulate::simulate;
 pub use types::{Context, Hash, TickFailure, TickReport};

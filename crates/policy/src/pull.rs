@@ -42,6 +42,8 @@ pub struct Landing<'a, H: Host> {
     pub hash: Hash,
     /// From the start of the transfer until now.
     pub took_ms: u64,
+    /// Whether the host began to fetch it.
+    pub begun: bool,
     /// The segment, to be applied. Dropping it throws the bytes away.
     pub outcome: Result<H::Segment, FetchError>,
 }
@@ -177,7 +179,13 @@ impl<'a, H: Host> Pull<'a, H> {
                 }
                 Err(error) => {
                     self.held = None;
-                    return Some(Landing { peer, hash, took_ms: 0, outcome: Err(error) });
+                    return Some(Landing {
+                        peer,
+                        hash,
+                        took_ms: 0,
+                        begun: false,
+                        outcome: Err(error),
+                    });
                 }
             }
             self.held = None;
@@ -208,7 +216,7 @@ impl<'a, H: Host> Pull<'a, H> {
             return None;
         }
         let took_ms = self.host.monotonic_ms().saturating_sub(started_ms);
-        Some(Landing { peer, hash, took_ms, outcome })
+        Some(Landing { peer, hash, took_ms, begun: true, outcome })
     }
 }
 

@@ -11,16 +11,16 @@
 
 use std::collections::VecDeque;
 
+use edgestore_policy::Silence;
 use edgestore_policy::aimd::Window;
 use edgestore_policy::prelude::*;
-use edgestore_policy::segments::{Backlog, Landed};
+use edgestore_policy::segments::Backlog;
 use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 mod tests;
 
-/// This many fetches in a row without an answer end the tick; so do as many refusals of a peer that
-/// is asked for one segment at a time.
+/// This many refusals in a row of a peer that is asked for one segment at a time end the tick.
 const GIVE_UP_AFTER: u32 = 3;
 
 /// The policy.
@@ -92,7 +92,7 @@ impl<H: Host> Round<'_, H> {
     fn pull(&mut self, mut queue: VecDeque<Hash>) -> Result<Option<u64>, Storage> {
         let host = self.host;
         let mut pull = Pull::new(host, self.budget, self.window.size());
-        let mut in_vain = 0;
+        let (mut in_vain, mut silence) = (0, Silence::default());
         while let Some(landing) =
             pull.next(|_| Some((host.peer(), self.memory.backlog.next(host, &mut queue)?)))
         {
@@ -116,12 +116,12 @@ impl<H: Host> Round<'_, H> {
                 in_vain = if self.window.size() == 1 { in_vain + 1 } else { 0 };
             } else {
                 let backlog = &mut self.memory.backlog;
-                match backlog.land(host, landing, &self.rules, &mut self.report)? {
-                    Landed::Unanswered => in_vain += 1,
-                    Landed::Applied | Landed::Failed => in_vain = 0,
-                }
+                silence.note(&landing);
+                backlog.land(host, landing, &self.rules, &mut self.report)?;
+                in_vain = 0;
             }
-            if in_vain == GIVE_UP_AFTER {
+            let backlog = &mut self.memory.backlog;
+            if in_vain == GIVE_UP_AFTER || silence.is_gone(host, backlog, &self.rules) {
                 return Ok(None);
             }
         }

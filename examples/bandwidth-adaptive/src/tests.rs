@@ -73,6 +73,7 @@ fn a_peer_that_is_gone_ends_the_tick() {
     let host = far(10);
     let gone = Fate::NotFetched(FetchError::Peer(PeerError::Unreachable));
     (1..=10).for_each(|n| host.peer().set_fate(n, gone));
+    host.peer().probes_left.set(Some(1));
     let report = host.tick::<BandwidthAdaptive>();
     assert_eq!((report.failed, report.next_tick_ms), (3, None));
 }

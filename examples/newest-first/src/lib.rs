@@ -11,13 +11,9 @@ use std::collections::VecDeque;
 
 use edgestore_policy::ledger;
 use edgestore_policy::prelude::*;
-use edgestore_policy::segments::Landed;
 
 #[cfg(test)]
 mod tests;
-
-/// This many fetches in a row without an answer end the tick.
-const GIVE_UP_AFTER: u32 = 3;
 
 /// The policy.
 pub struct NewestFirst;
@@ -64,17 +60,13 @@ impl<H: Host> Round<'_, '_, H> {
         let (host, ledger) = (self.host, &mut *self.ledger);
         let mut pull = Pull::new(host, self.budget, self.window);
         let until_ms = host.monotonic_ms().saturating_add(self.look_again_ms);
-        let mut unanswered = 0;
         while let Some(landing) = pull.next(|_| {
             let in_time = host.monotonic_ms() < until_ms;
             let hash = if in_time { ledger.next(&mut queue)? } else { return None };
             Some((host.peer(), hash))
         }) {
-            match ledger.land(landing, report)? {
-                Landed::Unanswered => unanswered += 1,
-                Landed::Applied | Landed::Failed => unanswered = 0,
-            }
-            if unanswered == GIVE_UP_AFTER {
+            ledger.land(landing, report)?;
+            if ledger.peer_is_gone() {
                 return Ok(None);
             }
         }

@@ -51,6 +51,7 @@ fn no_tick_follows_at_once_when_nothing_comes() {
     let host = backlog(8);
     let gone = Fate::NotFetched(FetchError::Peer(PeerError::Unreachable));
     (1..=8).for_each(|n| host.peer().set_fate(n, gone));
+    host.peer().probes_left.set(Some(1));
     let report = host.tick::<NewestFirst>();
     assert_eq!((report.failed, report.pending, report.next_tick_ms), (3, 8, None));
 }

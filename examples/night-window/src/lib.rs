@@ -13,13 +13,9 @@ use std::collections::{HashSet, VecDeque};
 use edgestore_policy::daily::Daily;
 use edgestore_policy::ledger;
 use edgestore_policy::prelude::*;
-use edgestore_policy::segments::Landed;
 
 #[cfg(test)]
 mod tests;
-
-/// This many fetches in a row without an answer end the tick.
-const GIVE_UP_AFTER: u32 = 3;
 
 /// The policy.
 pub struct NightWindow;
@@ -84,13 +80,9 @@ fn pull<H: Host>(
     report: &mut TickReport,
 ) -> Result<Option<u64>, Storage> {
     let mut pull = Pull::new(host, budget, window);
-    let mut unanswered = 0;
     while let Some(landing) = pull.next(|_| Some((host.peer(), ledger.next(&mut queue)?))) {
-        match ledger.land(landing, report)? {
-            Landed::Unanswered => unanswered += 1,
-            Landed::Applied | Landed::Failed => unanswered = 0,
-        }
-        if unanswered == GIVE_UP_AFTER {
+        ledger.land(landing, report)?;
+        if ledger.peer_is_gone() {
             return Ok(None);
         }
     }

@@ -12,13 +12,9 @@ use std::collections::{HashSet, VecDeque};
 
 use edgestore_policy::ledger;
 use edgestore_policy::prelude::*;
-use edgestore_policy::segments::Landed;
 
 #[cfg(test)]
 mod tests;
-
-/// This many fetches in a row without an answer end the tick.
-const GIVE_UP_AFTER: u32 = 3;
 
 /// The policy.
 pub struct PriorityNamespaces;
@@ -86,7 +82,6 @@ impl<H: Host> Round<'_, '_, H> {
         let (host, ledger) = (self.host, &mut *self.ledger);
         let mut pull = Pull::new(host, self.budget, self.window);
         let bulk_until_ms = host.monotonic_ms().saturating_add(self.bulk_ms);
-        let mut unanswered = 0;
         while let Some(landing) = pull.next(|_| {
             if host.monotonic_ms() >= bulk_until_ms {
                 // Something urgent that failed before may stand behind the rest.
@@ -94,11 +89,8 @@ impl<H: Host> Round<'_, '_, H> {
             }
             Some((host.peer(), ledger.next(&mut queue)?))
         }) {
-            match ledger.land(landing, report)? {
-                Landed::Unanswered => unanswered += 1,
-                Landed::Applied | Landed::Failed => unanswered = 0,
-            }
-            if unanswered == GIVE_UP_AFTER {
+            ledger.land(landing, report)?;
+            if ledger.peer_is_gone() {
                 return Ok(None);
             }
         }

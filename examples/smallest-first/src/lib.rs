@@ -11,16 +11,14 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use edgestore_policy::Silence;
 use edgestore_policy::prelude::*;
 use edgestore_policy::quota::Hour;
-use edgestore_policy::segments::{Backlog, Landed};
+use edgestore_policy::segments::Backlog;
 use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 mod tests;
-
-/// This many fetches in a row without an answer end the tick.
-const GIVE_UP_AFTER: u32 = 3;
 
 /// The policy.
 pub struct SmallestFirst;
@@ -101,7 +99,7 @@ impl<H: Host> Round<'_, H> {
         let (host, per_hour) = (self.host, self.per_hour);
         let mut set_aside: HashMap<Hash, u64> = HashMap::new();
         let mut pull = Pull::new(host, self.budget, self.window);
-        let mut unanswered = 0;
+        let mut silence = Silence::default();
         while let Some(landing) = pull.next(|flights| {
             let hash = self.memory.backlog.next(host, &mut queue)?;
             // What is of unknown size comes last, and one by one: it may be anything.
@@ -119,11 +117,9 @@ impl<H: Host> Round<'_, H> {
             let reserved = set_aside.remove(&landing.hash).unwrap_or(0);
             self.memory.hour.settle(reserved, &landing.outcome);
             let backlog = &mut self.memory.backlog;
-            match backlog.land(host, landing, &self.rules, &mut self.report)? {
-                Landed::Unanswered => unanswered += 1,
-                Landed::Applied | Landed::Failed => unanswered = 0,
-            }
-            if unanswered == GIVE_UP_AFTER {
+            silence.note(&landing);
+            backlog.land(host, landing, &self.rules, &mut self.report)?;
+            if silence.is_gone(host, backlog, &self.rules) {
                 return Ok(None);
             }
         }

@@ -46,10 +46,20 @@ fn a_peer_that_answers_probes_but_has_no_manifest_backs_off_too() {
 #[test]
 fn three_unreachables_in_a_row_end_the_pull_and_blame_no_segment() {
     let host = (4..=30).fold(host_with(1..=30), |host, n| host.fate(n, UNREACHABLE));
+    host.peer().probes_left.set(Some(1));
     let report = host.run();
     assert_eq!((report.applied, report.failed, report.pending), (3, 3, 27));
     assert_eq!(report.next_tick_ms, None);
     assert!(host.cursor().segments.values().all(|state| *state == State::New));
+}
+
+/// As where a box on the way cuts the connections by what goes over them.
+#[test]
+fn segments_that_a_peer_does_not_give_while_it_answers_go_behind_the_others() {
+    let host = (1..=8).fold(host_with(1..=30), |host, n| host.fate(n, UNREACHABLE));
+    // On its way while others are cut off.
+    let report = host.takes_ms(9, 5000).run();
+    assert_eq!((report.applied, report.failed), (22, 8));
 }
 
 #[test]

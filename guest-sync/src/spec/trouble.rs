@@ -38,12 +38,14 @@ fn a_cursor_that_is_too_large_keeps_the_failures_and_some_of_what_is_pending() {
     let host = (1..=500).fold(host_with(1..=500), |host, n| host.fate(n, UNREACHABLE));
     let host = host.fate(1, MISMATCH).setting("window", "1");
     host.store_limit.set(Some(4096));
+    host.peer().probes_left.set(Some(1));
     let report = host.run();
     assert_eq!(report.pending, 500);
     let cursor = host.cursor();
     assert!(matches!(cursor.segments[&segment(1)], State::Retry { .. }));
     assert!((2..500).contains(&cursor.segments.len()));
     host.peer().fates.borrow_mut().clear();
+    host.peer().probes_left.set(None);
     host.pass_ms(INTERVAL_MS);
     assert!(host.run().in_sync);
 }

@@ -83,6 +83,8 @@ pub struct PeerState {
     pub claimed_root: Cell<Option<Hash>>,
     /// Its probes fail.
     pub probe_error: Cell<Option<PeerError>>,
+    /// How many probes are answered before it is unreachable; `None` for all.
+    pub probes_left: Cell<Option<u32>>,
     /// Its manifests fail.
     pub manifest_error: Cell<Option<PeerError>>,
     /// What its probe says of its log.
@@ -114,6 +116,7 @@ impl PeerState {
             listed: RefCell::new(numbers.into_iter().map(Listed::number).collect()),
             claimed_root: Cell::default(),
             probe_error: Cell::default(),
+            probes_left: Cell::default(),
             manifest_error: Cell::default(),
             watermark: Cell::default(),
             fates: RefCell::default(),
@@ -206,7 +209,9 @@ impl Peer for MockPeer {
 
     fn probe(&self) -> Result<RootInfo, PeerError> {
         self.world.happened(Event::Probe(self.id.clone()));
-        self.request(self.probe_error.get())?;
+        let gone = self.probes_left.get() == Some(0);
+        self.probes_left.set(self.probes_left.get().map(|left| left.saturating_sub(1)));
+        self.request(self.probe_error.get().or(gone.then_some(PeerError::Unreachable)))?;
         let root = self.claimed_root.get().unwrap_or_else(|| self.root());
         Ok(RootInfo { root, watermark: self.watermark.get() })
     }
