@@ -95,6 +95,9 @@ pub enum EngineError {
         .0.as_secs()
     )]
     Stalled(Duration),
+    /// A write ended in a panic, and memory may be behind the disk.
+    #[error("a write panicked")]
+    Panicked,
     /// The record store has lost some of what was acknowledged.
     #[error(
         "the database {path} is damaged: {what}. Nothing was changed. Put a backup in its place, or \
@@ -132,6 +135,7 @@ impl EngineError {
                 | Self::DiskReserve { .. }
                 | Self::DatabaseFull { .. }
                 | Self::Stalled(_)
+                | Self::Panicked
                 | Self::Replaced
                 | Self::Corrupt(_)
                 | Self::Damaged { .. }

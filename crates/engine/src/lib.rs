@@ -304,7 +304,7 @@ impl Engine {
         access: Access,
     ) -> Result<Self, EngineError> {
         let reads = access == Access::Read;
-        let open = |records: &Path| Store::open(records, options.cache_bytes, reads);
+        let open = |records: &Path| Store::open(records, &options, reads);
         let check = |store: &Store, inspected: &Inspected| {
             missing_commits(store, inspected, &store.load_writer()?)
         };
@@ -357,7 +357,13 @@ impl Engine {
         let rejected = store.load_rejected(options.max_segment_inflated_bytes)?;
         let trust = options.trust(&store, writer.position.stamp)?;
         let (reserve, max) = (options.disk_reserve, options.max_db_bytes);
-        let room = Arc::new(Room::new(folder.shared_disk(), path, reserve, max));
+        let room = Arc::new(Room::new(
+            folder.shared_disk(),
+            path,
+            reserve,
+            max,
+            options.monotonic.clone(),
+        ));
         let engine = Self {
             progress: RwLock::new(writer.progress()),
             filter: Filter::new(options.filter_bytes, store.is_empty()?),
@@ -685,8 +691,11 @@ impl Engine {
     }
 
     fn writer(&self) -> MutexGuard<'_, Writer> {
-        // What a panic left is sound: memory changes only after the disk has.
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+        self.writer.lock().unwrap_or_else(|poisoned| {
+            // Memory changes only after the disk has: it may be behind, and must not be written.
+            self.store.poison(EngineError::Panicked);
+            poisoned.into_inner()
+        })
     }
 
     fn index(&self) -> RwLockReadGuard<'_, Index> {

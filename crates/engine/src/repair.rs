@@ -333,7 +333,7 @@ impl Engine {
             fs::remove_dir_all(&half).map_err(EngineError::io("remove", &half))?;
         }
         {
-            let store = Store::open(&half, options.cache_bytes, false)?;
+            let store = Store::open(&half, &options, false)?;
             let mut position = salvaged.position.unwrap_or_default();
             if let Some(Before { progress, .. }) = before {
                 position.lsn = position.lsn.max(progress.lsn);
@@ -500,7 +500,7 @@ fn mend(
     if half.exists() {
         fs::remove_dir_all(&half).map_err(EngineError::io("remove", &half))?;
     }
-    drop(Store::open(&half, options.cache_bytes, false)?);
+    drop(Store::open(&half, options, false)?);
     let is_empty = |dir: &PathBuf| {
         let tables = fs::read_dir(dir.join("tables"));
         tables.is_ok_and(|mut tables| tables.next().is_none())
@@ -522,7 +522,7 @@ fn mend(
 
 /// What can be read of a closed record store with sound lists of tables.
 fn salvage_closed(records: &Path, options: &EngineOptions) -> Result<Salvaged, EngineError> {
-    let store = Store::open(records, options.cache_bytes, false)?;
+    let store = Store::open(records, options, false)?;
     Ok(salvage(&store, &store.load_writer()?))
 }
 
@@ -541,7 +541,7 @@ fn salvage_journals(
     };
     let (dir, copy) = make().map_err(EngineError::io("copy", records))?;
     let new = dir.path().join("new");
-    drop(Store::open(&new, options.cache_bytes, false)?);
+    drop(Store::open(&new, options, false)?);
     let complete = || -> io::Result<()> {
         fs::copy(new.join("version"), copy.join("version"))?;
         fs::create_dir_all(copy.join("keyspaces"))?;

@@ -7,9 +7,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::EngineError;
+use super::{EngineError, MonotonicClock};
 use crate::disk::Disk;
 
 /// Kept free where nothing else is said, and no more than a sixteenth of the disk.
@@ -31,13 +31,14 @@ pub(super) struct Room {
     /// Bytes of the database; none is for no bound.
     max: Option<u64>,
     taken: Mutex<Taken>,
+    monotonic: MonotonicClock,
 }
 
 /// What the database takes, as far as it is known.
 #[derive(Debug, Default)]
 struct Taken {
     /// Bytes of the folder, and when they were counted.
-    counted: Option<(Instant, u64)>,
+    counted: Option<(Duration, u64)>,
     /// Bytes that were let in since.
     since: u64,
 }
@@ -54,8 +55,9 @@ impl Room {
         dir: &Path,
         reserve: Option<u64>,
         max: Option<u64>,
+        monotonic: MonotonicClock,
     ) -> Self {
-        Self { disk, dir: dir.to_owned(), reserve, max, taken: Mutex::default() }
+        Self { disk, dir: dir.to_owned(), reserve, max, taken: Mutex::default(), monotonic }
     }
 
     /// Takes `bytes` more.
@@ -80,10 +82,11 @@ impl Room {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = |taken: &Taken| taken.bytes().saturating_add(bytes) <= max;
         let believed = if fits(&taken) { BELIEVED } else { SHORTLY };
-        let is_fresh = taken.counted.is_some_and(|(at, _)| at.elapsed() < believed);
+        let now = self.monotonic.now();
+        let is_fresh = taken.counted.is_some_and(|(at, _)| now.saturating_sub(at) < believed);
         // The store writes more than it is given.
         if !is_fresh || taken.since > max / 16 {
-            *taken = Taken { counted: Some((Instant::now(), self.taken())), since: 0 };
+            *taken = Taken { counted: Some((now, self.taken())), since: 0 };
         }
         if fits(&taken) {
             return Ok(());

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::ops::Bound;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fjall::compaction::Leveled;
 use fjall::config::{PartitioningPolicy, PinningPolicy};
@@ -21,7 +22,7 @@ use super::lineage::{LINEAGE, Lineage};
 use super::memtable::Memtable;
 use super::open_journals::OpenJournals;
 use super::record::Stored;
-use super::{EngineError, Watermark};
+use super::{EngineError, EngineOptions, MonotonicClock, Watermark};
 use crate::Hash;
 
 /// How long a commit waits for the disk.
@@ -77,6 +78,7 @@ pub(super) struct Store {
     journals: OnceLock<Mutex<OpenJournals>>,
     /// Nothing is written.
     read_only: bool,
+    monotonic: MonotonicClock,
 }
 
 /// Why nothing more is written.
@@ -142,11 +144,11 @@ impl Store {
     /// is an error here as well.
     pub(super) fn open(
         path: &Path,
-        cache_bytes: u64,
+        options: &EngineOptions,
         read_only: bool,
     ) -> Result<Self, EngineError> {
-        let open = || Self::open_at(path, cache_bytes, read_only);
-        std::panic::catch_unwind(open).unwrap_or_else(|panic| {
+        let open = || Self::open_at(path, options, read_only);
+        std::panic::catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<&str>().map(ToString::to_string);
             let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
             Err(EngineError::Corrupt(format!(
@@ -157,14 +159,14 @@ impl Store {
         })
     }
 
-    fn open_at(path: &Path, cache_bytes: u64, read_only: bool) -> Result<Self, EngineError> {
+    fn open_at(path: &Path, options: &EngineOptions, read_only: bool) -> Result<Self, EngineError> {
         // The store makes this empty file with the others, and opens nothing without it.
         let lock = path.join("lock");
         if path.join("version").exists() && !lock.exists() {
             File::create(&lock).map_err(EngineError::io("make", &lock))?;
         }
         // With several, one of them spins while another one compacts.
-        let builder = Database::builder(path).cache_size(cache_bytes).worker_threads(1);
+        let builder = Database::builder(path).cache_size(options.cache_bytes).worker_threads(1);
         let db = builder.open().map_err(|error| match error {
             fjall::Error::Locked => EngineError::Locked { path: path.to_owned() },
             error => error.into(),
@@ -199,6 +201,7 @@ impl Store {
             replaced: AtomicBool::new(false),
             journals: OnceLock::new(),
             read_only,
+            monotonic: options.monotonic.clone(),
         })
     }
 
@@ -214,6 +217,9 @@ impl Store {
         let shortage = error.is_shortage();
         let advice = match (error.is_damage(), shortage) {
             (true, _) => "",
+            _ if matches!(error, EngineError::Panicked) => {
+                ": please report this, and restart; acknowledged writes are on the disk"
+            }
             (_, true) => {
                 ". A host opens the database again by itself once there is room; acknowledged writes \
                  are on the disk"
@@ -334,10 +340,13 @@ impl Store {
         self.records.l0_table_count() > MAX_TABLES
     }
 
+    /// What it waits for are threads of the store, which run on the machine, as does the pause between
+    /// two looks. How long is too long goes by the engine's clock: in a simulation that stands still
+    /// meanwhile, so that no run depends on how fast a machine is.
     fn wait_while(&self, busy: impl Fn() -> bool) -> Result<(), EngineError> {
-        let start = Instant::now();
+        let start = self.monotonic.now();
         while busy() {
-            if start.elapsed() > STALL {
+            if self.monotonic.now().saturating_sub(start) > STALL {
                 return Err(EngineError::Stalled(STALL));
             }
             std::thread::sleep(Duration::from_millis(2));
@@ -610,4 +619,23 @@ impl Pending {
 
 fn corrupt<T>(what: &str) -> Result<T, EngineError> {
     Err(EngineError::Corrupt(what.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::test_folder;
+
+    #[test]
+    fn how_long_the_store_may_stall_goes_by_the_engines_clock() {
+        let dir = test_folder();
+        let secs = std::sync::atomic::AtomicU64::new(0);
+        let monotonic = MonotonicClock::new(move || {
+            Duration::from_secs(secs.fetch_add(STALL.as_secs() / 2, Ordering::Relaxed))
+        });
+        let options = EngineOptions { monotonic, ..EngineOptions::default() };
+        let store = Store::open(&dir.path().join("records"), &options, false).unwrap();
+        assert!(matches!(store.wait_while(|| true), Err(EngineError::Stalled(STALL))));
+        store.wait_while(|| false).unwrap();
+    }
 }

@@ -125,3 +125,31 @@ fn pending_writes_numbers_and_tokens_survive_a_restart() {
     assert_eq!(engine.flush().unwrap(), None);
     assert_eq!(engine.watermark(), Watermark { confirmed_lsn: 2, write_token: 9 });
 }
+
+/// As a mistake in this crate would, while memory is changed.
+#[test]
+fn after_a_write_that_panics_nothing_is_written_until_the_database_is_opened_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let broken = Arc::new(AtomicBool::new(false));
+    let now = Arc::clone(&broken);
+    let clock = WallClock::new(move || {
+        assert!(!now.load(Ordering::Relaxed), "on purpose");
+        std::time::SystemTime::now()
+    });
+    let engine = Engine::open_with(dir.path(), EngineOptions { clock, ..fast() }).unwrap();
+    engine.put(b"ns", b"a", b"1").unwrap();
+    broken.store(true, Ordering::Relaxed);
+    let put = std::panic::AssertUnwindSafe(|| engine.put(b"ns", b"b", b"1"));
+    assert!(std::panic::catch_unwind(put).is_err());
+    broken.store(false, Ordering::Relaxed);
+    engine.put(b"ns", b"c", b"1").unwrap_err();
+    engine.flush().unwrap_err();
+    assert!(engine.poisoned().unwrap().contains("a write panicked: please report this"));
+    assert!(!engine.should_reopen(), "nobody knows why");
+    assert_eq!(engine.get(b"ns", b"a").unwrap().unwrap(), b"1", "reads go on");
+
+    drop(engine);
+    let engine = open(dir.path());
+    engine.put(b"ns", b"c", b"1").unwrap();
+    assert_eq!(engine.get(b"ns", b"a").unwrap().unwrap(), b"1");
+}
