@@ -9,7 +9,7 @@ use super::{SegmentInfo, SegmentRef};
 
 /// The most entries taken from one list: at 32 bytes a hash, the limit of a body leaves no room for
 /// many more.
-const MAX_ENTRIES: usize = 2_000_000;
+pub(super) const MAX_ENTRIES: usize = 2_000_000;
 
 /// Bytes that an entry takes of which nothing is said.
 const ENTRY: usize = size_of::<Hash>() + size_of::<u32>() + size_of::<u64>();

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize, Serializer};
 pub(super) use self::v2::ManifestBody;
 #[cfg(any(test, feature = "testing"))]
 pub(super) use self::v2::fuzz;
-use super::list::{ListBounds, ListBuilder};
+use super::list::{ListBounds, ListBuilder, MAX_ENTRIES};
 use super::{SegmentList, SegmentRef};
 
 /// Nesting of lists and maps. The crate's own limit of 1024 is enough for a peer
@@ -191,9 +191,12 @@ impl<'de, E: Deserialize<'de> + Into<SegmentRef>> Visitor<'de> for ManifestSeed<
         while let Some(entry) = seq.next_element::<E>()? {
             let most = self.bounds.entries;
             if list.len() == most {
+                let why = match most {
+                    MAX_ENTRIES => "",
+                    _ => ", and there is no memory for more (--memory-budget)",
+                };
                 return Err(de::Error::custom(format_args!(
-                    "the manifest has more than {most} entries, and there is no memory for more \
-                     (--memory-budget)"
+                    "the manifest has more than {most} entries{why}"
                 )));
             }
             list.push(entry.into());
