@@ -43,9 +43,9 @@ pub fn component(wat: &str) -> Vec<u8> {
     let mut resolve = Resolve::default();
     let wit = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit");
     let (package, _) = resolve.push_path(wit).expect("the WIT package");
-    let world = resolve.select_world(&[package], Some("sync-policy")).expect("the world");
+    let env = resolve.select_world(&[package], Some("sync-policy")).expect("the world");
     let mut module = wat::parse_str(wat).expect("WebAssembly text");
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("metadata");
+    embed_component_metadata(&mut module, &resolve, env, StringEncoding::UTF8).expect("metadata");
     let mut encoder = ComponentEncoder::default();
     encoder.module(&module).expect("a module").validate(true).encode().expect("a component")
 }

@@ -104,10 +104,10 @@ pub fn rustc() -> Result<()> {
 
 /// A policy has no authority but what the contract gives it.
 fn check_imports(component: &[u8]) -> Result<()> {
-    let DecodedWasm::Component(resolve, world) = wit_component::decode(component)? else {
+    let DecodedWasm::Component(resolve, env) = wit_component::decode(component)? else {
         bail!("the encoder made no component");
     };
-    for key in resolve.worlds[world].imports.keys() {
+    for key in resolve.worlds[env].imports.keys() {
         let name = resolve.name_world_key(key);
         ensure!(name.starts_with(CONTRACT), "{PACKAGE} imports {name}, outside of {CONTRACT}*");
     }

@@ -38,6 +38,7 @@ mod clock;
 mod compact;
 pub mod disk;
 mod drain;
+pub mod env;
 mod error;
 mod extent;
 mod filter;
@@ -67,7 +68,6 @@ mod store;
 pub mod testing;
 mod verify;
 mod view;
-pub mod world;
 mod write;
 
 use std::collections::HashMap;

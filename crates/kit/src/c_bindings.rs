@@ -13,10 +13,10 @@ pub(super) fn generate() -> Result<Vec<(String, Vec<u8>)>, KitError> {
     let package = resolve
         .push_str("sync.wit", CONTRACT)
         .map_err(|error| KitError::Broken(error.to_string()))?;
-    let world = resolve.select_world(&[package], Some(WORLD)).map_err(broken)?;
+    let env = resolve.select_world(&[package], Some(WORLD)).map_err(broken)?;
     // The host wants each borrowed handle back at the end of a call.
     let options = Opts { autodrop_borrows: Enabled::Yes, ..Opts::default() };
     let mut files = Files::default();
-    options.build().generate(&mut resolve, world, &mut files).map_err(broken)?;
+    options.build().generate(&mut resolve, env, &mut files).map_err(broken)?;
     Ok(files.iter().map(|(name, bytes)| (name.to_owned(), bytes.to_owned())).collect())
 }

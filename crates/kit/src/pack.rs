@@ -81,12 +81,12 @@ mod tests {
     use super::*;
 
     /// The error of a module in WebAssembly text with bindings of `world` in `wit`.
-    fn refused(text: &str, wit: &str, world: &str) -> PackError {
+    fn refused(text: &str, wit: &str, env: &str) -> PackError {
         let mut module = wat::parse_str(text).unwrap();
         let mut resolve = Resolve::default();
         let package = resolve.push_str("test.wit", wit).unwrap();
-        let world = resolve.select_world(&[package], Some(world)).unwrap();
-        wit_component::embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
+        let env = resolve.select_world(&[package], Some(env)).unwrap();
+        wit_component::embed_component_metadata(&mut module, &resolve, env, StringEncoding::UTF8)
             .unwrap();
         pack(&module).unwrap_err()
     }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{io, thread};
 
-use edgestore_engine::world::{Machine, Signal, Task, World};
+use edgestore_engine::env::{Env, Notify, SystemEnv, Task};
 use edgestore_engine::{Compacted, Engine, EngineError};
 use edgestore_policy_host::{
     Archive, Compiler, FetchBackoff, Limits, LoadError, Observer, Peer, PolicyEngine,
@@ -93,7 +93,7 @@ pub struct HostBuilder {
     fetch_backoff: FetchBackoff,
     /// Addresses of peers.
     known: Arc<KnownAddresses>,
-    world: Arc<dyn World>,
+    env: Arc<dyn Env>,
     observer: Option<Arc<dyn Observer>>,
     policies: Option<PolicyEngine>,
     on_tick: Option<OnTick>,
@@ -141,7 +141,7 @@ impl HostBuilder {
             server_limits: ServerLimits::default(),
             fetch_backoff: FetchBackoff::default(),
             known: Arc::default(),
-            world: Machine::shared(),
+            env: SystemEnv::shared(),
             observer: None,
             policies: None,
             on_tick: None,
@@ -294,8 +294,8 @@ impl HostBuilder {
     }
 
     /// Where the host runs: what gives it time, threads and chance. Default: this machine.
-    pub fn world(mut self, world: Arc<dyn World>) -> Self {
-        self.world = world;
+    pub fn env(mut self, env: Arc<dyn Env>) -> Self {
+        self.env = env;
         self
     }
 
@@ -360,7 +360,7 @@ impl HostBuilder {
         let mut host = Host {
             flusher: Some(Flusher::start(&shared, flush_interval).map_err(no_thread)?),
             shared: Arc::clone(&shared),
-            maintenance: Maintenance::new(&shared.world, &engine, plan, on_compaction),
+            maintenance: Maintenance::new(&shared.env, &engine, plan, on_compaction),
             engine,
             server,
             peers,
@@ -430,7 +430,7 @@ impl HostBuilder {
                     (Arc::new(peer), url)
                 }
             };
-            let peer = Peer::in_world(&self.world, id.as_str(), transport, THREADS_PER_PEER);
+            let peer = Peer::in_env(&self.env, id.as_str(), transport, THREADS_PER_PEER);
             let peer = peer.with_fetch_backoff(self.fetch_backoff);
             peers.push(Arc::new(peer.with_list_memory(list_memory)));
             urls.push(url);
@@ -492,7 +492,7 @@ impl HostBuilder {
             observer: self.observer,
             on_tick: self.on_tick,
             archive,
-            world: self.world,
+            env: self.env,
             interval: self.interval,
             settings: self.settings,
             dead: DeadThreads::default(),
@@ -539,15 +539,15 @@ pub(super) struct Flusher {
 
 struct Stop {
     wanted: AtomicBool,
-    changed: Box<dyn Signal>,
+    changed: Box<dyn Notify>,
 }
 
 impl Flusher {
     fn start(shared: &Shared, interval: Duration) -> io::Result<Self> {
         const NAME: &str = "edgestore-flush";
-        let (world, engine, dead) = (&shared.world, &shared.engine, shared.dead.clone());
-        let stop = Arc::new(Stop { wanted: AtomicBool::new(false), changed: world.signal() });
-        let (stopped, engine, clock) = (Arc::clone(&stop), Arc::clone(engine), Arc::clone(world));
+        let (env, engine, dead) = (&shared.env, &shared.engine, shared.dead.clone());
+        let stop = Arc::new(Stop { wanted: AtomicBool::new(false), changed: env.notify() });
+        let (stopped, engine, clock) = (Arc::clone(&stop), Arc::clone(engine), Arc::clone(env));
         let run = move || {
             let _watched = dead.watch(NAME);
             loop {
@@ -569,7 +569,7 @@ impl Flusher {
                 }
             }
         };
-        let task = world.spawn(NAME.to_owned(), Box::new(run))?;
+        let task = env.spawn(NAME.to_owned(), Box::new(run))?;
         Ok(Self { stop, task: Some(task) })
     }
 }

@@ -33,7 +33,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use edgestore_engine::world::Task;
+use edgestore_engine::env::Task;
 use edgestore_engine::{Compacted, Engine, EngineError};
 use edgestore_protocol::Server;
 use maintenance::Maintenance;

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use edgestore_engine::world::{Signal, Task, World};
+use edgestore_engine::env::{Env, Notify, Task};
 use edgestore_engine::{Compacted, Engine, EngineError, Pace};
 
 use super::LastCompaction;
@@ -46,8 +46,8 @@ pub(super) struct Maintenance {
     plan: Plan,
     told: Option<OnCompaction>,
     state: Mutex<State>,
-    changed: Box<dyn Signal>,
-    world: Arc<dyn World>,
+    changed: Box<dyn Notify>,
+    env: Arc<dyn Env>,
 }
 
 #[derive(Debug)]
@@ -63,7 +63,7 @@ struct State {
 
 impl Maintenance {
     pub(super) fn new(
-        world: &Arc<dyn World>,
+        env: &Arc<dyn Env>,
         engine: &Arc<Engine>,
         plan: Plan,
         told: Option<OnCompaction>,
@@ -71,8 +71,8 @@ impl Maintenance {
         let state =
             State { stopping: false, woken: false, running: None, fresh_until: None, last: None };
         let (engine, state) = (Arc::clone(engine), Mutex::new(state));
-        let (changed, world) = (world.signal(), Arc::clone(world));
-        Arc::new(Self { engine, plan, told, state, changed, world })
+        let (changed, env) = (env.notify(), Arc::clone(env));
+        Arc::new(Self { engine, plan, told, state, changed, env })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -88,7 +88,7 @@ impl Maintenance {
             let interval = this.plan.interval;
             let mut wait = interval.map(|interval| interval.min(FIRST));
             while let Some(woken) = this.until_next_look(wait) {
-                let begin = this.world.monotonic();
+                let begin = this.env.monotonic();
                 if let Err(error) = this.engine.look_for_lost_files() {
                     tracing::warn!(%error, "can't look at the files of segments");
                 }
@@ -97,22 +97,22 @@ impl Maintenance {
                     let _ = this.compact(this.plan.bytes_per_sec, false);
                 }
                 // A large database is not read all the time.
-                wait = interval.map(|interval| interval.max(this.world.monotonic() - begin));
+                wait = interval.map(|interval| interval.max(this.env.monotonic() - begin));
             }
         };
-        self.world.spawn(NAME.to_owned(), Box::new(run))
+        self.env.spawn(NAME.to_owned(), Box::new(run))
     }
 
     /// Whether somebody woke the thread, or none when it is to end.
     fn until_next_look(&self, wait: Option<Duration>) -> Option<bool> {
-        let due = wait.map(|wait| self.world.monotonic().saturating_add(wait));
+        let due = wait.map(|wait| self.env.monotonic().saturating_add(wait));
         loop {
             let seen = self.changed.count();
             let mut state = self.state();
             if state.stopping {
                 return None;
             }
-            if state.woken || due.is_some_and(|due| self.world.monotonic() >= due) {
+            if state.woken || due.is_some_and(|due| self.env.monotonic() >= due) {
                 return Some(std::mem::take(&mut state.woken));
             }
             drop(state);
@@ -121,7 +121,7 @@ impl Maintenance {
     }
 
     fn is_due(&self) -> bool {
-        let fresh = self.state().fresh_until.is_some_and(|until| self.world.monotonic() < until);
+        let fresh = self.state().fresh_until.is_some_and(|until| self.env.monotonic() < until);
         !fresh || self.engine.compaction_due()
     }
 
@@ -153,7 +153,7 @@ impl Maintenance {
         asked: bool,
     ) -> Result<Compacted, EngineError> {
         let stopped = Compacted { stopped: true, ..Compacted::default() };
-        let pace = Arc::new(Pace::in_world(&self.world, bytes_per_sec));
+        let pace = Arc::new(Pace::in_env(&self.env, bytes_per_sec));
         loop {
             let seen = self.changed.count();
             let mut state = self.state();
@@ -173,23 +173,23 @@ impl Maintenance {
         }
 
         tracing::debug!(asked, "compaction begins");
-        let start = self.world.monotonic();
+        let start = self.env.monotonic();
         // A mistake in the engine may cost a compaction, and not the thread.
         let compact = AssertUnwindSafe(|| self.engine.compact(&pace));
         let result = catch_unwind(compact).unwrap_or_else(|_| {
             let why = "a compaction panicked: run verify, and please report this";
             Err(EngineError::Corrupt(why.to_owned()))
         });
-        log(&result, self.world.monotonic().saturating_sub(start));
+        log(&result, self.env.monotonic().saturating_sub(start));
         if let Some(told) = &self.told {
             told(&result);
         }
         let through = matches!(&result, Ok(done) if !done.stopped);
         let mut state = self.state();
         state.running = None;
-        state.fresh_until = through.then(|| self.world.monotonic().saturating_add(RARELY));
+        state.fresh_until = through.then(|| self.env.monotonic().saturating_add(RARELY));
         state.last = Some(LastCompaction {
-            ended_secs: unix_secs(self.world.now()),
+            ended_secs: unix_secs(self.env.now()),
             done: result.as_ref().copied().unwrap_or_default(),
             error: result.as_ref().err().map(ToString::to_string),
         });
@@ -226,8 +226,8 @@ mod tests {
     use std::thread;
     use std::time::Instant;
 
+    use edgestore_engine::env::SystemEnv;
     use edgestore_engine::testing::{LONG, wait_until};
-    use edgestore_engine::world::Machine;
 
     use super::*;
 
@@ -252,7 +252,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let engine = engine(dir.path(), 3);
         let plan = Plan { interval: Some(Duration::from_millis(10)), ..Plan::default() };
-        let maintenance = Maintenance::new(&Machine::shared(), &engine, plan, None);
+        let maintenance = Maintenance::new(&SystemEnv::shared(), &engine, plan, None);
         let thread = maintenance.spawn(&DeadThreads::default()).unwrap();
         wait_until("one is left", || engine.manifest().len() == 1);
         wait_until("it says so", || maintenance.last().is_some_and(|last| last.done.retired == 2));
@@ -273,7 +273,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let engine = engine(dir.path(), 5);
         let maintenance = Maintenance::new(
-            &Machine::shared(),
+            &SystemEnv::shared(),
             &engine,
             Plan { interval: None, bytes_per_sec: None },
             None,
@@ -292,7 +292,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let engine = engine(dir.path(), 5);
         let plan = Plan { interval: Some(Duration::from_millis(1)), bytes_per_sec: Some(1) };
-        let maintenance = Maintenance::new(&Machine::shared(), &engine, plan, None);
+        let maintenance = Maintenance::new(&SystemEnv::shared(), &engine, plan, None);
         let thread = maintenance.spawn(&DeadThreads::default()).unwrap();
         wait_until("one runs", || maintenance.state().running.is_some());
         assert!(maintenance.compact(Some(1), false).unwrap().stopped, "one runs");

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use edgestore_engine::Engine;
-use edgestore_engine::world::{Signal, Task, World};
+use edgestore_engine::env::{Env, Notify, Task};
 use edgestore_policy_host::{
     Archive, Comparison, Context, Downloads, Observer, Peer, Reason, Services, TickError,
     TickReport,
@@ -52,7 +52,7 @@ pub(super) struct Shared {
     pub(super) observer: Option<Arc<dyn Observer>>,
     pub(super) on_tick: Option<OnTick>,
     pub(super) archive: Option<Arc<dyn Archive>>,
-    pub(super) world: Arc<dyn World>,
+    pub(super) env: Arc<dyn Env>,
     pub(super) interval: Duration,
     pub(super) settings: Settings,
     pub(super) dead: DeadThreads,
@@ -65,7 +65,7 @@ pub(super) struct PeerLoop {
     /// Position among the shared peers.
     index: usize,
     state: Mutex<State>,
-    changed: Box<dyn Signal>,
+    changed: Box<dyn Notify>,
 }
 
 struct State {
@@ -90,7 +90,7 @@ impl PeerLoop {
                 ..PeerStatus::default()
             },
         };
-        let changed = shared.world.signal();
+        let changed = shared.env.notify();
         let (shared, state) = (Arc::clone(shared), Mutex::new(state));
         Arc::new(Self { shared, index, state, changed })
     }
@@ -125,14 +125,14 @@ impl PeerLoop {
                 if catch_unwind(step).is_err() {
                     tracing::error!(peer = this.id(), "the tick loop panicked; it goes on");
                     let mut state = this.state();
-                    let now = this.shared.world.monotonic();
+                    let now = this.shared.env.monotonic();
                     state.due = Some(now.saturating_add(this.shared.interval));
                     state.status.last_error = Some(PANICKED.to_owned());
                     state.status.failures = state.status.failures.saturating_add(1);
                 }
             }
         };
-        self.shared.world.spawn(name, Box::new(run))
+        self.shared.env.spawn(name, Box::new(run))
     }
 
     /// One tick, and the plan for the next one.
@@ -152,7 +152,7 @@ impl PeerLoop {
         if !matches!(tick.result, Err(TickError::Storage(_))) {
             course.last = Some(turn.generation);
         }
-        let mut due = course.schedule.after(&tick.result, self.shared.world.random());
+        let mut due = course.schedule.after(&tick.result, self.shared.env.random());
         if tick.look_again || (turn.probation && matches!(tick.verdict, Verdict::Blamed(_))) {
             due.wait = due.wait.min(TRIAL_RETRY);
         }
@@ -202,7 +202,7 @@ impl PeerLoop {
     pub(super) fn status(&self) -> PeerStatus {
         let state = self.state();
         let next_tick_in_secs =
-            state.due.map(|due| due.saturating_sub(self.shared.world.monotonic()).as_secs());
+            state.due.map(|due| due.saturating_sub(self.shared.env.monotonic()).as_secs());
         let mut status = PeerStatus { next_tick_in_secs, ..state.status.clone() };
         drop(state);
         if status.in_sync() {
@@ -224,7 +224,7 @@ impl PeerLoop {
                 return None;
             }
             let due = state.due.unwrap_or_default();
-            if state.woken || self.shared.world.monotonic() >= due {
+            if state.woken || self.shared.env.monotonic() >= due {
                 state.due = None;
                 return Some(std::mem::take(&mut state.woken));
             }
@@ -236,7 +236,7 @@ impl PeerLoop {
     /// `first`: of this policy for this peer, as far as is known.
     fn tick(&self, turn: &Turn, reason: Reason, first: bool) -> Tick {
         let shared = &self.shared;
-        let start = shared.world.monotonic();
+        let start = shared.env.monotonic();
         if first {
             let hash = turn.policy.hash();
             let entered = shared
@@ -253,9 +253,9 @@ impl PeerLoop {
             current: self.index,
             cursors: Arc::clone(&shared.cursors) as _,
             archive: shared.archive.clone(),
-            clock: Arc::clone(&shared.world) as _,
+            clock: Arc::clone(&shared.env) as _,
             downloads: Arc::clone(&shared.downloads),
-            seed: shared.world.random(),
+            seed: shared.env.random(),
             observer: shared.observer.clone(),
         };
         let context =
@@ -272,7 +272,7 @@ impl PeerLoop {
         let tick = AssertUnwindSafe(|| turn.policy.tick(services, context));
         let result =
             catch_unwind(tick).unwrap_or_else(|_| Err(TickError::System(PANICKED.to_owned())));
-        let elapsed = shared.world.monotonic().saturating_sub(start);
+        let elapsed = shared.env.monotonic().saturating_sub(start);
         let tick = self.assess(&before, result, elapsed);
         let in_sync = tick.comparison.in_sync;
         match &tick.result {
@@ -419,12 +419,12 @@ impl PeerLoop {
             told(&Ended { peer: self.id(), took, result: &result, next });
         }
         let mut state = self.state();
-        state.due = next.map(|wait| self.shared.world.monotonic().saturating_add(wait));
+        state.due = next.map(|wait| self.shared.env.monotonic().saturating_add(wait));
         let status = &mut state.status;
         status.ticks += 1;
         status.failures = failures;
         status.comparison = comparison;
-        let now = self.shared.world.now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = self.shared.env.now().duration_since(SystemTime::UNIX_EPOCH);
         status.last_tick_secs = now.ok().map(|now| now.as_secs());
         match result {
             Ok(report) => {

@@ -77,7 +77,7 @@ struct Progress {
     seen: Mutex<Seen>,
 }
 
-/// What a look at a download found, by the clock of the world.
+/// What a look at a download found, by the clock of the environment.
 #[derive(Debug)]
 struct Seen {
     at: Duration,

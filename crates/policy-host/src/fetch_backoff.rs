@@ -24,7 +24,7 @@ impl Default for FetchBackoff {
     }
 }
 
-/// How the fetches from one peer have gone. Times are those of its world.
+/// How the fetches from one peer have gone. Times are those of its environment.
 #[derive(Debug, Default)]
 pub(super) struct FetchHealth {
     rule: FetchBackoff,

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use edgestore_engine::StagedSegment;
-use edgestore_engine::world::{Machine, Signal, World};
+use edgestore_engine::env::{Env, Notify, SystemEnv};
 use edgestore_protocol::{FetchError, PeerError, PeerTransport};
 
 use super::fetch_backoff::{FetchBackoff, FetchHealth};
@@ -36,7 +36,7 @@ const SHOWN: u64 = 220;
 
 /// A configured peer, with the threads that run its requests.
 pub struct Peer {
-    world: Arc<dyn World>,
+    env: Arc<dyn Env>,
     id: String,
     transport: Arc<dyn PeerTransport>,
     pool: Arc<Pool>,
@@ -52,27 +52,27 @@ impl Peer {
         transport: Arc<dyn PeerTransport>,
         max_threads: usize,
     ) -> Self {
-        Self::in_world(&Machine::shared(), id, transport, max_threads)
+        Self::in_env(&SystemEnv::shared(), id, transport, max_threads)
     }
 
     /// [`Peer::new`], elsewhere than on this machine.
-    pub fn in_world(
-        world: &Arc<dyn World>,
+    pub fn in_env(
+        env: &Arc<dyn Env>,
         id: impl Into<String>,
         transport: Arc<dyn PeerTransport>,
         max_threads: usize,
     ) -> Self {
         let id = id.into();
         let pool = Pool {
-            world: Arc::clone(world),
+            env: Arc::clone(env),
             name: format!("edgestore-peer-{id}"),
             max_threads: max_threads.max(1),
             closed: AtomicBool::new(false),
             state: Mutex::default(),
-            work: world.signal(),
+            work: env.notify(),
         };
-        let (world, pool, view) = (Arc::clone(world), Arc::new(pool), Mutex::default());
-        Self { world, id, transport, pool, fetches: Arc::default(), list_memory: u64::MAX, view }
+        let (env, pool, view) = (Arc::clone(env), Arc::new(pool), Mutex::default());
+        Self { env, id, transport, pool, fetches: Arc::default(), list_memory: u64::MAX, view }
     }
 
     /// Leaves the peer alone by this rule when its fetches fail.
@@ -102,8 +102,8 @@ impl Peer {
     }
 
     /// Where its requests run, and its ticks wait for them.
-    pub(super) fn world(&self) -> &Arc<dyn World> {
-        &self.world
+    pub(super) fn env(&self) -> &Arc<dyn Env> {
+        &self.env
     }
 
     /// The name it was given in the host's configuration.
@@ -137,7 +137,7 @@ impl Peer {
 
     /// Whether a fetch may be begun now: not where so many have failed that the peer is left alone.
     pub(super) fn admit_fetch(&self) -> Result<(), PeerError> {
-        lock(&self.fetches).admit(self.world.monotonic())
+        lock(&self.fetches).admit(self.env.monotonic())
     }
 
     /// [`Peer::submit`] for a fetch that was admitted. It is sent even where a pause begins while it
@@ -148,12 +148,12 @@ impl Peer {
         cancel: &Arc<AtomicBool>,
         fetch: impl FnOnce(&dyn PeerTransport) -> Result<StagedSegment, FetchError> + Send + 'static,
     ) -> Result<Arc<Slot<Result<StagedSegment, FetchError>>>, PeerError> {
-        let (fetches, world) = (Arc::clone(&self.fetches), Arc::clone(&self.world));
+        let (fetches, env) = (Arc::clone(&self.fetches), Arc::clone(&self.env));
         let id = self.id.clone();
         self.submit(false, bell, cancel, move |transport| {
-            let sent = world.monotonic();
+            let sent = env.monotonic();
             let outcome = fetch(transport);
-            let pause = lock(&fetches).note(&outcome, sent, world.monotonic());
+            let pause = lock(&fetches).note(&outcome, sent, env.monotonic());
             if let (Some(pause), Err(error)) = (pause, &outcome) {
                 tracing::warn!(
                     peer = id, ?pause, %error,
@@ -193,10 +193,10 @@ impl Peer {
         &self,
         request: impl FnOnce(&dyn PeerTransport) -> Result<T, PeerError> + Send + 'static,
     ) -> Result<T, PeerError> {
-        let (bell, cancel) = (Arc::new(Bell::new(&self.world)), Arc::default());
+        let (bell, cancel) = (Arc::new(Bell::new(&self.env)), Arc::default());
         self.watch(&bell);
         let slot = self.submit(true, &bell, &cancel, request)?;
-        let until = self.world.monotonic().saturating_add(ASK_TIMEOUT);
+        let until = self.env.monotonic().saturating_add(ASK_TIMEOUT);
         let answer = bell.wait(until, || match slot.take() {
             None if self.is_closed() => Some(None),
             taken => taken,
@@ -222,13 +222,13 @@ struct Job {
 }
 
 struct Pool {
-    world: Arc<dyn World>,
+    env: Arc<dyn Env>,
     name: String,
     max_threads: usize,
     closed: AtomicBool,
     state: Mutex<State>,
     /// There is a job, or no more will be.
-    work: Box<dyn Signal>,
+    work: Box<dyn Notify>,
 }
 
 #[derive(Default)]
@@ -292,7 +292,7 @@ impl Pool {
 
     fn spawn(self: &Arc<Self>) -> std::io::Result<()> {
         let pool = Arc::clone(self);
-        self.world.spawn(self.name.clone(), Box::new(move || pool.work())).map(drop)
+        self.env.spawn(self.name.clone(), Box::new(move || pool.work())).map(drop)
     }
 
     /// What a thread does.
@@ -307,7 +307,7 @@ impl Pool {
 
     /// The next job; none when the thread is to end.
     fn next(&self) -> Option<Job> {
-        let until = self.world.monotonic().saturating_add(IDLE);
+        let until = self.env.monotonic().saturating_add(IDLE);
         loop {
             let seen = self.work.count();
             let mut state = lock(&self.state);
@@ -315,7 +315,7 @@ impl Pool {
                 state.running.push(Arc::clone(&job.cancel));
                 return Some(job);
             }
-            if self.closed.load(Ordering::Acquire) || self.world.monotonic() >= until {
+            if self.closed.load(Ordering::Acquire) || self.env.monotonic() >= until {
                 state.threads -= 1;
                 return None;
             }

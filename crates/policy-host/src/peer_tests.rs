@@ -3,8 +3,8 @@
 use std::sync::mpsc;
 use std::thread;
 
+use edgestore_engine::env::SystemEnv;
 use edgestore_engine::testing::{LONG, wait_until};
-use edgestore_engine::world::Machine;
 
 use super::super::testing::FakePeer;
 use super::*;
@@ -19,12 +19,12 @@ fn flag() -> Arc<AtomicBool> {
 }
 
 fn until(bell: &Bell, ready: impl FnMut() -> Option<()>) -> Option<()> {
-    bell.wait(Machine.monotonic() + LONG, ready)
+    bell.wait(SystemEnv.monotonic() + LONG, ready)
 }
 
 #[test]
 fn no_more_requests_run_at_a_time_than_allowed_and_all_of_them_do() {
-    let (peer, bell) = (peer(3), Arc::new(Bell::new(&Machine::shared())));
+    let (peer, bell) = (peer(3), Arc::new(Bell::new(&SystemEnv::shared())));
     let running = Arc::new(Mutex::new((0, 0)));
     let go_on = flag();
     let slots: Vec<_> = (0..20)
@@ -53,7 +53,7 @@ fn no_more_requests_run_at_a_time_than_allowed_and_all_of_them_do() {
 
 #[test]
 fn a_thread_that_has_nothing_to_do_takes_the_next_request() {
-    let (peer, bell) = (peer(8), Arc::new(Bell::new(&Machine::shared())));
+    let (peer, bell) = (peer(8), Arc::new(Bell::new(&SystemEnv::shared())));
     for _ in 0..50 {
         let slot = peer.submit(false, &bell, &flag(), |_| ()).unwrap();
         until(&bell, || slot.take()?).unwrap();
@@ -67,17 +67,17 @@ fn a_thread_that_has_nothing_to_do_takes_the_next_request() {
 
 #[test]
 fn a_request_that_panics_is_lost_and_its_thread_goes_on() {
-    let (peer, bell) = (peer(1), Arc::new(Bell::new(&Machine::shared())));
+    let (peer, bell) = (peer(1), Arc::new(Bell::new(&SystemEnv::shared())));
     let slot = peer.submit::<()>(false, &bell, &flag(), |_| panic!("on purpose")).unwrap();
-    assert_eq!(bell.wait(Machine.monotonic() + LONG, || slot.take()), Some(None));
+    assert_eq!(bell.wait(SystemEnv.monotonic() + LONG, || slot.take()), Some(None));
     let slot = peer.submit(false, &bell, &flag(), |_| 7).unwrap();
-    assert_eq!(bell.wait(Machine.monotonic() + LONG, || slot.take()), Some(Some(7)));
+    assert_eq!(bell.wait(SystemEnv.monotonic() + LONG, || slot.take()), Some(Some(7)));
     assert_eq!(lock(&peer.pool.state).threads, 1);
 }
 
 #[test]
 fn cancelled_requests_do_not_pile_up_behind_one_that_hangs() {
-    let (peer, bell) = (peer(1), Arc::new(Bell::new(&Machine::shared())));
+    let (peer, bell) = (peer(1), Arc::new(Bell::new(&SystemEnv::shared())));
     let (free, hang) = mpsc::channel::<()>();
     let hung = peer.submit(false, &bell, &flag(), move |_| hang.recv().is_ok()).unwrap();
     for _ in 0..100 {
@@ -88,13 +88,14 @@ fn cancelled_requests_do_not_pile_up_behind_one_that_hangs() {
         assert!(lock(&peer.pool.state).queue.len() <= 2);
     }
     free.send(()).unwrap();
-    assert_eq!(bell.wait(Machine.monotonic() + LONG, || hung.take()), Some(Some(true)));
+    assert_eq!(bell.wait(SystemEnv.monotonic() + LONG, || hung.take()), Some(Some(true)));
 }
 
 #[test]
 fn a_fetch_that_waits_for_a_thread_is_sent_though_a_pause_begins() {
     let rule = FetchBackoff { failures: 1, longest: LONG };
-    let (peer, bell) = (peer(1).with_fetch_backoff(rule), Arc::new(Bell::new(&Machine::shared())));
+    let (peer, bell) =
+        (peer(1).with_fetch_backoff(rule), Arc::new(Bell::new(&SystemEnv::shared())));
     let (free, wait) = mpsc::channel::<()>();
     let gone = |_: &dyn PeerTransport| Err(FetchError::NotFound);
     let first = peer.submit_fetch(&bell, &flag(), move |transport| {
@@ -104,7 +105,7 @@ fn a_fetch_that_waits_for_a_thread_is_sent_though_a_pause_begins() {
     let second = peer.submit_fetch(&bell, &flag(), gone).unwrap();
     free.send(()).unwrap();
     for slot in [first.unwrap(), second] {
-        let outcome = bell.wait(Machine.monotonic() + LONG, || slot.take()).unwrap().unwrap();
+        let outcome = bell.wait(SystemEnv.monotonic() + LONG, || slot.take()).unwrap().unwrap();
         assert!(matches!(outcome, Err(FetchError::NotFound)), "{outcome:?}");
     }
     assert!(peer.admit_fetch().is_err(), "none is begun");
@@ -112,7 +113,7 @@ fn a_fetch_that_waits_for_a_thread_is_sent_though_a_pause_begins() {
 
 #[test]
 fn closing_cancels_what_runs_and_drops_what_waits() {
-    let (peer, bell) = (peer(1), Arc::new(Bell::new(&Machine::shared())));
+    let (peer, bell) = (peer(1), Arc::new(Bell::new(&SystemEnv::shared())));
     peer.watch(&bell);
     let cancel = flag();
     let seen = Arc::clone(&cancel);
@@ -142,7 +143,7 @@ fn closing_cancels_what_runs_and_drops_what_waits() {
 
 #[test]
 fn threads_end_with_the_peer() {
-    let (peer, bell) = (peer(2), Arc::new(Bell::new(&Machine::shared())));
+    let (peer, bell) = (peer(2), Arc::new(Bell::new(&SystemEnv::shared())));
     let slot = peer.submit(false, &bell, &flag(), |_| ()).unwrap();
     until(&bell, || slot.take()?).unwrap();
     let pool = Arc::clone(&peer.pool);

@@ -38,7 +38,7 @@ pub struct Transfer {
     pub(super) hash: Hash,
     /// The position of the peer that it comes from.
     pub(super) peer: usize,
-    /// When, by the clock of the world.
+    /// When, by the clock of the environment.
     pub(super) begun: Duration,
     pub(super) cancel: Arc<AtomicBool>,
     pub(super) slot: Arc<Slot<Result<StagedSegment, FetchError>>>,

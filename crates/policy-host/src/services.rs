@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use edgestore_engine::world::{Clock, SystemClock};
+pub use edgestore_engine::env::{Clock, SystemClock};
 use edgestore_engine::{Engine, Hash};
 
 use super::{Downloads, Observer, Peer};

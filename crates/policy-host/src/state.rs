@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use edgestore_engine::Allowance;
-use edgestore_engine::world::{Machine, World};
+use edgestore_engine::env::{Env, SystemEnv};
 use edgestore_protocol::{Listing, PeerError, PeerTransport};
 use wasmtime::component::ResourceTable;
 
@@ -27,25 +27,25 @@ pub(super) struct State {
     /// After which the instance is interrupted.
     timeout: Duration,
     deadline: Duration,
-    world: Arc<dyn World>,
+    env: Arc<dyn Env>,
     tick: Option<Tick>,
 }
 
 impl State {
     /// Of an instance that may not call an import.
     pub(super) fn without_imports(limits: &Limits, timeout: Duration) -> Self {
-        Self::new(limits, timeout, Machine::shared())
+        Self::new(limits, timeout, SystemEnv::shared())
     }
 
-    fn new(limits: &Limits, timeout: Duration, world: Arc<dyn World>) -> Self {
+    fn new(limits: &Limits, timeout: Duration, env: Arc<dyn Env>) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles);
         Self {
             table,
             limiter: Limiter::new(limits),
             timeout,
-            deadline: world.monotonic().saturating_add(timeout),
-            world,
+            deadline: env.monotonic().saturating_add(timeout),
+            env,
             tick: None,
         }
     }
@@ -53,8 +53,8 @@ impl State {
     /// Of an instance that is ticked.
     pub(super) fn with_services(limits: &Limits, layout: CursorLayout, services: Services) -> Self {
         let tick = Tick::new(limits.clone(), layout, services);
-        let world = Arc::clone(tick.current().world());
-        Self { tick: Some(tick), ..Self::new(limits, limits.tick_timeout, world) }
+        let env = Arc::clone(tick.current().env());
+        Self { tick: Some(tick), ..Self::new(limits, limits.tick_timeout, env) }
     }
 
     /// What imports work on.
@@ -79,7 +79,7 @@ impl State {
     pub(super) fn interrupts(&self) -> Option<TickError> {
         if self.tick.as_ref().is_some_and(Tick::is_closed) {
             Some(TickError::Closed)
-        } else if self.world.monotonic() >= self.deadline {
+        } else if self.env.monotonic() >= self.deadline {
             Some(TickError::Timeout(self.timeout))
         } else {
             None
@@ -103,7 +103,7 @@ pub(super) struct Tick {
     /// Of the cursor.
     pub(super) layout: CursorLayout,
     pub(super) random: fastrand::Rng,
-    /// By the clock of the world.
+    /// By the clock of the environment.
     pub(super) start: Duration,
     /// Calls into the host.
     pub(super) calls: u64,
@@ -136,8 +136,8 @@ pub(super) struct Tick {
 
 impl Tick {
     fn new(limits: Limits, layout: CursorLayout, services: Services) -> Self {
-        let world = services.peers[services.current].world();
-        let (bell, start) = (Arc::new(Bell::new(world)), world.monotonic());
+        let env = services.peers[services.current].env();
+        let (bell, start) = (Arc::new(Bell::new(env)), env.monotonic());
         for peer in &services.peers {
             peer.watch(&bell);
         }
@@ -177,7 +177,7 @@ impl Tick {
 
     /// By the clock that timeouts are told by.
     pub(super) fn monotonic(&self) -> Duration {
-        self.current().world().monotonic()
+        self.current().env().monotonic()
     }
 
     pub(super) fn is_closed(&self) -> bool {

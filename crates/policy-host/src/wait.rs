@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use edgestore_engine::world::{Signal, World};
+use edgestore_engine::env::{Env, Notify};
 
 /// Locks; a panic elsewhere leaves nothing half done in what this module and the pool guard.
 pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -15,13 +15,13 @@ pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Wakes a tick.
 pub(super) struct Bell {
-    world: Arc<dyn World>,
-    signal: Box<dyn Signal>,
+    env: Arc<dyn Env>,
+    signal: Box<dyn Notify>,
 }
 
 impl Bell {
-    pub(super) fn new(world: &Arc<dyn World>) -> Self {
-        Self { world: Arc::clone(world), signal: world.signal() }
+    pub(super) fn new(env: &Arc<dyn Env>) -> Self {
+        Self { env: Arc::clone(env), signal: env.notify() }
     }
 
     /// To be called after what `ready` looks at has changed.
@@ -30,7 +30,7 @@ impl Bell {
     }
 
     /// What `ready` returns, as soon as it returns something; none when that did not happen until
-    /// the clock of the world was at `until`. `ready` runs at least once.
+    /// the clock of the environment was at `until`. `ready` runs at least once.
     pub(super) fn wait<R>(
         &self,
         until: Duration,
@@ -41,7 +41,7 @@ impl Bell {
             if let Some(ready) = ready() {
                 return Some(ready);
             }
-            if self.world.monotonic() >= until {
+            if self.env.monotonic() >= until {
                 return None;
             }
             self.signal.wait(seen, Some(until));
@@ -113,14 +113,14 @@ mod tests {
     use std::thread;
     use std::time::Instant;
 
+    use edgestore_engine::env::SystemEnv;
     use edgestore_engine::testing::LONG;
-    use edgestore_engine::world::Machine;
 
     use super::*;
     use crate::Clock as _;
 
     fn bell() -> Bell {
-        Bell::new(&Machine::shared())
+        Bell::new(&SystemEnv::shared())
     }
 
     #[test]
@@ -129,7 +129,7 @@ mod tests {
         let (slot, filler) = Slot::new(&bell);
         assert!(!slot.is_done() && slot.take().is_none());
         let filling = thread::spawn(move || filler.fill(7));
-        let until = Machine.monotonic() + LONG;
+        let until = SystemEnv.monotonic() + LONG;
         assert_eq!(bell.wait(until, || slot.take()), Some(Some(7)));
         filling.join().unwrap();
         assert!(!slot.is_done() && slot.take().is_none());
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn a_wait_ends_in_time() {
         let start = Instant::now();
-        let until = Machine.monotonic() + Duration::from_millis(30);
+        let until = SystemEnv.monotonic() + Duration::from_millis(30);
         assert_eq!(bell().wait(until, || None::<()>), None);
         assert!(start.elapsed() >= Duration::from_millis(30));
     }

@@ -1,4 +1,4 @@
-//! A world that is made up, for policies that are real.
+//! A simulated environment for real policies.
 //!
 //! A simulation runs whole hosts, with their engines, their tick loops and the very component that
 //! will be deployed, over a network, disks and clocks that it makes up, and that fail as the

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use edgestore_engine::disk::{Fault, FaultyDisk};
-use edgestore_engine::world::{Signal, World};
+use edgestore_engine::env::{Env, Notify};
 use edgestore_engine::{
     Compacted, Engine, EngineError, EngineOptions, Hash, MonotonicClock, Verified, WallClock,
 };
@@ -18,7 +18,7 @@ use super::model::Write;
 use super::network::Network;
 use super::outcome::TickMark;
 use super::scenario::Scenario;
-use super::schedule::{NodeWorld, Schedule};
+use super::schedule::{NodeEnv, Schedule};
 
 /// Ticks of a node that are told one by one.
 const MARKS: usize = 5000;
@@ -34,7 +34,7 @@ pub(super) struct Setup {
     pub(super) schedule: Schedule,
     pub(super) network: Arc<Network>,
     /// Raised when a node loses power within an operation of its disk.
-    pub(super) power: Arc<dyn Signal>,
+    pub(super) power: Arc<dyn Notify>,
     pub(super) log: Arc<EventLog>,
     pub(super) scenario: Scenario,
     pub(super) policies: PolicyEngine,
@@ -96,7 +96,7 @@ pub(super) struct Node {
     disk_is_full: bool,
     running: Option<Running>,
     ahead: Arc<AtomicI64>,
-    world: Arc<dyn World>,
+    env: Arc<dyn Env>,
     pub(super) ticks: Arc<Ticks>,
     pub(super) up_since: Duration,
     pub(super) crashes: u64,
@@ -137,7 +137,7 @@ impl Node {
         let folder = root.join("0");
         std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
         let ahead = Arc::new(AtomicI64::new(ahead));
-        let world = NodeWorld::new(&setup.schedule, Arc::clone(&ahead)).with_drift(drift);
+        let env = NodeEnv::new(&setup.schedule, Arc::clone(&ahead)).with_drift(drift);
         let mut node = Self {
             setup: Arc::clone(setup),
             index,
@@ -148,7 +148,7 @@ impl Node {
             boots: 0,
             running: None,
             ahead,
-            world: Arc::new(world),
+            env: Arc::new(env),
             ticks: Arc::default(),
             up_since: Duration::ZERO,
             crashes: 0,
@@ -239,7 +239,7 @@ impl Node {
 
     /// Unix nanoseconds, by the node's clock.
     pub(super) fn now(&self) -> i64 {
-        let since = self.world.now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let since = self.env.now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
     }
 
@@ -370,7 +370,7 @@ impl Node {
 
     fn open(&mut self) -> Result<Arc<Engine>, String> {
         self.boots += 1;
-        let (clock, monotonic) = (Arc::clone(&self.world), Arc::clone(&self.world));
+        let (clock, monotonic) = (Arc::clone(&self.env), Arc::clone(&self.env));
         let options = EngineOptions {
             clock: WallClock::new(move || clock.now()),
             monotonic: MonotonicClock::new(move || monotonic.monotonic()),
@@ -435,7 +435,7 @@ impl Node {
         };
         let compacted = self.compacted();
         let mut builder = Host::builder(Arc::clone(engine))
-            .world(Arc::clone(&self.world))
+            .env(Arc::clone(&self.env))
             .policies(setup.policies.clone())
             .plugin(&setup.plugin)
             .watch_plugin(false)

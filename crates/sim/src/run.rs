@@ -131,7 +131,7 @@ impl Run {
         let log = Arc::new(EventLog::new(all_events, folder));
         let links = topology::links(scenario, schedule);
         let network = Network::new(schedule, &log, scenario.nodes, links);
-        let power = schedule.signal();
+        let power = schedule.notify();
         let (plugin, variant) = (folder.join("policy.wasm"), folder.join("copy.wasm"));
         std::fs::write(&plugin, &subject.component)?;
         std::fs::write(&variant, &subject.variant)?;

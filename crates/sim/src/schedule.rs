@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, SystemTime};
 
-use edgestore_engine::world::{Signal, Task, World};
+use edgestore_engine::env::{Env, Notify, Task};
 use edgestore_policy_host::Clock;
 
 /// Of the threads of tasks. A policy's stack is 1 MiB of it.
@@ -194,7 +194,7 @@ impl Schedule {
     }
 
     /// Something to wait for.
-    pub(super) fn signal(&self) -> Box<dyn Signal> {
+    pub(super) fn notify(&self) -> Box<dyn Notify> {
         Box::new(SimSignal::new(self))
     }
 
@@ -306,7 +306,7 @@ impl Debug for SimSignal {
     }
 }
 
-impl Signal for SimSignal {
+impl Notify for SimSignal {
     fn count(&self) -> u64 {
         self.count.load(Ordering::Acquire)
     }
@@ -324,8 +324,8 @@ impl Signal for SimSignal {
     }
 }
 
-/// The world of one node: the schedule of all, and a clock of its own.
-pub(super) struct NodeWorld {
+/// The environment of one node: the schedule of all, and a clock of its own.
+pub(super) struct NodeEnv {
     schedule: Schedule,
     /// How far the wall clock is ahead, in nanoseconds.
     ahead: Arc<AtomicI64>,
@@ -333,7 +333,7 @@ pub(super) struct NodeWorld {
     drift: i64,
 }
 
-impl NodeWorld {
+impl NodeEnv {
     pub(super) fn new(schedule: &Schedule, ahead: Arc<AtomicI64>) -> Self {
         Self { schedule: schedule.clone(), ahead, drift: 0 }
     }
@@ -344,13 +344,13 @@ impl NodeWorld {
     }
 }
 
-impl Debug for NodeWorld {
+impl Debug for NodeEnv {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "NodeWorld({:?})", self.schedule.time())
     }
 }
 
-impl Clock for NodeWorld {
+impl Clock for NodeEnv {
     fn now(&self) -> SystemTime {
         let since = self.schedule.time();
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(EPOCH_SECS) + since;
@@ -366,7 +366,7 @@ impl Clock for NodeWorld {
     }
 }
 
-impl World for NodeWorld {
+impl Env for NodeEnv {
     fn random(&self) -> u64 {
         self.schedule.random()
     }
@@ -376,8 +376,8 @@ impl World for NodeWorld {
         self.schedule.spawn(run)
     }
 
-    fn signal(&self) -> Box<dyn Signal> {
-        self.schedule.signal()
+    fn notify(&self) -> Box<dyn Notify> {
+        self.schedule.notify()
     }
 }
 
@@ -385,22 +385,22 @@ impl World for NodeWorld {
 mod tests {
     use super::*;
 
-    fn world(schedule: &Schedule) -> Arc<NodeWorld> {
-        Arc::new(NodeWorld::new(schedule, Arc::default()))
+    fn env(schedule: &Schedule) -> Arc<NodeEnv> {
+        Arc::new(NodeEnv::new(schedule, Arc::default()))
     }
 
     #[test]
     fn a_day_takes_no_time_and_tasks_take_turns_in_the_order_of_their_times() {
         let schedule = Schedule::new(1);
-        let world = world(&schedule);
+        let env = env(&schedule);
         let log = Arc::new(Mutex::new(Vec::new()));
         let tasks: Vec<_> = [3, 1, 2]
             .map(|hours| {
-                let (world, log) = (Arc::clone(&world), Arc::clone(&log));
+                let (env, log) = (Arc::clone(&env), Arc::clone(&log));
                 let run = move || {
                     for _ in 0..8 {
-                        world.sleep(Duration::from_secs(hours * 3600));
-                        log.lock().unwrap().push((world.monotonic().as_secs() / 3600, hours));
+                        env.sleep(Duration::from_secs(hours * 3600));
+                        log.lock().unwrap().push((env.monotonic().as_secs() / 3600, hours));
                     }
                 };
                 schedule.clone().spawn(Box::new(run)).unwrap()
@@ -417,15 +417,15 @@ mod tests {
     #[test]
     fn a_signal_comes_before_the_time_and_whoever_panics_harms_no_other() {
         let schedule = Schedule::new(1);
-        let world = world(&schedule);
-        let signal: Arc<dyn Signal> = world.signal().into();
-        let (raising, early) = (Arc::clone(&signal), Arc::clone(&world));
+        let env = env(&schedule);
+        let signal: Arc<dyn Notify> = env.notify().into();
+        let (raising, early) = (Arc::clone(&signal), Arc::clone(&env));
         let raise = move || {
             early.sleep(Duration::from_secs(5));
             raising.raise();
             panic!("on purpose");
         };
-        let task = world.spawn("raise".into(), Box::new(raise)).unwrap();
+        let task = env.spawn("raise".into(), Box::new(raise)).unwrap();
         signal.wait(0, Some(Duration::from_secs(60)));
         assert_eq!(schedule.time(), Duration::from_secs(5));
         assert!(!task.join());
@@ -437,8 +437,8 @@ mod tests {
     fn a_wall_clock_may_jump_and_drift() {
         let schedule = Schedule::new(1);
         let ahead = Arc::new(std::sync::atomic::AtomicI64::new(-2_000_000_000));
-        let slow = NodeWorld::new(&schedule, Arc::clone(&ahead)).with_drift(-200_000);
-        let right = world(&schedule);
+        let slow = NodeEnv::new(&schedule, Arc::clone(&ahead)).with_drift(-200_000);
+        let right = env(&schedule);
         let behind = || right.now().duration_since(slow.now()).unwrap();
         assert_eq!(behind(), Duration::from_secs(2));
         schedule.sleep_until(Duration::from_secs(10_000));
@@ -451,6 +451,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "waits for ever")]
     fn a_wait_that_can_not_end_is_told() {
-        world(&Schedule::new(1)).signal().wait(0, None);
+        env(&Schedule::new(1)).notify().wait(0, None);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::Halt;
-use crate::world::{Machine, Signal, World};
+use crate::env::{Env, Notify, SystemEnv};
 
 /// A token bucket (Turner, "New Directions in Communications", 1986) of a tenth of a second, that
 /// can be stopped.
@@ -12,8 +12,8 @@ use crate::world::{Machine, Signal, World};
 pub struct Pace {
     bytes_per_sec: Option<u64>,
     state: Mutex<State>,
-    stopped: Box<dyn Signal>,
-    world: Arc<dyn World>,
+    stopped: Box<dyn Notify>,
+    env: Arc<dyn Env>,
 }
 
 #[derive(Debug)]
@@ -28,13 +28,13 @@ const BURST: Duration = Duration::from_millis(100);
 impl Pace {
     /// As many bytes a second, read and written together; none for no bound.
     pub fn new(bytes_per_sec: Option<u64>) -> Self {
-        Self::in_world(&Machine::shared(), bytes_per_sec)
+        Self::in_env(&SystemEnv::shared(), bytes_per_sec)
     }
 
-    /// [`Pace::new`], by the clock of another world, in which its waits are.
-    pub fn in_world(world: &Arc<dyn World>, bytes_per_sec: Option<u64>) -> Self {
-        let state = Mutex::new(State { paid: world.monotonic(), stop: false });
-        Self { bytes_per_sec, state, stopped: world.signal(), world: Arc::clone(world) }
+    /// [`Pace::new`], by the clock of another environment, in which its waits are.
+    pub fn in_env(env: &Arc<dyn Env>, bytes_per_sec: Option<u64>) -> Self {
+        let state = Mutex::new(State { paid: env.monotonic(), stop: false });
+        Self { bytes_per_sec, state, stopped: env.notify(), env: Arc::clone(env) }
     }
 
     /// As fast as it goes.
@@ -55,7 +55,7 @@ impl Pace {
     /// Waits until these bytes may be read or written.
     pub(super) fn spend(&self, bytes: u64) -> Result<(), Halt> {
         if let Some(rate) = self.bytes_per_sec {
-            let start = self.world.monotonic().saturating_sub(BURST);
+            let start = self.env.monotonic().saturating_sub(BURST);
             let cost = bytes as f64 / rate.max(1) as f64;
             let mut state = self.state();
             state.paid = state.paid.max(start) + Duration::from_secs_f64(cost.min(1e6));
@@ -66,7 +66,7 @@ impl Pace {
             if stop {
                 return Err(Halt::Stopped);
             }
-            if self.bytes_per_sec.is_none() || self.world.monotonic() >= paid {
+            if self.bytes_per_sec.is_none() || self.env.monotonic() >= paid {
                 return Ok(());
             }
             self.stopped.wait(seen, Some(paid));

@@ -43,7 +43,7 @@ enum PolicyCommand {
     Describe(describe::DescribeArgs),
     /// Pulls from a peer once by a policy, into a database that is thrown away unless --db is given
     Run(run::RunArgs),
-    /// Plays scenarios with a policy in a world that is made up, and says what came of it
+    /// Plays scenarios with a policy in a simulated network, and says what came of it
     Test(test::TestArgs),
     /// Lets another policy take over in the running host, which rolls it back by itself if it fails
     Swap(swap::SwapArgs),

@@ -1,4 +1,4 @@
-//! `policy test`: plays scenarios with a policy, in a world that is made up, and says what came of
+//! `policy test`: plays scenarios with a policy in a simulated network, and says what came of
 //! it.
 
 use std::fs;

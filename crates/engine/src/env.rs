@@ -1,7 +1,7 @@
 //! Time, waiting, threads and chance: what a host takes from the machine that it runs on, and a
 //! simulator makes up.
 //!
-//! All that waits in the runtime waits for a [`Signal`], with or without an end, and all that runs
+//! All that waits in the runtime waits for a [`Notify`], with or without an end, and all that runs
 //! beside something else is a [`Task`]. So a simulator that decides which task runs next, and what
 //! time it is when none can, decides everything.
 
@@ -36,7 +36,7 @@ impl Clock for SystemClock {
 }
 
 /// Where a host runs.
-pub trait World: Clock + Debug {
+pub trait Env: Clock + Debug {
     /// Any number.
     fn random(&self) -> u64;
 
@@ -47,25 +47,25 @@ pub trait World: Clock + Debug {
     fn spawn(&self, name: String, run: Box<dyn FnOnce() + Send>) -> io::Result<Task>;
 
     /// Something to wait for.
-    fn signal(&self) -> Box<dyn Signal>;
+    fn notify(&self) -> Box<dyn Notify>;
 
     /// Waits.
     fn sleep(&self, time: Duration) {
-        let signal = self.signal();
+        let signal = self.notify();
         signal.wait(signal.count(), Some(self.monotonic().saturating_add(time)));
     }
 }
 
 /// Tells those who wait that something has changed. To miss nothing, take the count, then look at
 /// what may have changed, then wait with that count.
-pub trait Signal: Debug + Send + Sync {
+pub trait Notify: Debug + Send + Sync {
     /// How often it was raised.
     fn count(&self) -> u64;
 
     /// To be called after the change.
     fn raise(&self);
 
-    /// Until it was raised more often than `seen`, or until the clock of its world is at `until`.
+    /// Until it was raised more often than `seen`, or until the clock of its environment is at `until`.
     fn wait(&self, seen: u64, until: Option<Duration>);
 }
 
@@ -92,17 +92,17 @@ impl Debug for Task {
 
 /// This machine.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Machine;
+pub struct SystemEnv;
 
-impl Machine {
+impl SystemEnv {
     /// One to share.
-    pub fn shared() -> Arc<dyn World> {
-        static MACHINE: LazyLock<Arc<Machine>> = LazyLock::new(Arc::default);
+    pub fn shared() -> Arc<dyn Env> {
+        static MACHINE: LazyLock<Arc<SystemEnv>> = LazyLock::new(Arc::default);
         Arc::clone(&MACHINE) as _
     }
 }
 
-impl Clock for Machine {
+impl Clock for SystemEnv {
     fn now(&self) -> SystemTime {
         SystemClock.now()
     }
@@ -112,7 +112,7 @@ impl Clock for Machine {
     }
 }
 
-impl World for Machine {
+impl Env for SystemEnv {
     fn random(&self) -> u64 {
         fastrand::u64(..)
     }
@@ -122,7 +122,7 @@ impl World for Machine {
         Ok(Task::new(move || thread.join().is_ok()))
     }
 
-    fn signal(&self) -> Box<dyn Signal> {
+    fn notify(&self) -> Box<dyn Notify> {
         Box::new(Bell::default())
     }
 
@@ -137,7 +137,7 @@ struct Bell {
     rung: Condvar,
 }
 
-impl Signal for Bell {
+impl Notify for Bell {
     fn count(&self) -> u64 {
         *self.count.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -173,22 +173,22 @@ mod tests {
 
     #[test]
     fn nobody_misses_a_signal_that_is_raised_after_the_look() {
-        let signal: Arc<dyn Signal> = Machine.signal().into();
+        let signal: Arc<dyn Notify> = SystemEnv.notify().into();
         let seen = signal.count();
         signal.raise();
         signal.wait(seen, None);
         let seen = signal.count();
         let raising = Arc::clone(&signal);
-        let task = Machine.spawn("raise".into(), Box::new(move || raising.raise())).unwrap();
+        let task = SystemEnv.spawn("raise".into(), Box::new(move || raising.raise())).unwrap();
         signal.wait(seen, None);
         assert!(task.join());
     }
 
     #[test]
     fn a_wait_ends_in_time() {
-        let signal = Machine.signal();
+        let signal = SystemEnv.notify();
         let start = Instant::now();
-        let until = Machine.monotonic() + Duration::from_millis(30);
+        let until = SystemEnv.monotonic() + Duration::from_millis(30);
         signal.wait(signal.count(), Some(until));
         assert!(start.elapsed() >= Duration::from_millis(30));
         signal.wait(signal.count(), Some(Duration::ZERO));
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_task_that_panics_is_told() {
-        let task = Machine.spawn("panic".into(), Box::new(|| panic!("on purpose"))).unwrap();
+        let task = SystemEnv.spawn("panic".into(), Box::new(|| panic!("on purpose"))).unwrap();
         assert!(!task.join());
     }
 }
