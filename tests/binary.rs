@@ -251,7 +251,7 @@ fn the_demo_converges() {
 }
 
 #[test]
-fn mistakes_are_told_before_anything_happens() {
+fn problems_are_reported_before_anything_happens() {
     let dir = Folder::new();
     let db = dir.path("db");
     let peer = "p=http://127.0.0.1:9";

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use edgestore::{EdgestoreConfig, Engine as StockEngine};
 use edgestore_host::Host;
-use edgestore_host::engine::{Engine, EngineOptions, Pace, WallClock};
+use edgestore_host::engine::{Engine, EngineOptions, RateLimiter, WallClock};
 use edgestore_host_tests::{
     LONG, StockNode, dump, localhost, make_trusting, open, pull, wait_until,
 };
@@ -152,7 +152,7 @@ fn what_a_stock_peer_has_compacted_is_retired_here_too() {
     assert_ne!(engine.root(), primary.root());
     let status = pull(&engine, &primary.url);
     assert_eq!(status.segments_applied, stats.segments_written, "{status:?}");
-    let done = engine.compact(&Pace::unbounded()).unwrap();
+    let done = engine.compact(&RateLimiter::unbounded()).unwrap();
     assert_eq!((done.retired, done.merged), (12, 0), "{done:?}");
     assert_eq!(engine.root(), primary.root());
     assert_eq!(dump(&engine, b"ns"), live(&expected));

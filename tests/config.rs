@@ -208,12 +208,12 @@ fn what_only_a_restart_changes_is_said() {
 }
 
 #[test]
-fn a_file_with_mistakes_starts_no_host_and_all_of_them_are_told() {
+fn a_file_with_problems_starts_no_host_and_all_of_them_are_reported() {
     let dir = Folder::new();
     let text = format!("{DB}intervall = \"5s\"\ncompact-rate = \"fast\"\n[limits]\nfuel = \"a\"\n");
     let file = dir.write("host.toml", text.as_bytes());
     let told = [
-        "there are 3 mistakes in",
+        "there are 3 problems in",
         "host.toml:4:1: unknown key `intervall` in [host]; did you mean `interval`?",
         "  4 | intervall = \"5s\"\n    | ^^^^^^^^^",
         "host.toml:5:16: compact-rate: write a whole number and its unit",

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use edgestore_host::admin::{AdminClient, Op};
-use edgestore_host::engine::{Engine, EngineOptions, Pace, WriteBatch};
+use edgestore_host::engine::{Engine, EngineOptions, RateLimiter, WriteBatch};
 use edgestore_host::{Hash, Host};
 use edgestore_host_tests::{LONG, localhost, make_trusting, open, open_with, setting, wait_until};
 use edgestore_repl::PeerCursor;
@@ -118,7 +118,7 @@ impl Primary {
                 engine.flush().unwrap();
                 note();
                 if (n / 200).is_multiple_of(FLUSHES) {
-                    engine.compact(&Pace::unbounded()).unwrap();
+                    engine.compact(&RateLimiter::unbounded()).unwrap();
                     note();
                 }
                 drop(history);
@@ -230,7 +230,7 @@ fn kill_again_and_again(primary: &Primary, kills: u32, seed: u64) {
     }
     // What the kills left can be compacted as well.
     let engine = reopen(&db);
-    engine.compact(&Pace::unbounded()).unwrap();
+    engine.compact(&RateLimiter::unbounded()).unwrap();
     check_writes(&engine, &mut acknowledged, &Writes::new(), &format!("seed {seed}, the end"));
     let stats = engine.stats();
     assert!(stats.retired_segments > 0, "seed {seed}: it has not compacted: {stats:?}");

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use edgestore_host::engine::{Engine, EngineOptions, Pace};
+use edgestore_host::engine::{Engine, EngineOptions, RateLimiter};
 use edgestore_host::{Hash, Host};
 use edgestore_host_tests::{localhost, open, pull, serve};
 
@@ -141,7 +141,7 @@ fn bases(dir: &Path, url: &str) -> [Base; 2] {
             }
             engine.flush().unwrap();
         }
-        engine.compact(&Pace::unbounded()).unwrap();
+        engine.compact(&RateLimiter::unbounded()).unwrap();
         assert!(pull(&engine, url).in_sync());
     }
     {

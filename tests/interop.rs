@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use edgestore::{EdgestoreConfig, Engine as StockEngine};
-use edgestore_host::engine::{Engine, EngineOptions, Pace, WallClock};
+use edgestore_host::engine::{Engine, EngineOptions, RateLimiter, WallClock};
 use edgestore_host::protocol::{ClientLimits, HttpPeer, PeerTransport as _};
 use edgestore_host::{Hash, Host};
 use edgestore_host_tests::{
@@ -132,7 +132,7 @@ fn a_stock_loop_pulls_what_a_host_had_to_split() {
     }
     assert!(engine.flush_all().unwrap().len() >= 3);
     *ahead.lock().unwrap() = Duration::ZERO;
-    engine.compact(&Pace::unbounded()).unwrap();
+    engine.compact(&RateLimiter::unbounded()).unwrap();
     let (_host, url) = serve(&engine);
 
     let db = dir.path().join("stock");

@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 use edgestore_host::policy::{Limits, PolicyEngine};
-use edgestore_host::sim::{Invariant, Scenario, Subject, Violation, run};
+use edgestore_host::sim::{Invariant, PolicyUnderTest, Scenario, Violation, run};
 use edgestore_host_tests::policies::components;
 
 const SEEDS: u64 = 20;
@@ -19,16 +19,16 @@ fn scenario(plant: Option<&str>) -> Scenario {
 }
 
 /// The default policy, and the planted one; none where that can't be built.
-fn subjects() -> Option<(Subject, Subject)> {
+fn subjects() -> Option<(PolicyUnderTest, PolicyUnderTest)> {
     let folder = components(&["planted".to_owned()])?;
     let engine = || PolicyEngine::new(None, Limits::default()).unwrap();
-    let subject = |component| Subject::new(component, engine()).unwrap();
+    let subject = |component| PolicyUnderTest::new(component, engine()).unwrap();
     let planted = std::fs::read(folder.join("planted.wasm")).unwrap();
     let default = include_bytes!("../guest-sync/sync.wasm").to_vec();
     Some((subject(default), subject(planted)))
 }
 
-fn violations(subject: &Subject, plant: Option<&str>, seed: u64) -> Vec<Violation> {
+fn violations(subject: &PolicyUnderTest, plant: Option<&str>, seed: u64) -> Vec<Violation> {
     run(&scenario(plant), subject, seed, false).unwrap().violations
 }
 

@@ -22,9 +22,9 @@ use program::{Folder, Running, run};
 /// `context.reason` of the contract.
 const RETRY: u32 = 3;
 
-/// Traps in each tick but that of a rehearsal, which has an interval of 30 s. The hosts of these
+/// Traps in each tick but that of a dry run, which has an interval of 30 s. The hosts of these
 /// tests have a shorter one. The reason of a tick does not tell: a peer that is woken once more has
-/// that of a rehearsal.
+/// that of a dry run.
 fn traps_later() -> Vec<u8> {
     let call = "(call $body";
     let unless_rehearsed = "(if (i64.lt_u (local.get 2) (i64.const 1000)) (then unreachable))";
@@ -166,7 +166,7 @@ fn a_bad_policy_under_load_is_rolled_back_by_itself() {
     nodes.server.shutdown();
 }
 
-/// Returns a `setting` error in each tick but that of a rehearsal, as `traps_later` traps.
+/// Returns a `setting` error in each tick but that of a dry run, as `traps_later` traps.
 fn refuses_settings_later() -> Vec<u8> {
     let call = "(call $body";
     let refuse = "(if (i64.lt_u (local.get 2) (i64.const 1000)) (then

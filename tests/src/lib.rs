@@ -18,7 +18,9 @@ use std::time::{Duration, Instant, SystemTime};
 use edgestore::segment::SegmentWriter;
 use edgestore::types::{MemEntry, Operation, SegmentMeta, encode_key};
 use edgestore::{EdgestoreConfig, Engine as StockEngine, InMemorySegmentReader};
-use edgestore_host::engine::{Engine, EngineError, EngineOptions, MonotonicClock, Pace, WallClock};
+use edgestore_host::engine::{
+    Engine, EngineError, EngineOptions, MonotonicClock, RateLimiter, WallClock,
+};
 use edgestore_host::runtime::PeerStatus;
 use edgestore_host::{Hash, Host};
 use edgestore_repl::HttpReplicationServer;
@@ -91,7 +93,7 @@ pub fn make_trusting(dir: &Path) {
     passed.store(true, Ordering::Relaxed);
     // The second one notes what the first one came to.
     for _ in 0..2 {
-        assert!(!engine.compact(&Pace::unbounded()).expect("a compaction").waits);
+        assert!(!engine.compact(&RateLimiter::unbounded()).expect("a compaction").waits);
     }
 }
 

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 
 use fjall::PersistMode;
 
-use super::heir::{Heir, Part};
 use super::index::Registration;
+use super::redirect::{Part, Redirect};
 use super::segment::{Bounds, Entry, SegmentWriter};
 use super::staging::StagingFile;
 use super::store::{POSITION, Writer};
@@ -83,9 +83,9 @@ impl Engine {
             batch.remove(&self.store.pending, key.as_slice());
         }
         if made.len() > 1
-            && let Some(heir) = heir(horizon, &made)
+            && let Some(redirect) = redirect(horizon, &made)
         {
-            batch.insert(&self.store.heirs, flush_id.to_be_bytes(), heir.encode());
+            batch.insert(&self.store.redirects, flush_id.to_be_bytes(), redirect.encode());
         }
         batch.insert(&self.store.state, POSITION, position.encode());
         let registered = self.commit_made(batch, &mut made)?;
@@ -257,9 +257,9 @@ impl Made {
 
 /// Who owns what was put into these segments, which are in the order of
 /// [`Engine::write_segments`] and have their ids. None when there are none.
-pub(super) fn heir(horizon: i64, made: &[Made]) -> Option<Heir> {
+pub(super) fn redirect(horizon: i64, made: &[Made]) -> Option<Redirect> {
     if let [one] = made {
-        return Some(Heir::One(one.id));
+        return Some(Redirect::One(one.id));
     }
     let mut parts: Vec<Part> = Vec::new();
     for one in made {
@@ -268,7 +268,7 @@ pub(super) fn heir(horizon: i64, made: &[Made]) -> Option<Heir> {
         let first = if more { one.first.clone() } else { Vec::new() };
         parts.push(Part { id: one.id, ahead: one.ahead, first });
     }
-    (!parts.is_empty()).then_some(Heir::Split { horizon, parts })
+    (!parts.is_empty()).then_some(Redirect::Split { horizon, parts })
 }
 
 impl From<io::Error> for EngineError {

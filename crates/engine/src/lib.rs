@@ -37,6 +37,7 @@ mod clean_stop;
 mod clock;
 mod compact;
 pub mod disk;
+mod disk_quota;
 mod drain;
 pub mod env;
 mod error;
@@ -45,7 +46,6 @@ mod filter;
 mod flush;
 mod folder;
 mod hash;
-mod heir;
 mod index;
 mod inspect;
 mod journal;
@@ -56,10 +56,10 @@ mod open_journals;
 mod options;
 mod read;
 mod record;
+mod redirect;
 mod rejected;
 mod repair;
 mod restamp;
-mod room;
 mod scan;
 mod segment;
 mod staging;
@@ -84,8 +84,9 @@ use fjall::PersistMode;
 
 use self::acknowledged::AcknowledgedFile;
 use self::clock::ClockTrust;
-pub use self::compact::{Compacted, Pace};
+pub use self::compact::{Compacted, RateLimiter};
 use self::disk::{Disk, RealDisk};
+use self::disk_quota::DiskQuota;
 pub use self::error::{ApplyError, EngineError};
 pub use self::extent::{Extent, KeyRange};
 use self::filter::Filter;
@@ -104,12 +105,11 @@ pub use self::record::{MAX_BATCH, MAX_KEY, MAX_RECORD, Record};
 use self::rejected::Rejected;
 pub use self::repair::StoreRepair;
 pub use self::restamp::{ClockState, RestampError, Restamped};
-use self::room::Room;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub use self::segment::fuzz::segment as fuzz_segment;
 pub use self::segment::{MAX_FILE, MIN_INFLATED};
-pub use self::staging::{Allowance, AllowanceSpent, HashMismatch, StagedSegment, StagingFile};
+pub use self::staging::{ByteQuota, ByteQuotaSpent, HashMismatch, StagedSegment, StagingFile};
 use self::store::{Progress, Store, Writer};
 pub use self::verify::{Problem, Verified};
 pub use self::write::WriteBatch;
@@ -242,7 +242,7 @@ pub struct Engine {
     /// None of a reader.
     acknowledged: Mutex<Option<AcknowledgedFile>>,
     options: EngineOptions,
-    room: Arc<Room>,
+    room: Arc<DiskQuota>,
     folder: Folder,
 }
 
@@ -357,7 +357,7 @@ impl Engine {
         let rejected = store.load_rejected(options.max_segment_inflated_bytes)?;
         let trust = options.trust(&store, writer.position.stamp)?;
         let (reserve, max) = (options.disk_reserve, options.max_db_bytes);
-        let room = Arc::new(Room::new(
+        let room = Arc::new(DiskQuota::new(
             folder.shared_disk(),
             path,
             reserve,
@@ -681,7 +681,7 @@ impl Engine {
     /// so that nobody downloads what can't be applied.
     pub fn stage(&self) -> io::Result<StagingFile> {
         let file = self.stage_own()?;
-        file.in_room(&self.room)
+        file.within_quota(&self.room)
     }
 
     /// A file for a segment of this node's own.

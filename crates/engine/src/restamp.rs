@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use fjall::PersistMode;
 
-use super::compact::{Census, Compacted, Halt, Pace};
+use super::compact::{Compacted, CompactionStop, LivenessScan, RateLimiter};
 use super::flush::MAX_AHEAD_INFLATED;
 use super::index::Registration;
 use super::record::{Stored, Version};
@@ -98,12 +98,12 @@ pub enum RestampError {
     Storage(#[from] EngineError),
 }
 
-impl From<Halt> for RestampError {
-    fn from(halt: Halt) -> Self {
+impl From<CompactionStop> for RestampError {
+    fn from(halt: CompactionStop) -> Self {
         match halt {
-            Halt::Failed(error) => Self::Storage(error),
+            CompactionStop::Failed(error) => Self::Storage(error),
             // Nobody stops it.
-            Halt::Stopped => Self::Busy,
+            CompactionStop::Stopped => Self::Busy,
         }
     }
 }
@@ -116,7 +116,7 @@ impl From<fjall::Error> for RestampError {
 
 /// Own segments that hold records from the future, and other things that were found on the way.
 struct Found {
-    census: Census,
+    scan: LivenessScan,
     own: Vec<Registration>,
     foreign: Vec<Registration>,
     /// The latest stamp that is not from the future.
@@ -151,14 +151,13 @@ impl Engine {
     /// When the disk fails.
     pub fn clock_state(&self) -> Result<ClockState, EngineError> {
         let _maintenance = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
-        let Found { census, own, foreign, .. } =
-            self.find_ahead().map_err(|error| match error {
-                RestampError::Storage(error) => error,
-                other => EngineError::Corrupt(other.to_string()),
-            })?;
-        let pending = census.all_owned(census.flush_id).ahead;
+        let Found { scan, own, foreign, .. } = self.find_ahead().map_err(|error| match error {
+            RestampError::Storage(error) => error,
+            other => EngineError::Corrupt(other.to_string()),
+        })?;
+        let pending = scan.all_owned(scan.flush_id).ahead;
         let (wall, stamp) = (self.now(), self.last_stamp());
-        let in_segments = own.iter().map(|one| census.all_owned(one.meta.id).ahead).sum::<u64>();
+        let in_segments = own.iter().map(|one| scan.all_owned(one.meta.id).ahead).sum::<u64>();
         Ok(ClockState {
             wall,
             stamp,
@@ -172,14 +171,13 @@ impl Engine {
     }
 
     fn find_ahead(&self) -> Result<Found, RestampError> {
-        let (pace, horizon) = (Pace::unbounded(), self.wall_horizon());
-        let mut census = self.take_census(&pace, horizon)?;
+        let (limiter, horizon) = (RateLimiter::unbounded(), self.wall_horizon());
+        let mut scan = self.scan_liveness(&limiter, horizon)?;
         // Notes where the records of own segments lie, where an older version of this host did not.
-        self.find_oversized(&mut census, &pace)?;
-        let mut found =
-            Found { own: Vec::new(), foreign: Vec::new(), latest: census.latest, census };
+        self.find_oversized(&mut scan, &limiter)?;
+        let mut found = Found { own: Vec::new(), foreign: Vec::new(), latest: scan.latest, scan };
         let extents: Vec<_> = self.extents().collect();
-        for segment in &found.census.segments {
+        for segment in &found.scan.segments {
             let id = segment.meta.id;
             let at = extents.binary_search_by_key(&id, |(meta, _)| meta.id).ok();
             let known = at.and_then(|at| extents[at].1.as_ref()).map(|extent| extent.newest);
@@ -246,7 +244,7 @@ impl Engine {
         let _maintenance = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
         self.store.check()?;
         for _ in 0..ATTEMPTS {
-            let Found { census, own, foreign, latest } = self.find_ahead()?;
+            let Found { scan, own, foreign, latest } = self.find_ahead()?;
             if let Some(absent) = self.writer().absent.keys().next() {
                 return Err(RestampError::Damaged(*absent));
             }
@@ -256,9 +254,9 @@ impl Engine {
                 let hash = first.meta.hash;
                 return Err(RestampError::Foreign { count: foreign.len(), first: hash });
             }
-            let (mut unsorted, horizon) = (false, census.horizon());
+            let (mut unsorted, horizon) = (false, scan.horizon());
             for segment in &own {
-                let owned = census.all_owned(segment.meta.id);
+                let owned = scan.all_owned(segment.meta.id);
                 let all = owned.ahead == segment.meta.records;
                 if all && owned.weight <= MAX_AHEAD_INFLATED && segment.bounded {
                     continue;
@@ -267,12 +265,12 @@ impl Engine {
                 unsorted = true;
                 let mut done = Compacted::default();
                 let group = std::slice::from_ref(segment);
-                self.merge_segments(group, horizon, &Pace::unbounded(), &mut done)?;
+                self.merge_segments(group, horizon, &RateLimiter::unbounded(), &mut done)?;
                 if done.retired == 0 {
                     return Err(RestampError::Damaged(segment.meta.hash));
                 }
             }
-            drop(census);
+            drop(scan);
             if unsorted {
                 continue;
             }
@@ -351,13 +349,13 @@ impl Engine {
 
     /// Whether a segment owns all that it holds.
     fn is_all_alive(&self, segment: &Registration) -> Result<bool, RestampError> {
-        let heirs = self.store.load_heirs()?;
+        let redirects = self.store.load_redirects()?;
         let records = self.read_restampable(segment)?;
         for entry in records.iter() {
             let alive = self.store.version(entry.key, |stored| {
                 stored.is_some_and(|stored| {
                     stored.version == entry.version
-                        && heirs.owner(entry.key, &stored) == segment.meta.id
+                        && redirects.owner(entry.key, &stored) == segment.meta.id
                 })
             })?;
             if !alive {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::apply::Prepared;
+use super::disk_quota::DiskQuota;
 use super::folder::{PREFIX, SUFFIX};
-use super::room::Room;
 use super::segment::{Bounds, Invalid, Reader};
 use crate::Hash;
 use crate::disk::{Disk, DiskFile, TemporaryName, temporary};
@@ -24,25 +24,25 @@ pub struct StagingFile {
     name: TemporaryName,
     hasher: blake3::Hasher,
     len: u64,
-    allowance: Option<Arc<Allowance>>,
+    allowance: Option<Arc<ByteQuota>>,
     /// Of bytes that were written, for whoever watches.
     counter: Option<Arc<AtomicU64>>,
-    room: Option<Arc<Room>>,
+    room: Option<Arc<DiskQuota>>,
     /// Bytes that the room still has for it.
     granted: u64,
 }
 
 /// How many bytes all files that share it may still take. Bytes that were thrown away count too.
 #[derive(Debug)]
-pub struct Allowance(AtomicU64);
+pub struct ByteQuota(AtomicU64);
 
-/// A write that would take more than the file's [`Allowance`] is refused with this, as the inner
+/// A write that would take more than the file's [`ByteQuota`] is refused with this, as the inner
 /// error of an [`io::Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("as many bytes as allowed were staged")]
-pub struct AllowanceSpent;
+pub struct ByteQuotaSpent;
 
-impl Allowance {
+impl ByteQuota {
     /// So many bytes.
     pub fn new(bytes: u64) -> Self {
         Self(AtomicU64::new(bytes))
@@ -59,7 +59,7 @@ impl Allowance {
         let before = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
         match before {
             Ok(before) if before >= bytes => Ok(()),
-            _ => Err(io::Error::new(io::ErrorKind::QuotaExceeded, AllowanceSpent)),
+            _ => Err(io::Error::new(io::ErrorKind::QuotaExceeded, ByteQuotaSpent)),
         }
     }
 }
@@ -98,7 +98,7 @@ impl StagingFile {
 
     /// Counts what is written from now on.
     #[must_use]
-    pub fn within(self, allowance: &Arc<Allowance>) -> Self {
+    pub fn within(self, allowance: &Arc<ByteQuota>) -> Self {
         Self { allowance: Some(Arc::clone(allowance)), ..self }
     }
 
@@ -109,7 +109,7 @@ impl StagingFile {
     }
 
     /// Takes no more than there is room for.
-    pub(super) fn in_room(mut self, room: &Arc<Room>) -> io::Result<Self> {
+    pub(super) fn within_quota(mut self, room: &Arc<DiskQuota>) -> io::Result<Self> {
         self.room = Some(Arc::clone(room));
         self.grant(0)?;
         Ok(self)
@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn files_that_share_an_allowance_never_take_more_than_it() {
         let dir = tempfile::tempdir().unwrap();
-        let allowance = Arc::new(Allowance::new(100));
+        let allowance = Arc::new(ByteQuota::new(100));
         let file = || StagingFile::for_test(dir.path()).within(&allowance);
         let (mut a, mut b, mut thrown_away) = (file(), file(), file());
         a.write_all(&[1; 40]).unwrap();
@@ -298,7 +298,7 @@ mod tests {
         b.write_all(&[2; 49]).unwrap();
         assert!(!allowance.is_spent());
         let error = b.write_all(&[2; 2]).unwrap_err();
-        assert!(error.get_ref().is_some_and(|inner| inner.is::<AllowanceSpent>()), "{error:?}");
+        assert!(error.get_ref().is_some_and(|inner| inner.is::<ByteQuotaSpent>()), "{error:?}");
         assert!(a.write_all(&[1]).is_err(), "the first refusal is one to all");
         assert!(allowance.is_spent());
         assert_eq!((a.len(), b.len()), (40, 49));

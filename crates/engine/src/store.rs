@@ -16,12 +16,12 @@ use fjall::{
     Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable as _,
 };
 
-use super::heir::{Heir, Heirs};
 use super::index::Registration;
 use super::lineage::{LINEAGE, Lineage};
 use super::memtable::Memtable;
 use super::open_journals::OpenJournals;
 use super::record::Stored;
+use super::redirect::{Redirect, Redirects};
 use super::{EngineError, EngineOptions, MonotonicClock, Watermark};
 use crate::Hash;
 
@@ -62,11 +62,11 @@ pub(super) struct Store {
     pub(super) retired: Keyspace,
     /// Store keys of which a retired segment had an older version, beneath what may be forgotten one
     /// day, to when it went (Unix nanoseconds).
-    pub(super) hidden: Keyspace,
+    pub(super) shadowed: Keyspace,
     /// Hashes of segments that a repair gave up, because their files were gone, to when.
     pub(super) lost: Keyspace,
-    /// Ids of segments, and of flushes that made several, to the [`Heir`] of what they owned.
-    pub(super) heirs: Keyspace,
+    /// Ids of segments, and of flushes that made several, to the [`Redirect`] of what they owned.
+    pub(super) redirects: Keyspace,
     pub(super) state: Keyspace,
     /// Set once a commit has failed.
     pub(super) poisoned: AtomicBool,
@@ -191,9 +191,9 @@ impl Store {
             segments: open("segments")?,
             extents: open("extents")?,
             retired: open("retired")?,
-            hidden: open("hidden")?,
+            shadowed: open("hidden")?,
             lost: open("lost")?,
-            heirs: open("heirs")?,
+            redirects: open("heirs")?,
             state: open("state")?,
             db,
             poisoned: AtomicBool::new(false),
@@ -321,7 +321,7 @@ impl Store {
         self.wait_while(|| {
             self.records.sealed_memtable_count() > 2
                 || self.pending.sealed_memtable_count() > 2
-                || self.hidden.sealed_memtable_count() > 2
+                || self.shadowed.sealed_memtable_count() > 2
                 || self.records.l0_table_count() > HALT_TABLES
         })?;
         // A batch may be longer than what was cut.
@@ -464,16 +464,16 @@ impl Store {
         self.segments.iter().map(load).collect()
     }
 
-    pub(super) fn load_heirs(&self) -> Result<Heirs, EngineError> {
+    pub(super) fn load_redirects(&self) -> Result<Redirects, EngineError> {
         let load = |guard: fjall::Guard| {
             let (from, to) = guard.into_inner()?;
             let from = <[u8; 8]>::try_from(&*from).ok().map(u64::from_be_bytes);
-            match from.zip(Heir::decode(&to)) {
-                Some(heir) => Ok(heir),
+            match from.zip(Redirect::decode(&to)) {
+                Some(redirect) => Ok(redirect),
                 None => corrupt("who took over from a segment"),
             }
         };
-        self.heirs.iter().map(load).collect()
+        self.redirects.iter().map(load).collect()
     }
 
     /// Segments that a repair gave up, with what is noted of each.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use edgestore_engine::env::{Env, Notify, Task};
-use edgestore_engine::{Compacted, Engine, EngineError, Pace};
+use edgestore_engine::{Compacted, Engine, EngineError, RateLimiter};
 
 use super::LastCompaction;
 use super::dead_threads::DeadThreads;
@@ -55,7 +55,7 @@ struct State {
     stopping: bool,
     woken: bool,
     /// Of the compaction that runs.
-    running: Option<Arc<Pace>>,
+    running: Option<Arc<RateLimiter>>,
     /// Until a compaction is due whatever is new; none while the last one was not through.
     fresh_until: Option<Duration>,
     last: Option<LastCompaction>,
@@ -135,8 +135,8 @@ impl Maintenance {
     pub(super) fn stop(&self) {
         let mut state = self.state();
         state.stopping = true;
-        if let Some(pace) = &state.running {
-            pace.stop();
+        if let Some(limiter) = &state.running {
+            limiter.stop();
         }
         self.changed.raise();
     }
@@ -153,7 +153,7 @@ impl Maintenance {
         asked: bool,
     ) -> Result<Compacted, EngineError> {
         let stopped = Compacted { stopped: true, ..Compacted::default() };
-        let pace = Arc::new(Pace::in_env(&self.env, bytes_per_sec));
+        let limiter = Arc::new(RateLimiter::in_env(&self.env, bytes_per_sec));
         loop {
             let seen = self.changed.count();
             let mut state = self.state();
@@ -161,7 +161,7 @@ impl Maintenance {
                 return Ok(stopped);
             }
             let Some(running) = &state.running else {
-                state.running = Some(Arc::clone(&pace));
+                state.running = Some(Arc::clone(&limiter));
                 break;
             };
             if !asked {
@@ -175,7 +175,7 @@ impl Maintenance {
         tracing::debug!(asked, "compaction begins");
         let start = self.env.monotonic();
         // A mistake in the engine may cost a compaction, and not the thread.
-        let compact = AssertUnwindSafe(|| self.engine.compact(&pace));
+        let compact = AssertUnwindSafe(|| self.engine.compact(&limiter));
         let result = catch_unwind(compact).unwrap_or_else(|_| {
             let why = "a compaction panicked: run verify, and please report this";
             Err(EngineError::Corrupt(why.to_owned()))

@@ -12,7 +12,7 @@ use edgestore_policy_host::{
 };
 
 use super::dead_threads::DeadThreads;
-use super::policies::{Policies, Turn, Verdict};
+use super::policies::{ActivePolicy, Policies, Verdict};
 use super::schedule::Schedule;
 use super::settings::Settings;
 use super::{CursorFiles, MemoryBudget, PeerStatus};
@@ -234,7 +234,7 @@ impl PeerLoop {
     }
 
     /// `first`: of this policy for this peer, as far as is known.
-    fn tick(&self, turn: &Turn, reason: Reason, first: bool) -> Tick {
+    fn tick(&self, turn: &ActivePolicy, reason: Reason, first: bool) -> Tick {
         let shared = &self.shared;
         let start = shared.env.monotonic();
         if first {

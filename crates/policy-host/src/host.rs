@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use edgestore_engine::{AllowanceSpent, Hash};
+use edgestore_engine::{ByteQuotaSpent, Hash};
 use edgestore_protocol::{FetchError, Listing, PeerError, PeerTransport};
 use wasmtime::component::Resource;
 
@@ -331,7 +331,7 @@ impl transfers::HostTransfer for State {
 /// Logs the failure and says what the policy is told of it.
 fn fetch_failed(tick: &mut Tick, peer: usize, hash: Hash, error: &FetchError) -> types::FetchError {
     if let FetchError::Storage(source) = error {
-        if source.get_ref().is_some_and(|inner| inner.is::<AllowanceSpent>()) {
+        if source.get_ref().is_some_and(|inner| inner.is::<ByteQuotaSpent>()) {
             if tick.may_log() {
                 let (policy, peer) = (&tick.policy, tick.services.peers[peer].id());
                 let limit = tick.limits.pulled_bytes;

@@ -20,6 +20,7 @@ mod code_cache;
 mod compiler;
 mod contract;
 mod downloads;
+mod dry_run;
 mod error;
 mod fetch_backoff;
 mod host;
@@ -35,7 +36,6 @@ pub mod native;
 mod observer;
 mod outline;
 mod peer;
-mod rehearsal;
 mod resources;
 mod services;
 mod state;
@@ -53,6 +53,8 @@ mod words;
 pub use bindings::v0_1::fuzz::adapters as fuzz_adapters;
 pub use compiler::Compiler;
 pub use downloads::Downloads;
+pub use dry_run::{DryRun, RehearsalError, dry_run};
+pub use dry_run::{TRIAL_FOLDER, rehearse_settings};
 pub use error::{LoadError, SettingsTooLarge, TickError};
 pub use fetch_backoff::FetchBackoff;
 pub use instance::Policy;
@@ -64,8 +66,6 @@ pub use outline::Outline;
 #[doc(hidden)]
 pub use outline::fuzz::component as fuzz_component;
 pub use peer::Peer;
-pub use rehearsal::{Rehearsal, RehearsalError, rehearse};
-pub use rehearsal::{TRIAL_FOLDER, rehearse_settings};
 pub use services::{
     Archive, Clock, Context, CursorLayout, CursorStore, Reason, Services, SystemClock, TickReport,
     UploadOutcome,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use edgestore_engine::Allowance;
+use edgestore_engine::ByteQuota;
 use edgestore_engine::env::{Env, SystemEnv};
 use edgestore_protocol::{Listing, PeerError, PeerTransport};
 use wasmtime::component::ResourceTable;
@@ -122,7 +122,7 @@ pub(super) struct Tick {
     /// Bytes of what is listed, and of what these say besides.
     pub(super) list_bytes: usize,
     /// For what transfers write.
-    pub(super) allowance: Arc<Allowance>,
+    pub(super) allowance: Arc<ByteQuota>,
     pub(super) bell: Arc<Bell>,
     /// Whether the policy was told of anything that a peer did wrong.
     pub(super) peer_failed: bool,
@@ -154,7 +154,7 @@ impl Tick {
             staged: 0,
             manifests: 0,
             list_bytes: 0,
-            allowance: Arc::new(Allowance::new(limits.pulled_bytes)),
+            allowance: Arc::new(ByteQuota::new(limits.pulled_bytes)),
             bell,
             peer_failed: false,
             peer_failure: None,

@@ -126,9 +126,11 @@ impl Run {
             FaultKind::Partition => {
                 let island: BTreeSet<usize> = fault.nodes.iter().copied().collect();
                 if on {
-                    weather.islands.push(island);
-                } else if let Some(at) = weather.islands.iter().position(|other| *other == island) {
-                    weather.islands.remove(at);
+                    weather.partitions.push(island);
+                } else if let Some(at) =
+                    weather.partitions.iter().position(|other| *other == island)
+                {
+                    weather.partitions.remove(at);
                 }
             }
             FaultKind::Slow { factor } if on => drop(weather.slow.insert(node, factor)),

@@ -17,19 +17,19 @@
 
 mod check;
 mod faults;
+#[cfg(test)]
+mod injected_bugs;
 mod log;
 mod model;
 mod network;
 mod node;
 mod outcome;
-#[cfg(test)]
-mod plants;
+mod policy_under_test;
 pub mod report;
 mod run;
 mod scenario;
 mod schedule;
 mod shrink;
-mod subject;
 #[cfg(test)]
 mod tests;
 mod topology;
@@ -37,6 +37,7 @@ mod topology;
 pub use self::outcome::{
     Divergence, Invariant, LinkCounts, NodeCounts, Outcome, Span, TickMark, Violation,
 };
+pub use self::policy_under_test::{PolicyUnderTest, SimError};
 pub use self::run::run;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
@@ -45,4 +46,3 @@ pub use self::scenario::{
     Expect, Fault, FaultKind, Link, Scenario, ScenarioError, Topology, When, Writer,
 };
 pub use self::shrink::shrink;
-pub use self::subject::{SimError, Subject};

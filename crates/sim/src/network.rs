@@ -38,7 +38,7 @@ pub(super) struct Network {
     /// By node; none while it is down.
     engines: Vec<Mutex<Option<Arc<Engine>>>>,
     links: BTreeMap<(usize, usize), Mutex<LinkState>>,
-    weather: Mutex<Weather>,
+    weather: Mutex<NetworkFaults>,
     pulls: Mutex<Vec<Pulls>>,
     /// Lists that were sent, and those behind roots that were, by their roots.
     offered: Mutex<HashMap<Hash, Arc<[Hash]>>>,
@@ -65,9 +65,9 @@ struct LinkState {
 
 /// What goes wrong on the network now, by node.
 #[derive(Debug, Default)]
-pub(super) struct Weather {
+pub(super) struct NetworkFaults {
     /// Each of these sets can reach itself and not the rest.
-    pub(super) islands: Vec<BTreeSet<usize>>,
+    pub(super) partitions: Vec<BTreeSet<usize>>,
     pub(super) slow: BTreeMap<usize, f64>,
     pub(super) hanging: BTreeSet<usize>,
     pub(super) cutting: BTreeSet<usize>,
@@ -76,9 +76,9 @@ pub(super) struct Weather {
     pub(super) lying_manifest: BTreeSet<usize>,
 }
 
-impl Weather {
+impl NetworkFaults {
     fn separates(&self, a: usize, b: usize) -> bool {
-        self.islands.iter().any(|island| island.contains(&a) != island.contains(&b))
+        self.partitions.iter().any(|island| island.contains(&a) != island.contains(&b))
     }
 }
 
@@ -105,7 +105,7 @@ impl Network {
         })
     }
 
-    pub(super) fn weather(&self) -> MutexGuard<'_, Weather> {
+    pub(super) fn weather(&self) -> MutexGuard<'_, NetworkFaults> {
         lock(&self.weather)
     }
 

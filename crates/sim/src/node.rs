@@ -44,7 +44,7 @@ pub(super) struct Setup {
     pub(super) variant: PathBuf,
     /// What is wrong with the hosts on purpose.
     #[cfg(test)]
-    pub(super) plant: super::plants::Plant,
+    pub(super) plant: super::injected_bugs::Plant,
 }
 
 /// What a node's ticks did, for whoever counts.

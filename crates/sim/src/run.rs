@@ -13,9 +13,9 @@ use super::model::{Acknowledged, Model, Write};
 use super::network::Network;
 use super::node::{Node, Setup};
 use super::outcome::{Divergence, NodeCounts, Outcome, Span};
+use super::policy_under_test::{PolicyUnderTest, SimError};
 use super::scenario::{FaultKind, Scenario, When, Writer};
 use super::schedule::{EPOCH_SECS, Schedule};
-use super::subject::{SimError, Subject};
 use super::topology;
 
 /// Looks at all nodes while a run lasts.
@@ -34,7 +34,7 @@ pub(super) const NAMESPACE: &[u8] = b"sim";
 /// [`SimError`]; what goes wrong in the simulation is in the outcome.
 pub fn run(
     scenario: &Scenario,
-    subject: &Subject,
+    subject: &PolicyUnderTest,
     seed: u64,
     all_events: bool,
 ) -> Result<Outcome, SimError> {
@@ -123,7 +123,7 @@ impl Run {
     fn start(
         schedule: &Schedule,
         scenario: &Scenario,
-        subject: &Subject,
+        subject: &PolicyUnderTest,
         seed: u64,
         all_events: bool,
         folder: &Path,

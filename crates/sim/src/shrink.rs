@@ -7,9 +7,9 @@
 use std::time::{Duration, Instant};
 
 use super::outcome::{Invariant, Outcome};
+use super::policy_under_test::PolicyUnderTest;
 use super::run::run;
 use super::scenario::{FaultKind, Scenario, Topology, When};
-use super::subject::Subject;
 
 /// Runs that are tried, at most.
 const TRIES: usize = 200;
@@ -18,7 +18,7 @@ const TRIES: usize = 200;
 /// one that was found, and its run; none when the scenario does not fail.
 pub fn shrink(
     scenario: &Scenario,
-    subject: &Subject,
+    subject: &PolicyUnderTest,
     seed: u64,
     time: Duration,
 ) -> Option<(Scenario, Outcome)> {

@@ -6,9 +6,9 @@ use edgestore_policy_host::{Limits, PolicyEngine};
 
 use super::*;
 
-fn subject() -> Subject {
+fn subject() -> PolicyUnderTest {
     let component = include_bytes!("../../../guest-sync/sync.wasm").to_vec();
-    Subject::new(component, PolicyEngine::new(None, Limits::default()).unwrap()).unwrap()
+    PolicyUnderTest::new(component, PolicyEngine::new(None, Limits::default()).unwrap()).unwrap()
 }
 
 fn link() -> Link {

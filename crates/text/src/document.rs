@@ -6,7 +6,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{FileError, Mistakes};
+use super::{Diagnostics, FileError};
 
 /// Parses a file that is to be TOML.
 ///
@@ -15,16 +15,16 @@ use super::{FileError, Mistakes};
 pub fn document<'a>(path: &Path, bytes: &'a [u8]) -> Result<(DeTable<'a>, &'a str), FileError> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let valid = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
-        let mut mistakes = Mistakes::new(path, &valid);
-        mistakes.add(valid.len()..valid.len(), "what follows is no UTF-8 text");
-        mistakes.into_error()
+        let mut diagnostics = Diagnostics::new(path, &valid);
+        diagnostics.add(valid.len()..valid.len(), "what follows is no UTF-8 text");
+        diagnostics.into_error()
     })?;
     let (table, errors) = DeTable::parse_recoverable(text);
-    let mut mistakes = Mistakes::new(path, text);
+    let mut diagnostics = Diagnostics::new(path, text);
     for error in errors {
-        mistakes.add(error.span().unwrap_or_default(), error.message());
+        diagnostics.add(error.span().unwrap_or_default(), error.message());
     }
-    mistakes.check()?;
+    diagnostics.check()?;
     Ok((table.into_inner(), text))
 }
 

@@ -1,4 +1,4 @@
-//! What people write and read: values of options and of files, what is said of mistakes in them,
+//! What people write and read: values of options and of files, what is said of problems in them,
 //! tables, and text that others chose, without what hides in it.
 //!
 //! The command line, the configuration of the host and simulations share it. What needs parsers of
@@ -6,10 +6,10 @@
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "files")]
+mod diagnostics;
+#[cfg(feature = "files")]
 mod document;
 mod escape;
-#[cfg(feature = "files")]
-mod mistakes;
 mod secrets;
 #[cfg(feature = "files")]
 mod table;
@@ -24,10 +24,10 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 #[cfg(feature = "files")]
+pub use self::diagnostics::{Diagnostics, FileError};
+#[cfg(feature = "files")]
 pub use self::document::{Item, document, items, scalar};
 pub use self::escape::{LINE, LINES, Style, exact, is_hidden, push_bytes, push_escaped, visible};
-#[cfg(feature = "files")]
-pub use self::mistakes::{FileError, Mistakes};
 pub use self::secrets::{json_without_secrets, secretless, secretless_url, without_secrets};
 #[cfg(feature = "files")]
 pub use self::table::{bytes, lines, table};

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use super::args;
 use crate::admin::{AdminClient, AdminError, Op, SegmentInfo, batch};
 use crate::engine::{
-    Compacted, Engine, EngineError, EngineOptions, EngineStats, Pace, Record, StoreRepair,
+    Compacted, Engine, EngineError, EngineOptions, EngineStats, RateLimiter, Record, StoreRepair,
     lost_format,
 };
 use crate::runtime::{Health, HostStatus};
@@ -217,7 +217,7 @@ impl Database {
     /// Compacts, at most at this pace.
     pub(super) fn compact(&mut self, bytes_per_sec: Option<u64>) -> Result<Compacted> {
         Ok(match self {
-            Self::Direct(engine) => engine.compact(&Pace::new(bytes_per_sec))?,
+            Self::Direct(engine) => engine.compact(&RateLimiter::new(bytes_per_sec))?,
             Self::Remote(client) => client.compact(bytes_per_sec)?,
         })
     }

@@ -38,8 +38,8 @@ impl Policy for Planted {
     fn tick<H: Host>(host: &H, context: &Context) -> Result<TickReport, TickFailure> {
         let budget = Budget::new(host, context);
         let mut settings = Settings::new(&context.settings);
-        let plants = [NONE, BEFORE_APPLY, FORGETS, EARLY_ROOT, STARVES, CLAIMS];
-        let plant = settings.choice("plant", NONE, &plants)?;
+        let injected_bugs = [NONE, BEFORE_APPLY, FORGETS, EARLY_ROOT, STARVES, CLAIMS];
+        let plant = settings.choice("plant", NONE, &injected_bugs)?;
         settings.finish()?;
 
         let cursor = host.load_cursor().map(|bytes| PeerCursor::decode(&bytes).0);

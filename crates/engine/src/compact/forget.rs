@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use fjall::{OwnedWriteBatch, PersistMode};
 
-use super::census::Census;
-use super::{Compacted, Halt, Pace};
+use super::liveness::LivenessScan;
+use super::{Compacted, CompactionStop, RateLimiter};
 use crate::Hash;
 use crate::clock::Distrust;
 use crate::index::Registration;
@@ -30,7 +30,7 @@ const ROUNDS: usize = 10;
 
 /// What segments that are about to be retired hold beneath tombstones and what may expire.
 #[derive(Debug)]
-pub(super) struct Hidden {
+pub(super) struct ShadowedKeys {
     /// Records that are stamped after it are from the future.
     horizon: i64,
     now: i64,
@@ -47,7 +47,7 @@ pub(super) struct Hidden {
     unknown: Vec<Hash>,
 }
 
-impl Hidden {
+impl ShadowedKeys {
     /// Notes a key if the segment's version of it is beneath such a one. Returns whether the version
     /// is needed, although it is not the store's.
     pub(super) fn note(&mut self, entry: &Entry<&[u8]>, stored: Option<&Stored<&[u8]>>) -> bool {
@@ -83,8 +83,8 @@ impl Hidden {
 
 impl Engine {
     /// Nothing yet. Records that are stamped after `horizon` are from the future.
-    pub(super) fn nothing_hidden(&self, horizon: i64) -> Hidden {
-        Hidden {
+    pub(super) fn nothing_shadowed(&self, horizon: i64) -> ShadowedKeys {
+        ShadowedKeys {
             horizon,
             now: self.now(),
             grace: self.options.tombstone_grace,
@@ -99,8 +99,8 @@ impl Engine {
     ///
     /// # Errors
     /// When it does not: part of the record store is older than the rest. Nothing more is written.
-    pub(super) fn check_merged(&self, hidden: &Hidden) -> Result<(), Halt> {
-        let Some(key) = &hidden.behind else { return Ok(()) };
+    pub(super) fn check_merged(&self, shadowed: &ShadowedKeys) -> Result<(), CompactionStop> {
+        let Some(key) = &shadowed.behind else { return Ok(()) };
         let error = EngineError::Corrupt(format!(
             "segments hold what the record store has lost, such as the record {}: stop the host, and \
              put a backup in the place of the database, or run `edgestore-host verify --repair`",
@@ -109,53 +109,53 @@ impl Engine {
         Err(self.store.poison(error).into())
     }
 
-    pub(super) fn note_hidden(
+    pub(super) fn note_shadowed(
         &self,
         segment: &Registration,
-        hidden: &mut Hidden,
-        pace: &Pace,
-    ) -> Result<(), Halt> {
-        let Some(mut reader) = self.open_paced(segment, pace)? else {
-            hidden.unknown.push(segment.meta.hash);
+        shadowed: &mut ShadowedKeys,
+        limiter: &RateLimiter,
+    ) -> Result<(), CompactionStop> {
+        let Some(mut reader) = self.open_paced(segment, limiter)? else {
+            shadowed.unknown.push(segment.meta.hash);
             return Ok(());
         };
         let mut block = Records::default();
         while reader.next_block(&mut block)? {
-            pace.spend(block.weight() as u64)?;
+            limiter.spend(block.weight() as u64)?;
             for entry in block.iter() {
-                self.stored(entry.key, |stored| hidden.note(&entry, stored.as_ref()))?;
-                if hidden.is_needed {
+                self.stored(entry.key, |stored| shadowed.note(&entry, stored.as_ref()))?;
+                if shadowed.is_needed {
                     // It stays, and hides nothing.
-                    hidden.keys.clear();
+                    shadowed.keys.clear();
                 }
-                self.write_full(hidden)?;
+                self.write_full(shadowed)?;
             }
             block.clear();
         }
-        self.check_merged(hidden)
+        self.check_merged(shadowed)
     }
 
     /// Writes down what was noted once it is much. Where the segment stays after all, tombstones stay
     /// longer than they must.
-    pub(super) fn write_full(&self, hidden: &mut Hidden) -> Result<(), EngineError> {
-        if hidden.keys.len() < CHUNK {
+    pub(super) fn write_full(&self, shadowed: &mut ShadowedKeys) -> Result<(), EngineError> {
+        if shadowed.keys.len() < CHUNK {
             return Ok(());
         }
         // Durable with the batch that retires the segment.
         let mut batch = self.store.batch(PersistMode::Buffer);
-        self.hide_in(&mut batch, hidden);
+        self.shadow_in(&mut batch, shadowed);
         self.store.commit(batch)?;
-        hidden.keys.clear();
+        shadowed.keys.clear();
         Ok(())
     }
 
     /// Adds what was noted to a batch.
-    pub(super) fn hide_in(&self, batch: &mut OwnedWriteBatch, hidden: &Hidden) {
+    pub(super) fn shadow_in(&self, batch: &mut OwnedWriteBatch, shadowed: &ShadowedKeys) {
         let time = self.note_time().to_le_bytes();
-        for key in &hidden.keys {
-            batch.insert(&self.store.hidden, key.as_slice(), time);
+        for key in &shadowed.keys {
+            batch.insert(&self.store.shadowed, key.as_slice(), time);
         }
-        for hash in &hidden.unknown {
+        for hash in &shadowed.unknown {
             batch.insert(&self.store.lost, *hash.as_bytes(), time);
         }
     }
@@ -169,26 +169,25 @@ impl Engine {
 
     pub(super) fn forget_past(
         &self,
-        census: &mut Census,
-        pace: &Pace,
+        scan: &mut LivenessScan,
+        limiter: &RateLimiter,
         done: &mut Compacted,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), CompactionStop> {
         if self.check_wall_clock().is_err() {
             // What was noted expires by the same clock.
-            done.waits |= !census.past.is_empty() || !self.store.hidden.is_empty()?;
+            done.waits |= !scan.past.is_empty() || !self.store.shadowed.is_empty()?;
             return Ok(());
         }
-        self.forget_hidden()?;
-        if census.past.is_empty() || self.may_come_back()? {
+        self.forget_shadowed()?;
+        if scan.past.is_empty() || self.may_come_back()? {
             return Ok(());
         }
-        let dead = |segment: &&Registration| census.owned(segment.meta.id) < segment.meta.records;
-        let mut next: Vec<_> = census.segments.iter().filter(dead).cloned().collect();
-        let mut seen: HashSet<u64> =
-            census.segments.iter().map(|segment| segment.meta.id).collect();
+        let dead = |segment: &&Registration| scan.owned(segment.meta.id) < segment.meta.records;
+        let mut next: Vec<_> = scan.segments.iter().filter(dead).cloned().collect();
+        let mut seen: HashSet<u64> = scan.segments.iter().map(|segment| segment.meta.id).collect();
         for _ in 0..ROUNDS {
             for segment in next {
-                if !self.keep_needed(&segment, census, pace)? {
+                if !self.keep_needed(&segment, scan, limiter)? {
                     return Ok(());
                 }
             }
@@ -202,8 +201,8 @@ impl Engine {
             if next.is_empty() {
                 // Few at a time; what comes between two of these holds no older versions, or is
                 // looked at when the rest is forgotten.
-                done.forgotten += self.forget_some(census)?;
-                if census.past.is_empty() {
+                done.forgotten += self.forget_some(scan)?;
+                if scan.past.is_empty() {
                     return Ok(());
                 }
             }
@@ -212,14 +211,14 @@ impl Engine {
     }
 
     /// Drops the notes that are older than the grace period.
-    fn forget_hidden(&self) -> Result<(), Halt> {
+    fn forget_shadowed(&self) -> Result<(), CompactionStop> {
         let mut old = Vec::new();
         let forget = |old: &mut Vec<_>| {
             let mut batch = self.store.batch(PersistMode::Buffer);
-            old.drain(..).for_each(|key: fjall::UserKey| batch.remove(&self.store.hidden, key));
+            old.drain(..).for_each(|key: fjall::UserKey| batch.remove(&self.store.shadowed, key));
             self.store.commit(batch)
         };
-        for guard in self.store.hidden.iter() {
+        for guard in self.store.shadowed.iter() {
             let (key, time) = guard.into_inner()?;
             if !self.is_recent(&time) {
                 old.push(key);
@@ -233,7 +232,7 @@ impl Engine {
 
     /// Whether a segment that a repair gave up may be pulled again, with older versions in it. Once
     /// it is here, or was gone for the grace period, it is like any other.
-    fn may_come_back(&self) -> Result<bool, Halt> {
+    fn may_come_back(&self) -> Result<bool, CompactionStop> {
         for guard in self.store.lost.iter() {
             if self.is_recent(&guard.value()?) {
                 return Ok(true);
@@ -246,17 +245,17 @@ impl Engine {
     fn keep_needed(
         &self,
         segment: &Registration,
-        census: &mut Census,
-        pace: &Pace,
-    ) -> Result<bool, Halt> {
-        let Some(mut reader) = self.open_paced(segment, pace)? else { return Ok(false) };
+        scan: &mut LivenessScan,
+        limiter: &RateLimiter,
+    ) -> Result<bool, CompactionStop> {
+        let Some(mut reader) = self.open_paced(segment, limiter)? else { return Ok(false) };
         let mut block = Records::default();
         while reader.next_block(&mut block)? {
-            pace.spend(block.weight() as u64)?;
+            limiter.spend(block.weight() as u64)?;
             for entry in block.iter() {
-                let Some(past) = census.past.get(entry.key) else { continue };
+                let Some(past) = scan.past.get(entry.key) else { continue };
                 if Stored::decode(past)?.version != entry.version {
-                    census.past.remove(entry.key);
+                    scan.past.remove(entry.key);
                 }
             }
             block.clear();
@@ -266,23 +265,23 @@ impl Engine {
 
     /// Forgets some of what is on the list, and takes it off. The returned count is that of the
     /// forgotten ones; what has changed since is not among them. Nobody may write meanwhile.
-    fn forget_some(&self, census: &mut Census) -> Result<u64, Halt> {
+    fn forget_some(&self, scan: &mut LivenessScan) -> Result<u64, CompactionStop> {
         let memtable = self.memtable();
         let mut batch = self.store.batch(PersistMode::SyncAll);
         let mut forgotten = 0;
         let mut some = Vec::new();
         while some.len() < CHUNK
-            && let Some(first) = census.past.pop_first()
+            && let Some(first) = scan.past.pop_first()
         {
             some.push(first);
         }
         for (key, past) in &some {
             let same = self.store.records.get(key)?.is_some_and(|value| *value == **past);
-            let hidden = self.store.hidden.get(key)?;
-            let recent = hidden.as_deref().is_some_and(|time| self.is_recent(time));
+            let shadowed = self.store.shadowed.get(key)?;
+            let recent = shadowed.as_deref().is_some_and(|time| self.is_recent(time));
             if same && !recent && memtable.get(key).is_none() {
                 batch.remove(&self.store.records, key.as_slice());
-                census.forget(key, &Stored::decode(past)?);
+                scan.forget(key, &Stored::decode(past)?);
                 forgotten += 1;
             }
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::census::Census;
+use super::liveness::LivenessScan;
 use crate::index::Registration;
 
 /// As many of like size are merged, and as many times larger are those of the next size: the
@@ -18,13 +18,13 @@ const MAX_GROUP: usize = 64;
 
 /// What is known when the choice is made.
 pub(super) struct Choice<'a> {
-    pub(super) census: &'a Census,
+    pub(super) scan: &'a LivenessScan,
     /// Those of this node's own segments that are larger than readers allow.
     pub(super) oversized: &'a HashSet<u64>,
     /// The latest stamps in files, by id.
     pub(super) newest: &'a HashMap<u64, i64>,
     /// Records that are stamped later are from the future by the wall clock. It is later than the
-    /// horizon of the census while the wall clock is not trusted.
+    /// horizon of the liveness scan while the wall clock is not trusted.
     pub(super) wall_horizon: i64,
     /// Bytes of a file that a merge makes, at most, roughly.
     pub(super) max_bytes: u64,
@@ -39,12 +39,12 @@ impl Choice<'_> {
         // Those that may be from the future stay apart.
         let mut tiers: BTreeMap<(bool, u32), Vec<Registration>> = BTreeMap::new();
         let mut groups = Vec::new();
-        for segment in self.census.segments.iter().filter(|one| one.own && !one.tied) {
+        for segment in self.scan.segments.iter().filter(|one| one.own && !one.tied) {
             let (id, live) = (segment.meta.id, self.live_bytes(segment));
-            let owned = self.census.all_owned(id);
+            let owned = self.scan.all_owned(id);
             let newest = self.newest.get(&id).copied().unwrap_or(owned.newest);
             // Good records that wait for others.
-            let mixed = newest > self.census.horizon && owned.ahead < owned.records;
+            let mixed = newest > self.scan.horizon && owned.ahead < owned.records;
             if self.oversized.contains(&id) || mixed {
                 groups.push(vec![segment.clone()]);
                 continue;
@@ -56,7 +56,7 @@ impl Choice<'_> {
             let small = live * FANOUT <= self.max_bytes
                 && owned.weight.saturating_mul(FANOUT) <= self.max_inflated;
             if small {
-                let ahead = newest > self.census.horizon;
+                let ahead = newest > self.scan.horizon;
                 tiers.entry((ahead, tier(live))).or_default().push(segment.clone());
             } else if live * 2 < segment.meta.bytes {
                 groups.push(vec![segment.clone()]);
@@ -74,7 +74,7 @@ impl Choice<'_> {
         let (mut bytes, mut weight) = (0, 0);
         for segment in tier {
             let live = self.live_bytes(&segment);
-            let more = self.census.all_owned(segment.meta.id).weight;
+            let more = self.scan.all_owned(segment.meta.id).weight;
             let full = bytes + live > self.max_bytes || weight + more > self.max_inflated;
             if group.len() == MAX_GROUP || full {
                 groups.push(std::mem::take(&mut group));
@@ -95,7 +95,7 @@ impl Choice<'_> {
 
     /// Bytes of a segment's file that its live records take, roughly.
     fn live_bytes(&self, segment: &Registration) -> u64 {
-        let (owned, records) = (self.census.owned(segment.meta.id), segment.meta.records.max(1));
+        let (owned, records) = (self.scan.owned(segment.meta.id), segment.meta.records.max(1));
         (segment.meta.bytes as f64 * (owned.min(records) as f64 / records as f64)) as u64
     }
 }

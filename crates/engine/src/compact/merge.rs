@@ -5,12 +5,12 @@ use std::collections::HashSet;
 
 use fjall::PersistMode;
 
-use super::forget::Hidden;
-use super::{Compacted, Halt, Pace, SegmentReader};
+use super::forget::ShadowedKeys;
+use super::{Compacted, CompactionStop, RateLimiter, SegmentReader};
 use crate::Engine;
-use crate::flush::{Made, heir};
-use crate::heir::Heirs;
+use crate::flush::{Made, redirect};
 use crate::index::Registration;
+use crate::redirect::Redirects;
 use crate::segment::{Entry, Records};
 use crate::store::POSITION;
 
@@ -20,23 +20,23 @@ impl Engine {
         &self,
         group: &[Registration],
         horizon: i64,
-        pace: &Pace,
+        limiter: &RateLimiter,
         done: &mut Compacted,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), CompactionStop> {
         let mut inputs = Vec::new();
         for segment in group {
-            match self.open_paced(segment, pace)? {
+            match self.open_paced(segment, limiter)? {
                 Some(reader) => inputs.push(Input::new(reader)?),
                 None => return Ok(()),
             }
         }
         let ids: HashSet<u64> = group.iter().map(|segment| segment.meta.id).collect();
-        let heirs = self.store.load_heirs()?;
-        let mut hidden = self.nothing_hidden(horizon);
-        let live = Live { ids: &ids, heirs: &heirs, hidden: &mut hidden };
-        let mut made = self.write_live(inputs, live, horizon, pace)?;
-        self.check_merged(&hidden)?;
-        if hidden.is_needed && group.len() > 1 {
+        let redirects = self.store.load_redirects()?;
+        let mut shadowed = self.nothing_shadowed(horizon);
+        let live = Live { ids: &ids, redirects: &redirects, shadowed: &mut shadowed };
+        let mut made = self.write_live(inputs, live, horizon, limiter)?;
+        self.check_merged(&shadowed)?;
+        if shadowed.is_needed && group.len() > 1 {
             // Later, when the time of the records that hide them has come.
             return Ok(());
         }
@@ -61,10 +61,14 @@ impl Engine {
             group.iter().filter(|segment| !kept.contains(&segment.meta.id)).cloned().collect();
         let mut batch = self.store.batch(PersistMode::SyncAll);
         self.retire_in(&mut batch, &retired);
-        self.hide_in(&mut batch, &hidden);
-        if let Some(heir) = heir(horizon, &made) {
+        self.shadow_in(&mut batch, &shadowed);
+        if let Some(redirect) = redirect(horizon, &made) {
             for segment in &retired {
-                batch.insert(&self.store.heirs, segment.meta.id.to_be_bytes(), heir.encode());
+                batch.insert(
+                    &self.store.redirects,
+                    segment.meta.id.to_be_bytes(),
+                    redirect.encode(),
+                );
             }
         }
         made.retain(|one| !kept.contains(&one.id));
@@ -96,10 +100,10 @@ impl Engine {
     fn write_live(
         &self,
         mut inputs: Vec<Input>,
-        Live { ids, heirs, hidden }: Live<'_>,
+        Live { ids, redirects, shadowed }: Live<'_>,
         horizon: i64,
-        pace: &Pace,
-    ) -> Result<Vec<Made>, Halt> {
+        limiter: &RateLimiter,
+    ) -> Result<Vec<Made>, CompactionStop> {
         let alone = inputs.len() == 1;
         // Of a version that several of them hold, one is enough.
         let mut last: Option<Vec<u8>> = None;
@@ -110,21 +114,21 @@ impl Engine {
                     Err(halt) => return Some(Err(halt)),
                 };
                 let bytes = (entry.key.len() + entry.version.value.len()) as u64;
-                let wanted = self.write_full(hidden).and_then(|()| {
+                let wanted = self.write_full(shadowed).and_then(|()| {
                     self.stored(&entry.key, |stored| {
-                        let needed = hidden.note(&entry.as_ref(), stored.as_ref());
+                        let needed = shadowed.note(&entry.as_ref(), stored.as_ref());
                         let owned = stored.is_some_and(|stored| {
                             stored.version == entry.version.as_ref()
-                                && ids.contains(&heirs.owner(&entry.key, &stored))
+                                && ids.contains(&redirects.owner(&entry.key, &stored))
                         });
                         owned || (needed && alone)
                     })
                 });
                 // Read once, and maybe written.
-                match pace.spend(bytes).and(wanted.map_err(Halt::from)) {
+                match limiter.spend(bytes).and(wanted.map_err(CompactionStop::from)) {
                     Ok(true) if last.as_ref() != Some(&entry.key) => {
                         last = Some(entry.key.clone());
-                        return Some(pace.spend(bytes).map(|()| entry));
+                        return Some(limiter.spend(bytes).map(|()| entry));
                     }
                     Ok(_) => {}
                     Err(halt) => return Some(Err(halt)),
@@ -138,9 +142,9 @@ impl Engine {
 /// Of which segments what is live is written.
 struct Live<'a> {
     ids: &'a HashSet<u64>,
-    heirs: &'a Heirs,
+    redirects: &'a Redirects,
     /// Gets what is not live, and beneath what may be forgotten.
-    hidden: &'a mut Hidden,
+    shadowed: &'a mut ShadowedKeys,
 }
 
 /// A segment that is read in key order, a block at a time.
@@ -151,13 +155,13 @@ struct Input {
 }
 
 impl Input {
-    fn new(reader: SegmentReader) -> Result<Self, Halt> {
+    fn new(reader: SegmentReader) -> Result<Self, CompactionStop> {
         let mut input = Self { reader, block: Records::default(), at: 0 };
         input.fill()?;
         Ok(input)
     }
 
-    fn fill(&mut self) -> Result<(), Halt> {
+    fn fill(&mut self) -> Result<(), CompactionStop> {
         while self.at == self.block.len() {
             self.block.clear();
             self.at = 0;
@@ -174,7 +178,7 @@ impl Input {
 }
 
 /// The entry of the least key.
-fn next(inputs: &mut [Input]) -> Result<Option<Entry>, Halt> {
+fn next(inputs: &mut [Input]) -> Result<Option<Entry>, CompactionStop> {
     let least = inputs.iter_mut().filter(|input| input.key().is_some());
     let Some(input) = least.min_by(|a, b| a.key().cmp(&b.key())) else { return Ok(None) };
     let entry = input.block.get(input.at).to_owned();

@@ -18,12 +18,12 @@
 //! never pulled again. Their files stay until the next compaction, for peers that are about to pull
 //! them.
 
-mod census;
 mod forget;
 mod group;
+mod liveness;
 mod merge;
 mod oversized;
-mod pace;
+mod rate_limiter;
 mod tied;
 
 use std::collections::HashSet;
@@ -33,10 +33,10 @@ use std::sync::atomic::Ordering;
 
 use fjall::PersistMode;
 
-pub(super) use self::census::Census;
 use self::forget::say_why_it_waits;
 use self::group::Choice;
-pub use self::pace::Pace;
+pub(super) use self::liveness::LivenessScan;
+pub use self::rate_limiter::RateLimiter;
 use super::drain::SegmentReader;
 use super::index::Registration;
 use super::segment::Invalid;
@@ -67,42 +67,42 @@ pub struct Compacted {
 
 /// Why a compaction ends early.
 #[derive(Debug)]
-pub(super) enum Halt {
+pub(super) enum CompactionStop {
     Stopped,
     Failed(EngineError),
 }
 
-impl From<EngineError> for Halt {
+impl From<EngineError> for CompactionStop {
     fn from(error: EngineError) -> Self {
         Self::Failed(error)
     }
 }
 
-impl From<fjall::Error> for Halt {
+impl From<fjall::Error> for CompactionStop {
     fn from(error: fjall::Error) -> Self {
         Self::Failed(error.into())
     }
 }
 
-impl From<std::io::Error> for Halt {
+impl From<std::io::Error> for CompactionStop {
     fn from(error: std::io::Error) -> Self {
         Self::Failed(error.into())
     }
 }
 
 impl Engine {
-    /// Retires, merges and forgets what can be, as fast as `pace` allows. Reads and writes go on.
+    /// Retires, merges and forgets what can be, as fast as `limiter` allows. Reads and writes go on.
     ///
     /// # Errors
     /// When the disk fails, or a stored record can't be read. What was done by then stays done; no
     /// step is done by half.
-    pub fn compact(&self, pace: &Pace) -> Result<Compacted, EngineError> {
+    pub fn compact(&self, limiter: &RateLimiter) -> Result<Compacted, EngineError> {
         let _maintenance = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner);
         let mut done = Compacted::default();
-        match self.compact_with(pace, &mut done) {
+        match self.compact_with(limiter, &mut done) {
             Ok(()) => {}
-            Err(Halt::Stopped) => done.stopped = true,
-            Err(Halt::Failed(error)) => return Err(error),
+            Err(CompactionStop::Stopped) => done.stopped = true,
+            Err(CompactionStop::Failed(error)) => return Err(error),
         }
         Ok(done)
     }
@@ -112,36 +112,40 @@ impl Engine {
         self.registered.load(Ordering::Relaxed) >= group::FANOUT
     }
 
-    fn compact_with(&self, pace: &Pace, done: &mut Compacted) -> Result<(), Halt> {
+    fn compact_with(
+        &self,
+        limiter: &RateLimiter,
+        done: &mut Compacted,
+    ) -> Result<(), CompactionStop> {
         self.store.check()?;
         let registered = self.registered.load(Ordering::Relaxed);
         self.remove_leaving();
         let (horizon, wall_horizon) = (self.horizon(), self.wall_horizon());
-        let mut census = self.take_census(pace, horizon)?;
-        for segment in census.segments.clone().iter().filter(|segment| segment.tied) {
-            self.give_up_tied(segment, &mut census, pace)?;
+        let mut scan = self.scan_liveness(limiter, horizon)?;
+        for segment in scan.segments.clone().iter().filter(|segment| segment.tied) {
+            self.give_up_tied(segment, &mut scan, limiter)?;
         }
-        self.retire_unneeded(&mut census, pace, done)?;
-        self.forget_past(&mut census, pace, done)?;
+        self.retire_unneeded(&mut scan, limiter, done)?;
+        self.forget_past(&mut scan, limiter, done)?;
         if done.waits
             && let Err(distrust) = self.check_wall_clock()
         {
             say_why_it_waits(distrust);
         }
-        let oversized = self.find_oversized(&mut census, pace)?;
+        let oversized = self.find_oversized(&mut scan, limiter)?;
         let choice = Choice {
-            census: &census,
+            scan: &scan,
             oversized: &oversized,
-            newest: &self.newest_of_own(&census)?,
+            newest: &self.newest_of_own(&scan)?,
             wall_horizon,
             max_bytes: self.options.max_merged_bytes,
             max_inflated: self.options.writer_bounds().inflated,
         };
         let groups = choice.groups();
         // The record store keeps what its snapshots see.
-        drop(census);
+        drop(scan);
         for group in groups {
-            self.merge_segments(&group, horizon, pace, done)?;
+            self.merge_segments(&group, horizon, limiter, done)?;
         }
         self.registered.fetch_sub(registered, Ordering::Relaxed);
         Ok(())
@@ -169,40 +173,40 @@ impl Engine {
     /// Retires what owns nothing.
     fn retire_unneeded(
         &self,
-        census: &mut Census,
-        pace: &Pace,
+        scan: &mut LivenessScan,
+        limiter: &RateLimiter,
         done: &mut Compacted,
-    ) -> Result<(), Halt> {
-        let segments = std::mem::take(&mut census.segments);
-        let unneeded = |segment: &Registration| census.is_unneeded(segment.meta.id);
+    ) -> Result<(), CompactionStop> {
+        let segments = std::mem::take(&mut scan.segments);
+        let unneeded = |segment: &Registration| scan.is_unneeded(segment.meta.id);
         let (candidates, mut kept): (Vec<_>, Vec<_>) = segments.into_iter().partition(unneeded);
-        let (mut hidden, mut retired) = (self.nothing_hidden(census.horizon), Vec::new());
+        let (mut shadowed, mut retired) = (self.nothing_shadowed(scan.horizon), Vec::new());
         for segment in candidates {
-            let mut beneath = self.nothing_hidden(census.horizon);
-            self.note_hidden(&segment, &mut beneath, pace)?;
+            let mut beneath = self.nothing_shadowed(scan.horizon);
+            self.note_shadowed(&segment, &mut beneath, limiter)?;
             if beneath.is_needed {
                 done.waits |= self.check_wall_clock().is_err();
                 kept.push(segment);
             } else {
-                hidden.extend(beneath);
-                self.write_full(&mut hidden)?;
+                shadowed.extend(beneath);
+                self.write_full(&mut shadowed)?;
                 retired.push(segment);
             }
         }
         kept.sort_unstable_by_key(|segment| segment.meta.id);
-        census.segments = kept;
+        scan.segments = kept;
         let mut writer = self.writer();
         let mut batch = self.store.batch(PersistMode::SyncAll);
         self.note_clock(&mut batch);
-        census.write_heirs(&mut batch, &self.store);
+        scan.write_redirects(&mut batch, &self.store);
         self.retire_in(&mut batch, &retired);
-        self.hide_in(&mut batch, &hidden);
-        for segment in census.segments.iter().filter(|one| census.untied.contains(&one.meta.id)) {
+        self.shadow_in(&mut batch, &shadowed);
+        for segment in scan.segments.iter().filter(|one| scan.untied.contains(&one.meta.id)) {
             let (key, value) = Registration { tied: false, ..segment.clone() }.encode();
             batch.insert(&self.store.segments, key, value);
         }
         self.store.commit(batch)?;
-        self.index_mut().untied(&census.untied);
+        self.index_mut().untied(&scan.untied);
         self.leave(&mut writer, &retired, Vec::new());
         drop(writer);
         done.retired += retired.len() as u64;
@@ -244,9 +248,9 @@ impl Engine {
     fn open_paced(
         &self,
         segment: &Registration,
-        pace: &Pace,
-    ) -> Result<Option<SegmentReader>, Halt> {
-        pace.spend(segment.meta.bytes)?;
+        limiter: &RateLimiter,
+    ) -> Result<Option<SegmentReader>, CompactionStop> {
+        limiter.spend(segment.meta.bytes)?;
         match self.open_checked(segment)? {
             Ok(reader) => Ok(Some(reader)),
             Err(why) => {
@@ -257,7 +261,7 @@ impl Engine {
     }
 }
 
-impl From<Invalid> for Halt {
+impl From<Invalid> for CompactionStop {
     fn from(invalid: Invalid) -> Self {
         match invalid {
             // Its hash is right, and it was read when it was applied.

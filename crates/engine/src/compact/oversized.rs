@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use fjall::PersistMode;
 
-use super::census::Census;
-use super::{Halt, Pace};
+use super::liveness::LivenessScan;
+use super::{CompactionStop, RateLimiter};
 use crate::Engine;
 use crate::extent::Measure;
 use crate::segment::Records;
@@ -15,16 +15,16 @@ impl Engine {
     /// host made such ones, and did not note the size of others: each is read once.
     pub(crate) fn find_oversized(
         &self,
-        census: &mut Census,
-        pace: &Pace,
-    ) -> Result<HashSet<u64>, Halt> {
+        scan: &mut LivenessScan,
+        limiter: &RateLimiter,
+    ) -> Result<HashSet<u64>, CompactionStop> {
         let bounds = self.options.writer_bounds();
         let (mut oversized, mut bounded) = (HashSet::new(), HashMap::new());
-        for segment in census.segments.iter().filter(|one| one.own && !one.bounded) {
-            let Some(mut reader) = self.open_paced(segment, pace)? else { continue };
+        for segment in scan.segments.iter().filter(|one| one.own && !one.bounded) {
+            let Some(mut reader) = self.open_paced(segment, limiter)? else { continue };
             let (mut block, mut measure) = (Records::default(), Measure::new());
             while reader.next_block(&mut block)? {
-                pace.spend(block.weight() as u64)?;
+                limiter.spend(block.weight() as u64)?;
                 for entry in block.iter() {
                     measure.add(entry.key.to_vec(), entry.version.timestamp);
                 }
@@ -40,7 +40,7 @@ impl Engine {
             let ids: HashSet<u64> = bounded.keys().copied().collect();
             let writer = self.writer();
             let mut batch = self.store.batch(PersistMode::SyncAll);
-            for segment in census.segments.iter_mut().filter(|one| ids.contains(&one.meta.id)) {
+            for segment in scan.segments.iter_mut().filter(|one| ids.contains(&one.meta.id)) {
                 segment.bounded = true;
                 let (key, value) = segment.encode();
                 batch.insert(&self.store.segments, key, value);
@@ -57,9 +57,12 @@ impl Engine {
 
     /// The latest stamps in this node's own segments, of dead records, too, as far as they are
     /// known.
-    pub(crate) fn newest_of_own(&self, census: &Census) -> Result<HashMap<u64, i64>, Halt> {
+    pub(crate) fn newest_of_own(
+        &self,
+        scan: &LivenessScan,
+    ) -> Result<HashMap<u64, i64>, CompactionStop> {
         let own: HashSet<u64> =
-            census.segments.iter().filter(|one| one.own).map(|one| one.meta.id).collect();
+            scan.segments.iter().filter(|one| one.own).map(|one| one.meta.id).collect();
         let mut newest = HashMap::new();
         for (meta, extent) in self.extents() {
             if let Some(extent) = extent.filter(|_| own.contains(&meta.id)) {

@@ -35,7 +35,7 @@ fn open_at(path: &Path, grace: Duration, clock: WallClock) -> Engine {
 const LONG: Duration = Duration::from_secs(1 << 33);
 
 fn compact(engine: &Engine) -> Compacted {
-    engine.compact(&Pace::unbounded()).unwrap()
+    engine.compact(&RateLimiter::unbounded()).unwrap()
 }
 
 fn dump(engine: &Engine) -> Vec<(Vec<u8>, Record)> {
@@ -130,18 +130,18 @@ fn many_deletes_take_the_memory_of_a_few() {
         engine.write(batch).unwrap();
         engine.flush().unwrap().unwrap()
     };
-    let hidden = || engine.store.hidden.iter().count();
+    let shadowed = || engine.store.shadowed.iter().count();
     let old = write(false);
     write(true);
     let segment = engine.index().get(&old.hash).unwrap().clone();
-    let mut beneath = engine.nothing_hidden(engine.horizon());
-    engine.note_hidden(&segment, &mut beneath, &Pace::unbounded()).unwrap();
+    let mut beneath = engine.nothing_shadowed(engine.horizon());
+    engine.note_shadowed(&segment, &mut beneath, &RateLimiter::unbounded()).unwrap();
     assert!(beneath.keys.len() < forget::CHUNK, "{}", beneath.keys.len());
 
-    assert_eq!((compact(&engine).retired, hidden()), (1, KEYS as usize));
+    assert_eq!((compact(&engine).retired, shadowed()), (1, KEYS as usize));
     clock.advance(2 * grace);
     engine.trust_wall_clock();
-    assert_eq!((compact(&engine).forgotten, hidden()), (u64::from(KEYS), 0));
+    assert_eq!((compact(&engine).forgotten, shadowed()), (u64::from(KEYS), 0));
     check(&engine);
 }
 
@@ -235,12 +235,12 @@ fn a_compaction_stops_at_once_and_goes_on_later() {
         engine.flush().unwrap();
     }
     // So slow that it would take longer than the test waits.
-    let pace = Pace::new(Some(100));
+    let limiter = RateLimiter::new(Some(100));
     std::thread::scope(|scope| {
-        let compacting = scope.spawn(|| engine.compact(&pace).unwrap());
+        let compacting = scope.spawn(|| engine.compact(&limiter).unwrap());
         std::thread::sleep(Duration::from_millis(200));
         let start = std::time::Instant::now();
-        pace.stop();
+        limiter.stop();
         assert!(compacting.join().unwrap().stopped);
         assert!(start.elapsed() < testing::LONG);
     });

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use fjall::Readable as _;
 
-use super::census::Census;
-use super::{Halt, Pace};
+use super::liveness::LivenessScan;
+use super::{CompactionStop, RateLimiter};
 use crate::Engine;
 use crate::index::Registration;
 use crate::record::Stored;
@@ -17,17 +17,17 @@ impl Engine {
     pub(super) fn give_up_tied(
         &self,
         segment: &Registration,
-        census: &mut Census,
-        pace: &Pace,
-    ) -> Result<(), Halt> {
+        scan: &mut LivenessScan,
+        limiter: &RateLimiter,
+    ) -> Result<(), CompactionStop> {
         let id = segment.meta.id;
-        if census.is_given(id) {
+        if scan.is_given(id) {
             // What it would get now would go to where the rest went, and may not be there.
-            census.keep(id);
+            scan.keep(id);
             return Ok(());
         }
-        let Some(mut reader) = self.open_paced(segment, pace)? else {
-            census.keep(id);
+        let Some(mut reader) = self.open_paced(segment, limiter)? else {
+            scan.keep(id);
             return Ok(());
         };
         let mut tied: HashMap<u64, u64> = HashMap::new();
@@ -37,18 +37,18 @@ impl Engine {
             for entry in block.iter() {
                 if *entry.key <= *last {
                     // No known writer makes such a one. A key that came twice would count twice.
-                    census.keep(id);
+                    scan.keep(id);
                     return Ok(());
                 }
                 last.clear();
                 last.extend_from_slice(entry.key);
-                pace.spend((entry.key.len() + entry.version.value.len()) as u64)?;
-                let Some(value) = census.snapshot.get(&self.store.records, entry.key)? else {
+                limiter.spend((entry.key.len() + entry.version.value.len()) as u64)?;
+                let Some(value) = scan.snapshot.get(&self.store.records, entry.key)? else {
                     continue;
                 };
                 let stored = Stored::decode(&value)?;
-                let owner = census.owner(entry.key, &stored);
-                if stored.version == entry.version && owner != id && owner != census.flush_id {
+                let owner = scan.owner(entry.key, &stored);
+                if stored.version == entry.version && owner != id && owner != scan.flush_id {
                     *tied.entry(owner).or_default() += 1;
                 }
             }
@@ -57,34 +57,34 @@ impl Engine {
         let mut left = tied.len();
         let mut here = Vec::new();
         for (owner, n) in tied {
-            match census.segment(owner) {
+            match scan.segment(owner) {
                 Some(other) => here.push((other.clone(), n)),
-                None if n == census.owned(owner) => {
-                    census.give(owner, id);
+                None if n == scan.owned(owner) => {
+                    scan.give(owner, id);
                     left -= 1;
                 }
-                None => census.keep(id),
+                None => scan.keep(id),
             }
         }
-        let useful = census.owned(id) + here.iter().map(|(_, n)| n).sum::<u64>();
+        let useful = scan.owned(id) + here.iter().map(|(_, n)| n).sum::<u64>();
         here.sort_by_key(|(other, _)| other.meta.id);
         for (other, n) in here {
-            let owned = census.owned(other.meta.id);
+            let owned = scan.owned(other.meta.id);
             // Of two that hold the same, nodes keep the same one, if they come to it at all: a merged
             // one rather than what it was made of.
             let rank = |one: &Registration| (one.meta.records, std::cmp::Reverse(one.meta.hash));
             if n == owned && (useful > owned || rank(segment) > rank(&other)) {
-                census.give(other.meta.id, id);
+                scan.give(other.meta.id, id);
                 left -= 1;
             }
         }
         if left == 0 {
-            census.untied.insert(id);
+            scan.untied.insert(id);
         }
         // Where no single segment holds all of it, it depends on the order in which they came who
         // could go, and nodes would keep different ones. So it stays.
-        if census.owned(id) == 0 && left > 1 {
-            census.keep(id);
+        if scan.owned(id) == 0 && left > 1 {
+            scan.keep(id);
         }
         Ok(())
     }

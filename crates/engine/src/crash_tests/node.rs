@@ -188,7 +188,7 @@ impl Node {
                 engine.verify(true, |_, _| {})?;
                 self.quarantined.append(&mut self.damaged);
             }
-            Step::Compact => drop(engine.compact(&Pace::unbounded())?),
+            Step::Compact => drop(engine.compact(&RateLimiter::unbounded())?),
         }
         self.acknowledged = self.attempted.clone();
         self.segments = engine.manifest();

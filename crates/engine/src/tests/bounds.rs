@@ -192,7 +192,7 @@ fn power_may_be_lost_while_several_segments_are_made_at_once() {
         let expected = dump(&engine);
         disk.plan(n, Fault::PowerLoss);
         if engine.flush().is_ok() {
-            let _ = engine.compact(&Pace::unbounded());
+            let _ = engine.compact(&RateLimiter::unbounded());
         }
         let to = dir.path().join(format!("crashed-{n}"));
         disk.crash(n, &to);

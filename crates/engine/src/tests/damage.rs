@@ -140,7 +140,7 @@ fn flush_that_a_crash_cut_short_is_finished_by_the_next_start() {
     assert_eq!(engine.stats().pending_records, 0);
     assert_eq!(engine.flush().unwrap(), None);
     // It owns what is in it: a compaction does not retire it.
-    engine.compact(&Pace::unbounded()).unwrap();
+    engine.compact(&RateLimiter::unbounded()).unwrap();
     assert_eq!(engine.manifest().len(), 1);
     assert_eq!(engine.verify(false, |_, _| {}).unwrap().count, 0);
 }
@@ -176,7 +176,7 @@ fn file_of_a_retired_segment_goes_and_that_of_no_other() {
         engine.put(b"ns", b"k", &[n]).unwrap();
         engine.flush().unwrap();
     }
-    engine.compact(&Pace::unbounded()).unwrap();
+    engine.compact(&RateLimiter::unbounded()).unwrap();
     assert_eq!((engine.manifest().len(), segment_files(dir.path())), (1, 2));
     drop(engine);
     let engine = open(dir.path());
@@ -387,7 +387,7 @@ fn retired_segments_are_wanted_again_where_the_one_that_took_over_is_lost_with_t
     apply(&engine, &stamped(Duration::ZERO)).unwrap();
     engine.drain(&mut engine.writer()).unwrap();
     let all = dump(&engine).len();
-    engine.compact(&Pace::unbounded()).unwrap();
+    engine.compact(&RateLimiter::unbounded()).unwrap();
     let merged = engine.manifest()[1].hash;
     assert!(engine.manifest().len() == 2 && hashes.iter().all(|hash| engine.has(hash)));
     drop(engine);
@@ -755,7 +755,7 @@ fn keyspaces_that_are_older_than_the_rest_after_a_kill_cost_no_segment() {
         put_keyspace(&old, &broken, n);
         let files = segment_files(&broken);
         let compacted = Engine::open_with(&broken, fast()).and_then(|engine| {
-            engine.compact(&Pace::unbounded())?;
+            engine.compact(&RateLimiter::unbounded())?;
             let found = dump(&engine);
             assert!(found == expected, "{n}: it says that all is well");
             Ok(())

@@ -90,7 +90,7 @@ fn a_compaction_notes_the_extent_of_what_it_makes_and_forgets_the_rest() {
     }
     let newest = stamp(&engine, b"ns", b"b");
     let before = now();
-    assert_eq!(engine.compact(&Pace::unbounded()).unwrap().made, 1);
+    assert_eq!(engine.compact(&RateLimiter::unbounded()).unwrap().made, 1);
     let [Some(merged)] = &extents(&engine)[..] else { panic!("no extent") };
     assert_eq!(merged.keys, range((b"ns", b"a"), (b"ns", b"d")));
     assert_eq!(merged.newest, newest);

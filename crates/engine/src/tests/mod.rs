@@ -148,7 +148,7 @@ fn pull(to: &Engine, from: &Engine) -> (usize, Vec<ApplyError>) {
 }
 
 fn compact(engine: &Engine) -> Compacted {
-    engine.compact(&Pace::unbounded()).unwrap()
+    engine.compact(&RateLimiter::unbounded()).unwrap()
 }
 
 fn assert_sound(engine: &Engine) {

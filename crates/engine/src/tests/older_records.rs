@@ -188,7 +188,7 @@ fn clean_stop_beside_sound_segments_is_no_loss() {
         assert!(engine.losses().is_empty());
         engine.put(b"ns", b"new", b"value").unwrap();
         engine.flush().unwrap();
-        engine.compact(&Pace::unbounded()).unwrap();
+        engine.compact(&RateLimiter::unbounded()).unwrap();
     }
     assert!(Engine::open_to_read(&db, fast()).unwrap().losses().is_empty());
 }

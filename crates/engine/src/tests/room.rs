@@ -28,7 +28,7 @@ fn what_stays_free_is_not_written_to_and_deletes_go_on() {
     assert_eq!(engine.get(b"ns", b"k").unwrap().as_deref(), Some(&b"v"[..]));
     engine.delete(b"ns", b"k").unwrap();
     engine.flush().unwrap().unwrap();
-    engine.compact(&Pace::new(None)).unwrap();
+    engine.compact(&RateLimiter::new(None)).unwrap();
     let stats = engine.stats();
     assert_eq!((stats.disk_reserve, stats.pending_records), (reserve, 0));
 }

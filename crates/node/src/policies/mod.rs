@@ -24,7 +24,7 @@ use std::{io, thread};
 
 use edgestore_engine::Hash;
 use edgestore_policy_host::{
-    LoadError, Policy, PolicyEngine, RehearsalError, rehearse, rehearse_settings,
+    LoadError, Policy, PolicyEngine, RehearsalError, dry_run, rehearse_settings,
 };
 use serde::{Deserialize, Serialize};
 
@@ -65,7 +65,7 @@ pub enum SwapError {
     Load(#[from] LoadError),
     /// It failed where nothing was at stake.
     #[error(transparent)]
-    Rehearsal(#[from] RehearsalError),
+    DryRun(#[from] RehearsalError),
     /// It could not be kept, so that it would be lost with a restart.
     #[error("can't keep the policy in {}: {source}; check free space and permissions", path.display())]
     Storage {
@@ -87,8 +87,8 @@ impl SwapError {
     pub fn is_answer(&self) -> bool {
         match self {
             Self::Load(error) => error.is_answer(),
-            Self::Rehearsal(RehearsalError::Stage(_)) | Self::Storage { .. } => false,
-            Self::Rehearsal(_) | Self::NoFallback => true,
+            Self::DryRun(RehearsalError::Stage(_)) | Self::Storage { .. } => false,
+            Self::DryRun(_) | Self::NoFallback => true,
         }
     }
 }
@@ -137,7 +137,7 @@ pub struct Probation {
 
 /// What a tick loop needs of the current policy.
 #[derive(Debug, Clone)]
-pub(super) struct Turn {
+pub(super) struct ActivePolicy {
     pub(super) policy: Policy,
     /// Another one has another number.
     pub(super) generation: u64,
@@ -202,9 +202,9 @@ impl Policies {
     }
 
     /// What the next tick runs.
-    pub(super) fn turn(&self) -> Turn {
+    pub(super) fn turn(&self) -> ActivePolicy {
         let current = self.current();
-        Turn {
+        ActivePolicy {
             policy: current.policy.clone(),
             generation: current.generation,
             probation: current.trial.is_some(),
@@ -233,7 +233,7 @@ impl Policies {
         }
     }
 
-    /// Lets the component in the file at `path` take over, if it passes a rehearsal with these
+    /// Lets the component in the file at `path` take over, if it passes a dry run with these
     /// settings.
     ///
     /// # Errors
@@ -274,7 +274,7 @@ impl Policies {
         take: impl FnOnce(),
     ) -> Result<(), SettingsError> {
         let _one_at_a_time = self.swapping.lock().unwrap_or_else(PoisonError::into_inner);
-        let Turn { policy, generation, .. } = self.turn();
+        let ActivePolicy { policy, generation, .. } = self.turn();
         policy.limits().check_settings(new)?;
         match rehearse_settings(&policy, self.store.dir(), old, new) {
             Ok(None) => {
@@ -353,7 +353,7 @@ impl Policies {
             return Ok(unchanged(&self.current()));
         }
         let policy = self.engine.load(bytes).map_err(|error| in_file(path, error))?;
-        rehearse(&policy, self.store.dir(), settings.clone(), None)?;
+        dry_run(&policy, self.store.dir(), settings.clone(), None)?;
         let policy = policy.having_passed(settings);
         self.store.keep(bytes).map_err(storage)?;
 

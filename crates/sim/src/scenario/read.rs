@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use edgestore_text::{FileError, Mistakes, document, scalar};
+use edgestore_text::{Diagnostics, FileError, document, scalar};
 use toml::de::{DeTable, DeValue};
 
 use super::table::{BETWEEN, EXPECT, FAULTS, LINK, Reader, SCENARIO, TOPOLOGY, Table, WRITERS};
@@ -34,25 +34,25 @@ const KINDS: [&str; 15] = [
     "backup-restored",
 ];
 
-/// All mistakes in the file of a scenario, each with its line, its column and what it should be.
+/// All problems in the file of a scenario, each with its line, its column and what it should be.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct ScenarioError(#[from] pub(super) FileError);
 
 impl Scenario {
-    /// Reads the text of a scenario's file; mistakes name it `name_of_file`.
+    /// Reads the text of a scenario's file; problems name it `name_of_file`.
     ///
     /// # Errors
-    /// [`ScenarioError`], with all mistakes.
+    /// [`ScenarioError`], with all problems.
     pub fn parse(text: &str, name_of_file: &str) -> Result<Self, ScenarioError> {
         let path = Path::new(name_of_file);
         let (table, text) = document(path, text.as_bytes())?;
-        let mut reader = Reader { mistakes: Mistakes::new(path, text) };
+        let mut reader = Reader { diagnostics: Diagnostics::new(path, text) };
         let scenario = reader.scenario(&table);
         // Where something is missing, that is a mistake that was noted.
         match scenario {
-            Some(scenario) => reader.mistakes.check().map(|()| scenario).map_err(Into::into),
-            None => Err(reader.mistakes.into_error().into()),
+            Some(scenario) => reader.diagnostics.check().map(|()| scenario).map_err(Into::into),
+            None => Err(reader.diagnostics.into_error().into()),
         }
     }
 }
@@ -150,7 +150,7 @@ impl Reader<'_> {
         if let Some(span) = table.key_span(key).filter(|_| !of.contains(&kind)) {
             let of: Vec<_> = of.iter().map(|of| format!("\"{of}\"")).collect();
             let of = of.join(" or ");
-            self.mistakes.add(span, format!("{key} is for kind = {of}, and this is a {kind}"));
+            self.diagnostics.add(span, format!("{key} is for kind = {of}, and this is a {kind}"));
         }
     }
 
@@ -167,19 +167,19 @@ impl Reader<'_> {
     fn settings(&mut self, outer: &Table<'_>) -> Vec<(String, String)> {
         let Some(value) = outer.value("settings") else { return Vec::new() };
         let Some(table) = value.get_ref().as_table() else {
-            self.mistakes.add(value.span(), "settings: this is a table, [settings]");
+            self.diagnostics.add(value.span(), "settings: this is a table, [settings]");
             return Vec::new();
         };
         let mut settings = Vec::new();
         for (key, span, value) in edgestore_text::items(table) {
             // As `--set` has it.
             if key.is_empty() || key.contains('=') {
-                self.mistakes.add(span, "the key of a setting is not empty, and has no `=`");
+                self.diagnostics.add(span, "the key of a setting is not empty, and has no `=`");
                 continue;
             }
             match scalar(value.get_ref()) {
                 Ok(text) => settings.push((key.to_owned(), text)),
-                Err(why) => self.mistakes.add(value.span(), format!("{key}: {why}")),
+                Err(why) => self.diagnostics.add(value.span(), format!("{key}: {why}")),
             }
         }
         settings
@@ -254,7 +254,7 @@ impl Reader<'_> {
             (None, _) => self.missing(table, "nodes", "the nodes of one side, as in nodes = [0]"),
             (Some(value), Some(side)) if side.len() >= nodes => {
                 let why = "nodes: these are all; leave at least one for the other side";
-                self.mistakes.add(value.span(), why);
+                self.diagnostics.add(value.span(), why);
             }
             _ => {}
         }
@@ -273,7 +273,7 @@ impl Reader<'_> {
                 None
             }
             (Some(_), Some(span)) => {
-                self.mistakes.add(span, "per_hour: there is an `at`, too; write one of them");
+                self.diagnostics.add(span, "per_hour: there is an `at`, too; write one of them");
                 None
             }
             _ => at.map(When::At).or(per_hour.map(When::PerHour)),

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use edgestore_text::{Item, Mistakes, items, nearest};
+use edgestore_text::{Diagnostics, Item, items, nearest};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -104,7 +104,7 @@ impl<'t> Table<'t> {
 
 /// Takes values out of tables, and notes what is wrong with them.
 pub(super) struct Reader<'a> {
-    pub(super) mistakes: Mistakes<'a>,
+    pub(super) diagnostics: Diagnostics<'a>,
 }
 
 impl Reader<'_> {
@@ -118,7 +118,7 @@ impl Reader<'_> {
         let items = items(table);
         for (key, span, _) in &items {
             if !section.keys.contains(key) {
-                self.mistakes.add(span.clone(), section.unknown(key));
+                self.diagnostics.add(span.clone(), section.unknown(key));
             }
         }
         Table { span, items }
@@ -137,7 +137,7 @@ impl Reader<'_> {
             Some(table) => self.table(value.span(), table, section),
             None => {
                 let name = section.name;
-                self.mistakes.add(value.span(), format!("{key}: this is a table, {name}"));
+                self.diagnostics.add(value.span(), format!("{key}: this is a table, {name}"));
                 empty
             }
         }
@@ -153,14 +153,14 @@ impl Reader<'_> {
         let value = outer.value(key)?;
         let name = section.name;
         let Some(array) = value.get_ref().as_array() else {
-            self.mistakes.add(value.span(), format!("{key}: there may be many: write {name}"));
+            self.diagnostics.add(value.span(), format!("{key}: there may be many: write {name}"));
             return Some(Vec::new());
         };
         let mut tables = Vec::new();
         for item in array.iter() {
             match item.get_ref().as_table() {
                 Some(table) => tables.push(self.table(item.span(), table, section)),
-                None => self.mistakes.add(item.span(), format!("this is a table: write {name}")),
+                None => self.diagnostics.add(item.span(), format!("this is a table: write {name}")),
             }
         }
         Some(tables)
@@ -178,7 +178,7 @@ impl Reader<'_> {
             Ok(parsed) => Some(parsed),
             Err(wrong) => {
                 let span = wrong.span.unwrap_or_else(|| value.span());
-                self.mistakes.add(span, format!("{key}: {}", wrong.why));
+                self.diagnostics.add(span, format!("{key}: {}", wrong.why));
                 None
             }
         }
@@ -201,6 +201,6 @@ impl Reader<'_> {
     pub(super) fn missing(&mut self, table: &Table<'_>, key: &str, example: &str) {
         // At its head alone: marks below a whole table say nothing.
         let at = table.span.start;
-        self.mistakes.add(at..at, format!("`{key}` is missing: write {example}"));
+        self.diagnostics.add(at..at, format!("`{key}` is missing: write {example}"));
     }
 }

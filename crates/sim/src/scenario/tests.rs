@@ -16,7 +16,7 @@ fn parse(text: &str) -> Scenario {
 }
 
 /// What is said of a file, without its heading.
-fn mistakes(text: &str) -> String {
+fn diagnostics(text: &str) -> String {
     match Scenario::parse(text, "x.toml") {
         Ok(scenario) => panic!("no mistake in {text}: {scenario:?}"),
         Err(ScenarioError(error)) => error.in_a_line(),
@@ -223,7 +223,7 @@ fn a_mistake_is_told_with_its_place_and_what_to_write() {
         ("[expect]\nconverge_within = \"0s\"", "5:19: converge_within: it must be longer than"),
         ("interval = ", "4:"),
     ] {
-        let why = mistakes(&format!("{MINIMAL}{text}"));
+        let why = diagnostics(&format!("{MINIMAL}{text}"));
         assert!(why.starts_with("x.toml:") && why.contains(answer), "{text}:\n{why}");
         assert_eq!(why.matches("x.toml:").count(), 1, "{text}:\n{why}");
     }
@@ -257,16 +257,16 @@ fn what_a_file_must_have_is_checked_as_well() {
             "3:29: degree is for kind = \"random\", and this is a ring",
         ),
     ] {
-        let why = mistakes(text);
+        let why = diagnostics(text);
         assert!(why.starts_with(&format!("x.toml:{answer}")), "{text}:\n{why}");
         assert_eq!(why.matches("x.toml:").count(), 1, "{text}:\n{why}");
     }
 }
 
 #[test]
-fn all_mistakes_are_told_at_once_each_with_its_line() {
+fn all_problems_are_reported_at_once_each_with_its_line() {
     let text = "name = \"a\"\nnodes = 5\ntopology = \"star\"\nintervall = 1\n[link]\nloss = 2\n";
-    let expected = "there are 2 mistakes in x.toml
+    let expected = "there are 2 problems in x.toml
 x.toml:4:1: unknown key `intervall`; did you mean `interval`?
   4 | intervall = 1
     | ^^^^^^^^^
@@ -278,7 +278,7 @@ x.toml:6:8: loss: write a number from 0 to 1
 
 #[test]
 fn a_missing_key_is_told_at_the_head_of_its_table() {
-    let why = mistakes(&format!("{MINIMAL}[[faults]]\nkind = \"crash\"\n"));
+    let why = diagnostics(&format!("{MINIMAL}[[faults]]\nkind = \"crash\"\n"));
     assert!(why.starts_with("x.toml:4:1: "), "{why}");
 }
 

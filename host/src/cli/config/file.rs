@@ -13,7 +13,7 @@ use super::schema::{Schema, Section};
 use crate::protocol::{ClientLimits, HttpPeer};
 use crate::runtime::PeerId;
 use crate::text::{
-    FileError, Item, Mistakes, document, items, nearest, read_file, scalar, secretless,
+    Diagnostics, FileError, Item, document, items, nearest, read_file, scalar, secretless,
 };
 
 /// What a configuration file says.
@@ -44,18 +44,18 @@ impl ConfigFile {
     /// Relative paths in it are those of the folder of `path`.
     ///
     /// # Errors
-    /// [`FileError`], with all mistakes.
+    /// [`FileError`], with all diagnostics.
     pub(super) fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self, FileError> {
         let (table, text) = document(path, &bytes)?;
         let mut reader = Reader {
             schema: &Schema::new(),
             folder: path.parent().unwrap_or(Path::new("")),
-            mistakes: Mistakes::new(path, text),
+            diagnostics: Diagnostics::new(path, text),
             values: Vec::new(),
         };
         reader.document(&table);
-        let Reader { mistakes, values, .. } = reader;
-        mistakes.check()?;
+        let Reader { diagnostics, values, .. } = reader;
+        diagnostics.check()?;
         Ok(Self { path: path.to_owned(), bytes, values })
     }
 }
@@ -73,7 +73,7 @@ pub(super) fn database(path: &Path) -> Result<Option<PathBuf>> {
 struct Reader<'a> {
     schema: &'a Schema,
     folder: &'a Path,
-    mistakes: Mistakes<'a>,
+    diagnostics: Diagnostics<'a>,
     values: Vec<FileValue>,
 }
 
@@ -88,7 +88,7 @@ impl Reader<'_> {
                 _ => {
                     let known = ["host", "peers", "limits", "policy"];
                     let message = self.unknown(key, None, &known);
-                    self.mistakes.add(span, message);
+                    self.diagnostics.add(span, message);
                     continue;
                 }
             };
@@ -99,7 +99,7 @@ impl Reader<'_> {
     fn section(&mut self, section: Section, span: Range<usize>, value: &Spanned<DeValue<'_>>) {
         let Some(table) = value.get_ref().as_table() else {
             let name = section.name();
-            self.mistakes.add(
+            self.diagnostics.add(
                 span,
                 format!("this is a section: write [{name}] on a line, and its keys below"),
             );
@@ -122,12 +122,12 @@ impl Reader<'_> {
     fn option(&mut self, section: Section, (name, span, value): Item<'_>) {
         let Some(key) = self.schema.key(section, name) else {
             let message = self.unknown(name, Some(section), &self.schema.names(section));
-            self.mistakes.add(span, message);
+            self.diagnostics.add(span, message);
             return;
         };
         let Some(mut text) = self.text(value) else { return };
         if let Err(why) = key.check(&text) {
-            self.mistakes.add(value.span(), format!("{name}: {why}"));
+            self.diagnostics.add(value.span(), format!("{name}: {why}"));
             return;
         }
         if key.is_path() {
@@ -140,20 +140,20 @@ impl Reader<'_> {
         let names = self.schema.names(Section::Limits);
         if !names.contains(&name) {
             let message = self.unknown(name, Some(Section::Limits), &names);
-            self.mistakes.add(span, message);
+            self.diagnostics.add(span, message);
             return;
         }
         let Some(text) = self.text(value) else { return };
         match LimitValue::new(name, &text) {
             Ok(_) => self.keep(Section::Limits, name, text, span),
-            Err(why) => self.mistakes.add(value.span(), format!("{name}: {why}")),
+            Err(why) => self.diagnostics.add(value.span(), format!("{name}: {why}")),
         }
     }
 
     fn setting(&mut self, (key, span, value): Item<'_>) {
         // As `--set` has it.
         if key.is_empty() || key.contains('=') {
-            self.mistakes.add(span, "the key of a setting is not empty, and has no `=`");
+            self.diagnostics.add(span, "the key of a setting is not empty, and has no `=`");
             return;
         }
         if let Some(text) = self.text(value) {
@@ -167,13 +167,13 @@ impl Reader<'_> {
             DeValue::Table(_) => {
                 let hint = "an id with dots is written in quotes, as in \
                             \"10.0.0.1\" = \"http://10.0.0.1:8900\"";
-                self.mistakes
+                self.diagnostics
                     .add(span, format!("{} is a table, and no peer: {hint}", secretless(id)));
                 return;
             }
             _ => {
                 let hint = "write ID = \"http://host:port\"";
-                self.mistakes.add(value.span(), format!("peer {}: {hint}", secretless(id)));
+                self.diagnostics.add(value.span(), format!("peer {}: {hint}", secretless(id)));
                 return;
             }
         };
@@ -190,18 +190,18 @@ impl Reader<'_> {
         });
         match checked {
             Ok(()) => self.keep(Section::Peers, id, url.to_string(), span),
-            Err((span, why)) => self.mistakes.add(span, why),
+            Err((span, why)) => self.diagnostics.add(span, why),
         }
     }
 
     fn keep(&mut self, section: Section, key: &str, text: String, span: Range<usize>) {
-        let line = self.mistakes.line(span.start);
+        let line = self.diagnostics.line(span.start);
         self.values.push(FileValue { section, key: key.to_owned(), text, line });
     }
 
     /// A value as it would stand on the command line.
     fn text(&mut self, value: &Spanned<DeValue<'_>>) -> Option<String> {
-        scalar(value.get_ref()).map_err(|why| self.mistakes.add(value.span(), why)).ok()
+        scalar(value.get_ref()).map_err(|why| self.diagnostics.add(value.span(), why)).ok()
     }
 
     /// What to say of a name that is none of `known`.

@@ -15,7 +15,7 @@ fn file(text: &str) -> ConfigFile {
     ConfigFile::parse(Path::new("dir/x.toml"), text.into()).unwrap()
 }
 
-fn mistakes(text: &str) -> String {
+fn diagnostics(text: &str) -> String {
     let parsed = ConfigFile::parse(Path::new("x.toml"), text.into());
     parsed.unwrap_err().in_a_line()
 }
@@ -63,7 +63,7 @@ fn the_bounds_on_peers_are_options_with_the_defaults_of_the_library() {
     let backoff = given.args().fetch_backoff();
     assert_eq!((backoff.failures, backoff.longest.as_secs()), (5, 7));
     for zero in ["max-connections = 0", "max-connections-per-address = 0", "fetch-failures = 0"] {
-        assert!(mistakes(&format!("[host]\n{zero}")).contains("x.toml:2:"), "{zero}");
+        assert!(diagnostics(&format!("[host]\n{zero}")).contains("x.toml:2:"), "{zero}");
     }
 }
 
@@ -96,7 +96,7 @@ fn a_setting_is_text_a_number_or_a_truth() {
     let values: Vec<_> = config.settings().into_values().collect();
     assert_eq!(values, ["x = y", "16", "-1.50", "false", "1000"]);
     let why =
-        mistakes("[policy.settings]\na = [1]\nb = 2020-01-01\nc.d = 1\n\"e=f\" = 1\n\"\" = 1");
+        diagnostics("[policy.settings]\na = [1]\nb = 2020-01-01\nc.d = 1\n\"e=f\" = 1\n\"\" = 1");
     for at in [
         "2:5: this is one value",
         "3:5: a date",
@@ -136,19 +136,19 @@ fn an_unknown_key_is_answered_with_the_one_that_was_meant() {
         ("[policy]\nset = \"a=b\"", "settings are in [policy.settings]"),
         ("[policy]\nzzz = 1", "known are plugin, probation, max-failures, settings"),
     ] {
-        let why = mistakes(text);
+        let why = diagnostics(text);
         assert!(why.contains(answer), "{text}: {why}");
     }
 }
 
 #[test]
-fn all_mistakes_are_told_at_once_with_their_lines() {
-    let why = mistakes(
+fn all_problems_are_reported_at_once_with_their_lines() {
+    let why = diagnostics(
         "[host]\ninterval = 5\nlisten = \"x\"\ncompact-rate = \"off\"\n[peers]\na = \"ftp://a\"\n\
          A = \"http://a:1\"\n.b = 1\n",
     );
     assert!(why.starts_with("x.toml:8:1: "), "syntax comes first: {why}");
-    let why = mistakes(
+    let why = diagnostics(
         "[host]\ninterval = 5\nlisten = \"x\"\ncompact-rate = \"off\"\n[peers]\na = \"ftp://a\"\n\
          A = \"http://a:1\"\nb.c = \"http://b:1\"\nd = 1\n\
          \"e f\" = \"http://e:1\"\n[limits]\nfuel = 0\n",
@@ -170,9 +170,9 @@ fn all_mistakes_are_told_at_once_with_their_lines() {
 
 #[test]
 fn what_is_no_toml_is_told_with_its_line() {
-    assert!(mistakes("[host]\ninterval = \n").starts_with("x.toml:2:"));
-    assert!(mistakes("[host]\ninterval = \"5s\"\ninterval = \"6s\"").starts_with("x.toml:3:"));
-    assert!(mistakes("host = 1").contains("write [host] on a line"));
+    assert!(diagnostics("[host]\ninterval = \n").starts_with("x.toml:2:"));
+    assert!(diagnostics("[host]\ninterval = \"5s\"\ninterval = \"6s\"").starts_with("x.toml:3:"));
+    assert!(diagnostics("host = 1").contains("write [host] on a line"));
     let bytes = b"[host]\n\xff".to_vec();
     let error = ConfigFile::parse(Path::new("x.toml"), bytes).unwrap_err().in_a_line();
     assert_eq!(error, "x.toml:2:1: what follows is no UTF-8 text");
@@ -303,7 +303,7 @@ fn the_documentation_has_the_example() {
 fn the_database_of_other_commands_is_that_of_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.toml");
-    // Mistakes elsewhere are none of theirs.
+    // Diagnostics elsewhere are none of theirs.
     std::fs::write(&path, "[host]\ndb = \"data\"\nintervall = 5").unwrap();
     let words = ["edgestore-host", "status", "--config", path.to_str().unwrap()];
     let (Cli { global, .. }, _) = parse(words.map(OsString::from)).unwrap();

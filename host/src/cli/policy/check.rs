@@ -106,26 +106,26 @@ impl Check {
         let policy = &loaded.policy;
         let (name, version, schema) = (policy.name(), policy.version(), policy.cursor_schema());
         self.passed("describe", &format!("{name} {version}, cursor schema {schema}"), &[])?;
-        self.rehearse(&loaded, settings)
+        self.dry_run(&loaded, settings)
     }
 
     /// One tick, and what it asked of the host.
-    fn rehearse(&mut self, loaded: &Loaded, settings: &[(String, String)]) -> Result<bool> {
+    fn dry_run(&mut self, loaded: &Loaded, settings: &[(String, String)]) -> Result<bool> {
         let dir = tempfile::Builder::new().prefix("edgestore-check-").tempdir();
         let dir = dir.context("can't make a temporary folder")?;
         let calls = Arc::new(Calls::default());
         let observer = Some(Arc::clone(&calls) as _);
-        let rehearsal = policy::rehearse(&loaded.policy, dir.path(), settings.to_vec(), observer);
+        let dry_run = policy::dry_run(&loaded.policy, dir.path(), settings.to_vec(), observer);
         let calls = calls.lines();
-        match rehearsal {
+        match dry_run {
             Err(error @ policy::RehearsalError::Stage(_)) => Err(error.into()),
             Err(error) => {
                 self.show(&calls)?;
                 self.failed("a tick", &error)?;
                 Ok(false)
             }
-            Ok(rehearsal) => {
-                let words = told(&rehearsal.report, rehearsal.pulled, rehearsal.offered);
+            Ok(dry_run) => {
+                let words = told(&dry_run.report, dry_run.pulled, dry_run.offered);
                 self.passed("a tick", &words, &calls)?;
                 Ok(true)
             }

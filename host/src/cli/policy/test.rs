@@ -17,7 +17,7 @@ use super::super::{args, exit, output};
 use super::compiler;
 use crate::policy::{Limits, PolicyEngine};
 use crate::sim::report::{Replay, Report, Side};
-use crate::sim::{Outcome, Scenario, SimError, Subject, run as simulate, shrink};
+use crate::sim::{Outcome, PolicyUnderTest, Scenario, SimError, run as simulate, shrink};
 use crate::text::{LINE, nearest, read_file, visible};
 
 #[derive(Debug, clap::Args)]
@@ -79,7 +79,7 @@ pub(super) fn run(test: &TestArgs) -> Result<ExitCode> {
     let first = subject(test.file.as_deref(), &limits)?;
     let second = test.compare.as_deref().map(|file| subject(Some(file), &limits)).transpose()?;
 
-    let subjects: Vec<&Subject> = std::iter::once(&first).chain(second.as_ref()).collect();
+    let subjects: Vec<&PolicyUnderTest> = std::iter::once(&first).chain(second.as_ref()).collect();
     let mut outcomes = play(test, &scenarios, &subjects)?;
     let compared = second.is_some().then(|| outcomes.pop().unwrap_or_default());
     let outcomes = outcomes.pop().unwrap_or_default();
@@ -206,14 +206,14 @@ fn scenarios(test: &TestArgs) -> Result<Vec<Scenario>> {
     Ok(chosen)
 }
 
-fn subject(file: Option<&Path>, limits: &Limits) -> Result<Subject> {
+fn subject(file: Option<&Path>, limits: &Limits) -> Result<PolicyUnderTest> {
     let component = match file {
         Some(file) => PolicyEngine::read_file(file)?,
         None => PolicyEngine::embedded().to_vec(),
     };
     let load = || {
         let engine = PolicyEngine::new(None, limits.clone())?.compile_by(compiler()?);
-        anyhow::Ok(Subject::new(component, engine)?)
+        anyhow::Ok(PolicyUnderTest::new(component, engine)?)
     };
     load().with_context(|| file.map_or(String::new(), |file| file.display().to_string()))
 }
@@ -222,7 +222,7 @@ fn subject(file: Option<&Path>, limits: &Limits) -> Result<Subject> {
 fn play(
     test: &TestArgs,
     scenarios: &[Scenario],
-    subjects: &[&Subject],
+    subjects: &[&PolicyUnderTest],
 ) -> Result<Vec<Vec<Outcome>>> {
     let mut work = Vec::new();
     for (at, _) in subjects.iter().enumerate() {
@@ -302,7 +302,12 @@ fn progress(runs: u64) -> ProgressBar {
 }
 
 /// Prints a smaller scenario that fails in the same way.
-fn smaller(scenario: &Scenario, subject: &Subject, seed: u64, time: Duration) -> Result<()> {
+fn smaller(
+    scenario: &Scenario,
+    subject: &PolicyUnderTest,
+    seed: u64,
+    time: Duration,
+) -> Result<()> {
     let Some((small, outcome)) = shrink(scenario, subject, seed, time) else { return Ok(()) };
     let mut text = format!("\nA smaller scenario that fails as well, with --seed {seed}:\n\n");
     text += &small.to_toml();

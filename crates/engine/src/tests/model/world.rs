@@ -181,7 +181,7 @@ impl World {
             prop_assert_eq!(verified.count, 0, "{:?}", verified);
         }
         for node in 0..self.nodes.len() {
-            self.engine(node).compact(&Pace::unbounded()).unwrap();
+            self.engine(node).compact(&RateLimiter::unbounded()).unwrap();
             self.reopen(node)?;
             self.check_namespaces(node)?;
             let verified = self.engine(node).verify(false, |_, _| {}).unwrap();

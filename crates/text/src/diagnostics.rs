@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use super::{secretless, without_secrets};
 
-/// All mistakes of one file.
+/// All diagnostics of one file.
 #[derive(Debug, thiserror::Error)]
 pub struct FileError {
     path: PathBuf,
-    mistakes: Vec<Mistake>,
+    diagnostics: Vec<Mistake>,
 }
 
 #[derive(Debug)]
@@ -29,7 +29,7 @@ struct Mistake {
 impl FileError {
     /// All that was found, in a line.
     pub fn in_a_line(&self) -> String {
-        let all: Vec<_> = self.mistakes.iter().map(|mistake| self.head(mistake)).collect();
+        let all: Vec<_> = self.diagnostics.iter().map(|mistake| self.head(mistake)).collect();
         all.join("; ")
     }
 
@@ -41,11 +41,11 @@ impl FileError {
 impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
-        match self.mistakes.len() {
+        match self.diagnostics.len() {
             1 => write!(f, "there is a mistake in {path}")?,
-            n => write!(f, "there are {n} mistakes in {path}")?,
+            n => write!(f, "there are {n} problems in {path}")?,
         }
-        for mistake in &self.mistakes {
+        for mistake in &self.diagnostics {
             let gutter = mistake.line.to_string();
             let space = " ".repeat(gutter.len());
             let indent = " ".repeat(mistake.column - 1);
@@ -70,14 +70,14 @@ fn presentable(source: &str) -> Option<String> {
     })
 }
 
-/// Collects the mistakes of a file.
-pub struct Mistakes<'a> {
+/// Collects the diagnostics of a file.
+pub struct Diagnostics<'a> {
     path: &'a Path,
     text: &'a str,
     found: Vec<(Range<usize>, String)>,
 }
 
-impl<'a> Mistakes<'a> {
+impl<'a> Diagnostics<'a> {
     /// None yet, of the file `path` with this text.
     pub fn new(path: &'a Path, text: &'a str) -> Self {
         Self { path, text, found: Vec::new() }
@@ -102,8 +102,8 @@ impl<'a> Mistakes<'a> {
     /// All of them, in the order of the text.
     pub fn into_error(mut self) -> FileError {
         self.found.sort_by_key(|(span, _)| span.start);
-        let mistakes = self.found.iter().map(|(span, message)| self.mistake(span, message));
-        FileError { path: self.path.to_owned(), mistakes: mistakes.collect() }
+        let diagnostics = self.found.iter().map(|(span, message)| self.mistake(span, message));
+        FileError { path: self.path.to_owned(), diagnostics: diagnostics.collect() }
     }
 
     fn mistake(&self, span: &Range<usize>, message: &str) -> Mistake {
@@ -133,11 +133,11 @@ mod tests {
     #[test]
     fn a_mistake_shows_its_line_and_marks_what_is_wrong() {
         let text = "[host]\n  ä = \"b\"\nc";
-        let mut mistakes = Mistakes::new(Path::new("x.toml"), text);
-        mistakes.add(text.len()..text.len(), "no value");
-        mistakes.add(9..11, "unknown");
-        let error = mistakes.check().unwrap_err();
-        let expected = "there are 2 mistakes in x.toml
+        let mut diagnostics = Diagnostics::new(Path::new("x.toml"), text);
+        diagnostics.add(text.len()..text.len(), "no value");
+        diagnostics.add(9..11, "unknown");
+        let error = diagnostics.check().unwrap_err();
+        let expected = "there are 2 problems in x.toml
 x.toml:2:3: unknown
   2 |   ä = \"b\"
     |   ^
@@ -159,9 +159,9 @@ x.toml:3:2: no value
             "\"http://b/?x=hunter2\" = 1",
             "http://me:hunter2@b",
         ] {
-            let mut mistakes = Mistakes::new(Path::new("x.toml"), line);
-            mistakes.add(4..5, format!("no value: {}", line.replace('\'', "")));
-            let error = mistakes.into_error();
+            let mut diagnostics = Diagnostics::new(Path::new("x.toml"), line);
+            diagnostics.add(4..5, format!("no value: {}", line.replace('\'', "")));
+            let error = diagnostics.into_error();
             let shown = format!("{error} {error:?} {}", error.in_a_line());
             assert!(shown.contains("x.toml:1:5: no value") && shown.contains("***"), "{shown}");
             assert!(!shown.contains("hunter2") && !shown.contains("me:"), "{shown}");
@@ -169,7 +169,7 @@ x.toml:3:2: no value
     }
 
     #[test]
-    fn a_file_without_mistakes_is_fine() {
-        assert!(Mistakes::new(Path::new("x.toml"), "").check().is_ok());
+    fn a_file_without_problems_is_fine() {
+        assert!(Diagnostics::new(Path::new("x.toml"), "").check().is_ok());
     }
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use fjall::{OwnedWriteBatch, Readable as _};
 
-use super::{Halt, Pace};
-use crate::heir::{Heir, Heirs};
+use super::{CompactionStop, RateLimiter};
 use crate::index::Registration;
 use crate::record::{Stored, Version, record_len};
+use crate::redirect::{Redirect, Redirects};
 use crate::segment::record_weight;
 use crate::store::Store;
 use crate::{Engine, EngineError};
@@ -46,7 +46,7 @@ impl Owned {
 }
 
 /// The records as they were at one instant, by their owners.
-pub(crate) struct Census {
+pub(crate) struct LivenessScan {
     pub(super) snapshot: fjall::Snapshot,
     /// Those that were registered then, and have not been retired since.
     pub(crate) segments: Vec<Registration>,
@@ -57,9 +57,9 @@ pub(crate) struct Census {
     pub(crate) latest: i64,
     /// Segments that hold what nobody here owns: the file of its owner is gone.
     needed: HashSet<u64>,
-    heirs: Heirs,
-    /// What is not on disk yet of `heirs`; none for those that are not needed any more.
-    changed_heirs: Vec<(u64, Option<Heir>)>,
+    redirects: Redirects,
+    /// What is not on disk yet of `redirects`; none for those that are not needed any more.
+    changed_redirects: Vec<(u64, Option<Redirect>)>,
     /// Segments that own all that wins of what they hold.
     pub(super) untied: HashSet<u64>,
     /// Owner of what waits for the next flush.
@@ -68,7 +68,7 @@ pub(crate) struct Census {
     pub(super) past: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
-impl Census {
+impl LivenessScan {
     /// Records that are stamped later are from the future.
     pub(crate) fn horizon(&self) -> i64 {
         self.horizon
@@ -102,26 +102,26 @@ impl Census {
 
     /// Who owns a version now.
     pub(super) fn owner(&self, key: &[u8], stored: &Stored<&[u8]>) -> u64 {
-        self.heirs.owner(key, stored)
+        self.redirects.owner(key, stored)
     }
 
     /// Whether all that a segment owned went to another one.
     pub(super) fn is_given(&self, id: u64) -> bool {
-        self.heirs.contains(id)
+        self.redirects.contains(id)
     }
 
     /// Gives all that one segment owns to another.
     pub(super) fn give(&mut self, from: u64, to: u64) {
         let given = self.owned.remove(&from).unwrap_or_default();
         self.owned.entry(to).or_default().add(given);
-        self.heirs.insert(from, Heir::One(to));
-        self.changed_heirs.push((from, Some(Heir::One(to))));
+        self.redirects.insert(from, Redirect::One(to));
+        self.changed_redirects.push((from, Some(Redirect::One(to))));
     }
 
     /// Forgets who took over from segments that no record names any more, nor leads through.
-    fn forget_heirs(&mut self, named: HashSet<u64>) {
-        let gone = self.heirs.retain_named(named);
-        self.changed_heirs.extend(gone.into_iter().map(|id| (id, None)));
+    fn forget_redirects(&mut self, named: HashSet<u64>) {
+        let gone = self.redirects.retain_named(named);
+        self.changed_redirects.extend(gone.into_iter().map(|id| (id, None)));
     }
 
     /// One record less.
@@ -132,21 +132,25 @@ impl Census {
         }
     }
 
-    /// Adds what has changed of the heirs to a batch.
-    pub(super) fn write_heirs(&mut self, batch: &mut OwnedWriteBatch, store: &Store) {
-        for (from, to) in self.changed_heirs.drain(..) {
+    /// Adds what has changed of the redirects to a batch.
+    pub(super) fn write_redirects(&mut self, batch: &mut OwnedWriteBatch, store: &Store) {
+        for (from, to) in self.changed_redirects.drain(..) {
             match to {
-                Some(to) => batch.insert(&store.heirs, from.to_be_bytes(), to.encode()),
-                None => batch.remove(&store.heirs, from.to_be_bytes()),
+                Some(to) => batch.insert(&store.redirects, from.to_be_bytes(), to.encode()),
+                None => batch.remove(&store.redirects, from.to_be_bytes()),
             }
         }
     }
 }
 
 impl Engine {
-    pub(crate) fn take_census(&self, pace: &Pace, horizon: i64) -> Result<Census, Halt> {
+    pub(crate) fn scan_liveness(
+        &self,
+        limiter: &RateLimiter,
+        horizon: i64,
+    ) -> Result<LivenessScan, CompactionStop> {
         while self.store.has_many_tables() {
-            pace.spend(0)?;
+            limiter.spend(0)?;
             std::thread::sleep(Duration::from_millis(10));
         }
         let mut writer = self.writer();
@@ -155,25 +159,25 @@ impl Engine {
         let segments = self.index().all().to_vec();
         let flush_id = writer.position.flush_id;
         drop(writer);
-        let heirs = self.store.load_heirs()?;
-        let mut census = Census {
+        let redirects = self.store.load_redirects()?;
+        let mut scan = LivenessScan {
             snapshot,
             segments,
             owned: HashMap::new(),
             horizon,
             latest: 0,
             needed: HashSet::new(),
-            heirs,
-            changed_heirs: Vec::new(),
+            redirects,
+            changed_redirects: Vec::new(),
             untied: HashSet::new(),
             flush_id,
             past: BTreeMap::new(),
         };
         let (mut named, mut past_bytes) = (HashSet::new(), 0);
         let (now, grace) = (self.now(), self.options.tombstone_grace);
-        for guard in census.snapshot.iter(&self.store.records) {
+        for guard in scan.snapshot.iter(&self.store.records) {
             let (key, value) = guard.into_inner()?;
-            pace.spend((key.len() + value.len()) as u64)?;
+            limiter.spend((key.len() + value.len()) as u64)?;
             let stored = Stored::decode(&value).map_err(|_| {
                 let why = "a stored record can't be read: run verify --repair";
                 EngineError::Corrupt(why.to_owned())
@@ -182,26 +186,26 @@ impl Engine {
                 self.filter.insert(&key);
             }
             named.insert(stored.owner);
-            let owner = census.owner(&key, &stored);
+            let owner = scan.owner(&key, &stored);
             let Version { timestamp, value: bytes, .. } = stored.version;
             let ahead = timestamp > horizon;
-            census.owned.entry(owner).or_default().add(Owned {
+            scan.owned.entry(owner).or_default().add(Owned {
                 records: 1,
                 ahead: u64::from(ahead),
                 weight: record_weight(record_len(&key, bytes)),
                 newest: timestamp,
             });
             if !ahead {
-                census.latest = census.latest.max(timestamp);
+                scan.latest = scan.latest.max(timestamp);
             }
             let past = owner != flush_id && stored.version.is_past(now, grace);
-            if past && census.past.len() < MAX_PAST && past_bytes < MAX_PAST_BYTES {
+            if past && scan.past.len() < MAX_PAST && past_bytes < MAX_PAST_BYTES {
                 past_bytes += key.len() + value.len();
-                census.past.insert(key.to_vec(), value.to_vec());
+                scan.past.insert(key.to_vec(), value.to_vec());
             }
         }
         self.filter.complete();
-        census.forget_heirs(named);
-        Ok(census)
+        scan.forget_redirects(named);
+        Ok(scan)
     }
 }

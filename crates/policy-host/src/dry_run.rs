@@ -32,7 +32,7 @@ pub const TRIAL_FOLDER: &str = ".trial-";
 /// Longest time of the tick. There is next to nothing to do.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why a rehearsal failed.
+/// Why a dry run failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RehearsalError {
     /// The policy's fault.
@@ -43,9 +43,9 @@ pub enum RehearsalError {
     Stage(String),
 }
 
-/// How a rehearsal went.
+/// How a dry run went.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rehearsal {
+pub struct DryRun {
     /// What the policy reported.
     pub report: TickReport,
     /// Segments that the canned peer has and the local database had not.
@@ -58,12 +58,12 @@ pub struct Rehearsal {
 ///
 /// # Errors
 /// [`RehearsalError`]
-pub fn rehearse(
+pub fn dry_run(
     policy: &Policy,
     dir: &Path,
     settings: Vec<(String, String)>,
     observer: Option<Arc<dyn Observer>>,
-) -> Result<Rehearsal, RehearsalError> {
+) -> Result<DryRun, RehearsalError> {
     // What the policy logs is of no peer.
     let _span = tracing::info_span!("dry-run").entered();
     let stage = |error: &dyn std::fmt::Display| RehearsalError::Stage(error.to_string());
@@ -90,10 +90,10 @@ pub fn rehearse(
     let report = policy.limited(limits).tick(services, context)?;
     let missing = engine.missing(&hashes).len();
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    Ok(Rehearsal { report, offered: count(offered), pulled: count(offered - missing) })
+    Ok(DryRun { report, offered: count(offered), pulled: count(offered - missing) })
 }
 
-/// Ticks the policy as [`rehearse`] does, with `new` settings. Where that fails, `old` ones tell
+/// Ticks the policy as [`dry_run`] does, with `new` settings. Where that fails, `old` ones tell
 /// whether the new ones are to blame: what is returned then is how the policy fails with both.
 ///
 /// # Errors
@@ -104,7 +104,7 @@ pub fn rehearse_settings(
     old: &[(String, String)],
     new: &[(String, String)],
 ) -> Result<Option<RehearsalError>, RehearsalError> {
-    let dry_run = |settings: &[_]| rehearse(policy, dir, settings.to_vec(), None);
+    let dry_run = |settings: &[_]| dry_run(policy, dir, settings.to_vec(), None);
     match dry_run(new) {
         Ok(_) => Ok(None),
         Err(error @ RehearsalError::Stage(_)) => Err(error),
@@ -205,10 +205,10 @@ mod tests {
     fn the_default_policy_pulls_all_that_the_canned_peer_has() {
         let dir = tempfile::tempdir().unwrap();
         let policy = policies(Duration::from_secs(10)).load_default().unwrap();
-        let rehearsal = rehearse(&policy, dir.path(), Vec::new(), None).unwrap();
+        let dry_run = dry_run(&policy, dir.path(), Vec::new(), None).unwrap();
         let missing = u32::from(SEGMENTS) - 1;
-        assert_eq!((rehearsal.offered, rehearsal.pulled), (missing, missing));
-        assert!(rehearsal.report.in_sync && rehearsal.report.applied == missing);
+        assert_eq!((dry_run.offered, dry_run.pulled), (missing, missing));
+        assert!(dry_run.report.in_sync && dry_run.report.applied == missing);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "something is left");
     }
 
@@ -217,11 +217,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let engine = policies(Duration::from_secs(10));
         let trapping = engine.load(&policy("", "unreachable", "")).unwrap();
-        let error = rehearse(&trapping, dir.path(), Vec::new(), None).unwrap_err().to_string();
+        let error = dry_run(&trapping, dir.path(), Vec::new(), None).unwrap_err().to_string();
         assert!(error.contains("trapped"), "{error}");
         let settings = vec![("windwo".to_owned(), "4".to_owned())];
         let default = engine.load_default().unwrap();
-        let error = rehearse(&default, dir.path(), settings, None).unwrap_err().to_string();
+        let error = dry_run(&default, dir.path(), settings, None).unwrap_err().to_string();
         assert!(error.contains("windwo"), "{error}");
     }
 }

@@ -4,16 +4,16 @@ use edgestore_policy_host::{LoadError, Policy, PolicyEngine};
 
 /// The policy that is tested.
 #[derive(Clone)]
-pub struct Subject {
+pub struct PolicyUnderTest {
     pub(super) component: Vec<u8>,
     pub(super) variant: Vec<u8>,
     pub(super) policy: Policy,
     pub(super) engine: PolicyEngine,
     #[cfg(test)]
-    pub(super) plant: super::plants::Plant,
+    pub(super) plant: super::injected_bugs::Plant,
 }
 
-impl Subject {
+impl PolicyUnderTest {
     /// Compiles a component by this engine, whose limits it has.
     ///
     /// # Errors
@@ -31,13 +31,13 @@ impl Subject {
             policy,
             engine,
             #[cfg(test)]
-            plant: super::plants::Plant::None,
+            plant: super::injected_bugs::Plant::None,
         })
     }
 
     /// The same on hosts that have this fault.
     #[cfg(test)]
-    pub(super) fn on_hosts_with(self, plant: super::plants::Plant) -> Self {
+    pub(super) fn on_hosts_with(self, plant: super::injected_bugs::Plant) -> Self {
         Self { plant, ..self }
     }
 

@@ -70,7 +70,7 @@ const SEEDS: u64 = 20;
 fn violations(plant: Plant, seed: u64) -> Vec<Violation> {
     let component = include_bytes!("../../../guest-sync/sync.wasm").to_vec();
     let engine = PolicyEngine::new(None, Limits::default()).unwrap();
-    let subject = Subject::new(component, engine).unwrap().on_hosts_with(plant);
+    let subject = PolicyUnderTest::new(component, engine).unwrap().on_hosts_with(plant);
     let scenario = Scenario::parse(SCENARIO, "planted.toml").unwrap();
     run(&scenario, &subject, seed, false).unwrap().violations
 }

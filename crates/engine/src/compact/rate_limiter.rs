@@ -3,13 +3,13 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::Halt;
+use super::CompactionStop;
 use crate::env::{Env, Notify, SystemEnv};
 
 /// A token bucket (Turner, "New Directions in Communications", 1986) of a tenth of a second, that
 /// can be stopped.
 #[derive(Debug)]
-pub struct Pace {
+pub struct RateLimiter {
     bytes_per_sec: Option<u64>,
     state: Mutex<State>,
     stopped: Box<dyn Notify>,
@@ -25,13 +25,13 @@ struct State {
 
 const BURST: Duration = Duration::from_millis(100);
 
-impl Pace {
+impl RateLimiter {
     /// As many bytes a second, read and written together; none for no bound.
     pub fn new(bytes_per_sec: Option<u64>) -> Self {
         Self::in_env(&SystemEnv::shared(), bytes_per_sec)
     }
 
-    /// [`Pace::new`], by the clock of another environment, in which its waits are.
+    /// [`RateLimiter::new`], by the clock of another environment, in which its waits are.
     pub fn in_env(env: &Arc<dyn Env>, bytes_per_sec: Option<u64>) -> Self {
         let state = Mutex::new(State { paid: env.monotonic(), stop: false });
         Self { bytes_per_sec, state, stopped: env.notify(), env: Arc::clone(env) }
@@ -53,7 +53,7 @@ impl Pace {
     }
 
     /// Waits until these bytes may be read or written.
-    pub(super) fn spend(&self, bytes: u64) -> Result<(), Halt> {
+    pub(super) fn spend(&self, bytes: u64) -> Result<(), CompactionStop> {
         if let Some(rate) = self.bytes_per_sec {
             let start = self.env.monotonic().saturating_sub(BURST);
             let cost = bytes as f64 / rate.max(1) as f64;
@@ -64,7 +64,7 @@ impl Pace {
             let seen = self.stopped.count();
             let State { paid, stop } = *self.state();
             if stop {
-                return Err(Halt::Stopped);
+                return Err(CompactionStop::Stopped);
             }
             if self.bytes_per_sec.is_none() || self.env.monotonic() >= paid {
                 return Ok(());
@@ -82,16 +82,19 @@ mod tests {
 
     #[test]
     fn what_is_spent_takes_its_time_and_a_stop_ends_the_wait() {
-        let pace = Pace::new(Some(1_000_000));
+        let limiter = RateLimiter::new(Some(1_000_000));
         let start = Instant::now();
-        (0..40).for_each(|_| pace.spend(10_000).unwrap());
+        (0..40).for_each(|_| limiter.spend(10_000).unwrap());
         assert!(start.elapsed() >= Duration::from_millis(290), "400 ms, less the burst");
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| pace.spend(1 << 40));
+            let waiting = scope.spawn(|| limiter.spend(1 << 40));
             std::thread::sleep(Duration::from_millis(20));
-            pace.stop();
-            assert!(matches!(waiting.join().unwrap(), Err(Halt::Stopped)));
+            limiter.stop();
+            assert!(matches!(waiting.join().unwrap(), Err(CompactionStop::Stopped)));
         });
-        assert!(matches!(Pace::spend(&pace, 0), Err(Halt::Stopped)), "for good");
+        assert!(
+            matches!(RateLimiter::spend(&limiter, 0), Err(CompactionStop::Stopped)),
+            "for good"
+        );
     }
 }

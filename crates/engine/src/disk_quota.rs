@@ -1,4 +1,4 @@
-//! Room on the disk: what of it stays free, and how much of it the database takes.
+//! DiskQuota on the disk: what of it stays free, and how much of it the database takes.
 //!
 //! Puts and downloads end before the reserve is used up: a disk that is full to the last byte stops
 //! the record store in the middle of a batch. What makes room, or moves what is here already, goes on
@@ -23,7 +23,7 @@ const SHORTLY: Duration = Duration::from_secs(1);
 
 /// How much a database may take of its disk.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct DiskQuota {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     /// Bytes that stay free; none takes the default.
@@ -49,7 +49,7 @@ impl Taken {
     }
 }
 
-impl Room {
+impl DiskQuota {
     pub(super) fn new(
         disk: Arc<dyn Disk>,
         dir: &Path,

@@ -10,7 +10,7 @@ use super::record::Stored;
 
 /// Who took over from a segment, or from a flush that made several.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Heir {
+pub(super) enum Redirect {
     /// One segment has all.
     One(u64),
     /// Several segments have a part each.
@@ -32,7 +32,7 @@ pub(super) struct Part {
     pub(super) first: Vec<u8>,
 }
 
-impl Heir {
+impl Redirect {
     /// Who has a record.
     fn of(&self, key: &[u8], timestamp: i64) -> u64 {
         match self {
@@ -89,18 +89,18 @@ impl Heir {
     }
 }
 
-/// All heirs, by the id of the segment that they took over from.
+/// All redirects, by the id of the segment that they took over from.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Heirs(HashMap<u64, Heir>);
+pub(super) struct Redirects(HashMap<u64, Redirect>);
 
-impl Heirs {
+impl Redirects {
     /// Follows the owner that a record names to the one that has taken over.
     pub(super) fn owner(&self, key: &[u8], stored: &Stored<&[u8]>) -> u64 {
         let mut id = stored.owner;
         // There are no circles.
         for _ in 0..self.0.len() {
             match self.0.get(&id) {
-                Some(heir) => id = heir.of(key, stored.version.timestamp),
+                Some(redirect) => id = redirect.of(key, stored.version.timestamp),
                 None => break,
             }
         }
@@ -111,8 +111,8 @@ impl Heirs {
         self.0.contains_key(&id)
     }
 
-    pub(super) fn insert(&mut self, from: u64, heir: Heir) {
-        self.0.insert(from, heir);
+    pub(super) fn insert(&mut self, from: u64, redirect: Redirect) {
+        self.0.insert(from, redirect);
     }
 
     /// Keeps those that the named ids lead through. Returns the others.
@@ -120,9 +120,9 @@ impl Heirs {
         let mut needed = HashMap::new();
         let mut next = Vec::from_iter(named);
         while let Some(id) = next.pop() {
-            if let Some(heir) = self.0.remove(&id) {
-                next.extend(heir.ids());
-                needed.insert(id, heir);
+            if let Some(redirect) = self.0.remove(&id) {
+                next.extend(redirect.ids());
+                needed.insert(id, redirect);
             }
         }
         let mut gone: Vec<u64> = std::mem::replace(&mut self.0, needed).into_keys().collect();
@@ -131,9 +131,9 @@ impl Heirs {
     }
 }
 
-impl FromIterator<(u64, Heir)> for Heirs {
-    fn from_iter<I: IntoIterator<Item = (u64, Heir)>>(heirs: I) -> Self {
-        Self(heirs.into_iter().collect())
+impl FromIterator<(u64, Redirect)> for Redirects {
+    fn from_iter<I: IntoIterator<Item = (u64, Redirect)>>(redirects: I) -> Self {
+        Self(redirects.into_iter().collect())
     }
 }
 
@@ -150,19 +150,19 @@ mod tests {
     fn an_heir_is_found_by_key_and_time_and_read_as_it_was_written() {
         let part = |id, ahead, first: &[u8]| Part { id, ahead, first: first.to_vec() };
         let parts = vec![part(7, false, b""), part(8, false, b"m"), part(9, true, b"")];
-        let split = Heir::Split { horizon: 100, parts };
-        for heir in [&split, &Heir::One(3)] {
-            assert_eq!(Heir::decode(&heir.encode()).as_ref(), Some(heir));
+        let split = Redirect::Split { horizon: 100, parts };
+        for redirect in [&split, &Redirect::One(3)] {
+            assert_eq!(Redirect::decode(&redirect.encode()).as_ref(), Some(redirect));
         }
-        let mut heirs = Heirs::default();
-        heirs.insert(1, split);
-        heirs.insert(8, Heir::One(20));
-        heirs.insert(40, Heir::One(41));
-        let owner = |key: &[u8], timestamp| heirs.owner(key, &stored(1, timestamp));
+        let mut redirects = Redirects::default();
+        redirects.insert(1, split);
+        redirects.insert(8, Redirect::One(20));
+        redirects.insert(40, Redirect::One(41));
+        let owner = |key: &[u8], timestamp| redirects.owner(key, &stored(1, timestamp));
         let found = [owner(b"a", 100), owner(b"m", 1), owner(b"z", 1), owner(b"z", 101)];
         assert_eq!(found, [7, 20, 20, 9]);
-        assert_eq!(heirs.clone().retain_named([1]), [40]);
-        assert_eq!(heirs.retain_named([8, 5]), [1, 40]);
-        assert_eq!(heirs.owner(b"z", &stored(8, 0)), 20);
+        assert_eq!(redirects.clone().retain_named([1]), [40]);
+        assert_eq!(redirects.retain_named([8, 5]), [1, 40]);
+        assert_eq!(redirects.owner(b"z", &stored(8, 0)), 20);
     }
 }
