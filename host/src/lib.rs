@@ -11,7 +11,7 @@
 //! - [`protocol`] is how nodes ask each other, as `edgestore-repl` does;
 //! - [`policy`] runs a component in bounds, and lets it reach engine and peers by handles;
 //! - [`runtime`] ticks the policy for each peer, and is where a program starts: see [`Host`];
-//! - [`sim`] runs whole hosts in an [`env`] that it makes up, to test policies;
+//! - [`sim`] runs whole hosts in an [environment](mod@env) that it makes up, to test policies;
 //! - [`kit`] is for those who write policies: a project to begin with, in four languages.
 //!
 //! Segment bytes, URLs and keys stay on this side of `wit/sync.wit`; every byte of a peer is
@@ -28,7 +28,6 @@ pub mod fuzz;
 use edgestore_engine::disk;
 pub use edgestore_engine::{self as engine, Hash, ParseHashError, env};
 pub use edgestore_kit as kit;
-#[cfg(unix)]
 pub use edgestore_node::admin;
 pub use edgestore_node::{self as runtime, Host, HostBuilder, HostError, MemoryBudget};
 pub use edgestore_policy_host as policy;

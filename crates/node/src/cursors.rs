@@ -686,7 +686,6 @@ mod tests {
         assert_eq!(open(&db).load("d", &stock()).unwrap().as_deref(), Some(&b"value"[..]));
     }
 
-    #[cfg(unix)]
     #[test]
     fn what_is_no_file_is_set_aside_and_a_folder_that_is_gone_is_made_again() {
         let db = tempfile::tempdir().unwrap();

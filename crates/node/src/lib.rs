@@ -6,11 +6,17 @@
 //! the engine and the cursor: a failed tick, a restart and the next tick are the same to it.
 //!
 //! Two more threads keep the database in order: one flushes, one compacts.
+//!
+//! For Unix alone. The engine, the protocol and the policy host beneath build on Windows, too.
 #![forbid(unsafe_code)]
 // These panic where nobody reads what they print.
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
-#[cfg(unix)]
+#[cfg(not(unix))]
+compile_error!(
+    "edgestore-node is for Unix: its admin socket and the bounds of its files are Unix's"
+);
+
 pub mod admin;
 #[cfg(feature = "archive")]
 mod archive;

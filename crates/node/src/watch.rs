@@ -2,7 +2,7 @@
 //!
 //! What a name refers to is looked up anew each time, so it does not matter how the file changes:
 //! written in place, renamed over, linked to elsewhere, or gone for a while. Whether it has changed
-//! is told by a [`Stamp`]. The system's notices of its folder only say when to look. They are lost
+//! is told by a `Stamp`. The system's notices of its folder only say when to look. They are lost
 //! now and then, do not come from every file system, and say nothing of what lies behind a link to
 //! another folder; so this looks every now and then without one, too.
 
@@ -264,19 +264,9 @@ impl Stamp {
 
 /// Which file it is, and the time of its last change, which (unlike that of its last write) nobody
 /// can set back.
-#[cfg(unix)]
 type Version = (u64, u64, i64, i64);
 
-#[cfg(unix)]
 fn version(metadata: &Metadata) -> Version {
     use std::os::unix::fs::MetadataExt as _;
     (metadata.dev(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec())
-}
-
-#[cfg(not(unix))]
-type Version = Option<std::time::SystemTime>;
-
-#[cfg(not(unix))]
-fn version(metadata: &Metadata) -> Version {
-    metadata.modified().ok()
 }

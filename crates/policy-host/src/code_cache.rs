@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use edgestore_engine::Hash;
-use edgestore_engine::disk::{check_owner, open_file};
+use edgestore_engine::disk::open_file;
 
 /// Most bytes of all files. The oldest go first.
 const MAX_BYTES: u64 = 1 << 30;
@@ -200,7 +200,7 @@ fn is_own(_: &File) -> io::Result<bool> {
 #[cfg(unix)]
 fn close_to_others(dir: &Path) -> io::Result<bool> {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-    check_owner(dir)?;
+    edgestore_engine::disk::check_owner(dir)?;
     let meta = fs::metadata(dir)?;
     if meta.mode() & 0o077 != 0 {
         fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;

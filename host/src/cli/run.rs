@@ -184,23 +184,20 @@ pub(super) fn run(config: Effective) -> Result<ExitCode> {
 /// Raises the number of files that this process may have open as far as it is allowed to, and leaves
 /// clients no more than half of it: the database needs the rest.
 fn within_descriptors(mut limits: ServerLimits) -> ServerLimits {
-    #[cfg(unix)]
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    // Without a number there is no limit.
+    let most = if raised.is_ok() { maximum } else { current };
+    if let Some(half) = most.and_then(|most| usize::try_from(most / 2).ok())
+        && half < limits.max_connections
     {
-        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-        let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-        // Without a number there is no limit.
-        let most = if raised.is_ok() { maximum } else { current };
-        if let Some(half) = most.and_then(|most| usize::try_from(most / 2).ok())
-            && half < limits.max_connections
-        {
-            tracing::warn!(
-                connections = half,
-                "fewer connections than --max-connections: the system allows this process too few \
-                 open files (ulimit -n)"
-            );
-            limits.max_connections = half;
-        }
+        tracing::warn!(
+            connections = half,
+            "fewer connections than --max-connections: the system allows this process too few \
+             open files (ulimit -n)"
+        );
+        limits.max_connections = half;
     }
     limits
 }

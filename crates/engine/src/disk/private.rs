@@ -1,5 +1,6 @@
 //! Folders and files that are this user's alone.
 
+#[cfg(unix)]
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -81,7 +82,9 @@ pub fn make_private() {
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
 }
 
+/// Where files have no owners of this kind.
 #[cfg(not(unix))]
+#[allow(missing_docs)]
 mod elsewhere {
     use super::*;
 

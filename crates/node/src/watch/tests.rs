@@ -151,7 +151,6 @@ fn a_folder_that_goes_and_comes_back_is_found_again() {
     fs::remove_dir_all(away).unwrap();
 }
 
-#[cfg(unix)]
 #[test]
 fn a_link_is_followed_to_where_it_leads_now() {
     use std::os::unix::fs::symlink;

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -39,12 +40,8 @@ pub(super) fn run(args: &PackArgs) -> Result<ExitCode> {
 fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        // As of any new file; the process's mask takes its share.
-        builder.permissions(fs::Permissions::from_mode(0o666));
-    }
+    // As of any new file; the process's mask takes its share.
+    builder.permissions(fs::Permissions::from_mode(0o666));
     let mut file = builder.prefix(".edgestore-pack-").tempfile_in(dir)?;
     file.write_all(bytes)?;
     file.persist(path)?;
