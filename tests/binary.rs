@@ -69,7 +69,7 @@ fn a_policy_from_a_file_replicates_a_stock_primary() {
 }
 
 #[test]
-fn what_is_no_policy_is_refused_with_the_way_to_mend_it() {
+fn what_is_no_policy_is_refused_with_the_way_to_fix_it() {
     let dir = Folder::new();
     let db = dir.path("db");
     let refused = |plugin: &str, words: &[&str]| {

@@ -126,7 +126,7 @@ fn settings_that_the_policy_refuses_change_nothing() {
     let history = run(&["policy", "history", "--db", &db]).ok();
     assert!(history.contains("took settings"), "{history}");
 
-    // A file with a mistake changes nothing, and neither does none, or what is no file.
+    // A file with a problem changes nothing, and neither does none, or what is no file.
     for (broken, said) in [
         (Some("[policy.settings\nwindow = 4"), "what it said before holds"),
         (

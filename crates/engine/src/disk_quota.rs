@@ -26,9 +26,9 @@ const SHORTLY: Duration = Duration::from_secs(1);
 pub(super) struct DiskQuota {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
-    /// Bytes that stay free; none takes the default.
+    /// Bytes that stay free; `None` takes the default.
     reserve: Option<u64>,
-    /// Bytes of the database; none is for no bound.
+    /// Maximum bytes of the database; `None` means unlimited.
     max: Option<u64>,
     taken: Mutex<Taken>,
     monotonic: MonotonicClock,

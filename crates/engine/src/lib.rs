@@ -204,45 +204,51 @@ pub struct EngineStats {
 /// ```
 #[derive(Debug)]
 pub struct Engine {
-    // In this order: the store is closed before the lock goes.
+    // In this order: the store is closed before the lock on the folder goes. The order of locks is in
+    // docs/ARCHITECTURE.md.
     store: Store,
+    /// Commits: held from the first look at what is stored until memory agrees with the disk. It guards
+    /// what only a writer needs to know.
     writer: Mutex<Writer>,
-    /// Held while a segment is in memory.
+    /// The one segment that is decoded and applied: memory for more is not there.
     applying: Mutex<()>,
+    /// Segments that peers see, in the order of their ids. Changed while `writer` is held.
     index: RwLock<Index>,
-    /// Of the record store's keys.
+    /// Keys that may be in the record store.
     filter: Filter,
-    /// Held by what retires segments, or counts on none to go.
+    /// One compaction, `verify` or new stamping at a time: held by what retires segments, or counts on
+    /// none to go.
     maintenance: Mutex<()>,
-    /// There may be a file in `segments/` that is registered nowhere.
+    /// Whether there may be a file in `segments/` that is registered nowhere.
     has_strays: AtomicBool,
     /// Segments that came since the last compaction.
     registered: AtomicU64,
     /// Bytes of segments that flushes have made since the start.
     flushed: AtomicU64,
-    /// Why the last flush failed, if it did.
+    /// Why the last flush failed; `None` where it did not.
     unflushed: Mutex<Option<String>>,
-    /// What is lost, a sentence each, and no repair has reported.
+    /// What is lost and no repair has reported, a sentence each.
     losses: Vec<String>,
-    /// Segments that peers do not see any more, with the sizes of their files, which are still
-    /// there.
+    /// Retired segments whose files are still there, with the sizes of these.
     leaving: Mutex<HashMap<Hash, u64>>,
     /// Bytes of memory that staged segments take.
     prepared: Arc<AtomicU64>,
-    /// Changed by the writer alone.
+    /// Records that are not in the record store yet. Changed while `writer` is held.
     memtable: RwLock<Arc<Memtable>>,
+    /// What readers see of the writer, published at the end of each commit.
     progress: RwLock<Progress>,
-    /// Segments that can never be applied.
+    /// Segments that can never be applied, and why.
     rejected: Mutex<Rejected>,
-    /// To which state notes about the database are bound. Locked after the writer.
+    /// To which state of the database notes about it are bound. Locked after `writer`.
     lineage: Mutex<Lineage>,
+    /// How far the wall clock is trusted.
     trust: Mutex<ClockTrust>,
-    /// When somebody looked for lost files, by the monotonic clock.
+    /// When somebody looked for lost files, by the monotonic clock; `None` before the first look.
     looked: Mutex<Option<Duration>>,
-    /// None of a reader.
+    /// The copy of how far acknowledged writes are; `None` of a database that is open to read alone.
     acknowledged: Mutex<Option<AcknowledgedFile>>,
     options: EngineOptions,
-    room: Arc<DiskQuota>,
+    quota: Arc<DiskQuota>,
     folder: Folder,
 }
 
@@ -357,7 +363,7 @@ impl Engine {
         let rejected = store.load_rejected(options.max_segment_inflated_bytes)?;
         let trust = options.trust(&store, writer.position.stamp)?;
         let (reserve, max) = (options.disk_reserve, options.max_db_bytes);
-        let room = Arc::new(DiskQuota::new(
+        let quota = Arc::new(DiskQuota::new(
             folder.shared_disk(),
             path,
             reserve,
@@ -386,7 +392,7 @@ impl Engine {
             looked: Mutex::default(),
             acknowledged: Mutex::new(acknowledged),
             options,
-            room,
+            quota,
             folder,
         };
         engine.recover_memtable(undrained)?;
@@ -494,7 +500,7 @@ impl Engine {
         let (segments, retired) = (index.all().len() as u64, index.retired());
         drop(index);
         let (segments_ahead, records_ahead) = self.count_ahead(progress.stamp);
-        let (disk_free, disk_reserve) = self.room.free_and_reserve().unzip();
+        let (disk_free, disk_reserve) = self.quota.free_and_reserve().unzip();
         EngineStats {
             segments,
             segment_bytes,
@@ -502,10 +508,10 @@ impl Engine {
             retired_segments: retired,
             pending_records: progress.pending_records,
             pending_bytes: progress.pending_bytes,
-            disk_bytes: self.room.taken(),
+            disk_bytes: self.quota.taken(),
             disk_free,
             disk_reserve,
-            max_db_bytes: self.room.max(),
+            max_db_bytes: self.quota.max(),
             clock_ahead_secs: self.clock_ahead().as_secs(),
             segments_ahead,
             records_ahead,
@@ -625,7 +631,7 @@ impl Engine {
 
     /// Why puts and downloads are refused for want of room; `None` where they are not.
     pub fn full(&self) -> Option<String> {
-        self.room.check(staging::GRANT).err().map(|error| error.to_string())
+        self.quota.check(staging::GRANT).err().map(|error| error.to_string())
     }
 
     /// Why nothing more is written until the database is opened again; `None` where writes go on.
@@ -681,7 +687,7 @@ impl Engine {
     /// so that nobody downloads what can't be applied.
     pub fn stage(&self) -> io::Result<StagingFile> {
         let file = self.stage_own()?;
-        file.within_quota(&self.room)
+        file.within_quota(&self.quota)
     }
 
     /// A file for a segment of this node's own.

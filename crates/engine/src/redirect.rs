@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn an_heir_is_found_by_key_and_time_and_read_as_it_was_written() {
+    fn a_redirect_is_found_by_key_and_time_and_read_as_it_was_written() {
         let part = |id, ahead, first: &[u8]| Part { id, ahead, first: first.to_vec() };
         let parts = vec![part(7, false, b""), part(8, false, b"m"), part(9, true, b"")];
         let split = Redirect::Split { horizon: 100, parts };

@@ -205,7 +205,7 @@ impl Engine {
         }
         let before = Before::read(&records);
         if let Some(findings) = found.take_if(|findings| findings.store && records.is_dir()) {
-            found = mend(&folder, findings, &options, &mut report)?;
+            found = repair_lists(&folder, findings, &options, &mut report)?;
         }
         let lists_are_damaged = found.take_if(|found| found.store).is_some();
         if !lists_are_damaged {
@@ -458,7 +458,7 @@ fn say_what_is_lost(now: Progress, before: Option<Before>, report: &mut StoreRep
 /// Gives a record store what a new one has in the place of damaged files that say nothing more than
 /// that: the version, and the lists of tables of keyspaces that have none. What those hold is in the
 /// journals. Returns what is still wrong.
-fn mend(
+fn repair_lists(
     folder: &Folder,
     found: Findings,
     options: &EngineOptions,
@@ -468,7 +468,7 @@ fn mend(
         return Ok(Some(found));
     }
     let (records, half) = (folder.records(), folder.path().join(NEW_STORE));
-    let mended = || -> io::Result<PathBuf> {
+    let repaired = || -> io::Result<PathBuf> {
         let kept = free_name(&folder.quarantine(), "records");
         fs::create_dir_all(&kept)?;
         let replace = |file: &Path| -> io::Result<()> {
@@ -510,9 +510,9 @@ fn mend(
     if can_be {
         report.note(folder)?;
     }
-    let result = can_be.then(mended);
+    let result = can_be.then(repaired);
     fs::remove_dir_all(&half).map_err(EngineError::io("remove", &half))?;
-    let Some(kept) = result.transpose().map_err(EngineError::io("mend", &records))? else {
+    let Some(kept) = result.transpose().map_err(EngineError::io("repair", &records))? else {
         return Ok(Some(found));
     };
     let kept = kept.display();

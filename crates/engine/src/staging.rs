@@ -27,7 +27,7 @@ pub struct StagingFile {
     allowance: Option<Arc<ByteQuota>>,
     /// Of bytes that were written, for whoever watches.
     counter: Option<Arc<AtomicU64>>,
-    room: Option<Arc<DiskQuota>>,
+    quota: Option<Arc<DiskQuota>>,
     /// Bytes that the room still has for it.
     granted: u64,
 }
@@ -90,7 +90,7 @@ impl StagingFile {
             hasher: blake3::Hasher::new(),
             len: 0,
             allowance: None,
-            room: None,
+            quota: None,
             counter: None,
             granted: 0,
         }
@@ -109,18 +109,18 @@ impl StagingFile {
     }
 
     /// Takes no more than there is room for.
-    pub(super) fn within_quota(mut self, room: &Arc<DiskQuota>) -> io::Result<Self> {
-        self.room = Some(Arc::clone(room));
+    pub(super) fn within_quota(mut self, quota: &Arc<DiskQuota>) -> io::Result<Self> {
+        self.quota = Some(Arc::clone(quota));
         self.grant(0)?;
         Ok(self)
     }
 
     /// Before `bytes` are written.
     fn grant(&mut self, bytes: u64) -> io::Result<()> {
-        let Some(room) = &self.room else { return Ok(()) };
+        let Some(quota) = &self.quota else { return Ok(()) };
         if bytes >= self.granted {
             let more = bytes.max(GRANT);
-            room.take(more).map_err(|full| io::Error::new(io::ErrorKind::StorageFull, full))?;
+            quota.take(more).map_err(|full| io::Error::new(io::ErrorKind::StorageFull, full))?;
             self.granted = more;
         }
         self.granted -= bytes;

@@ -152,7 +152,7 @@ impl Engine {
             checked.push((key, op.value, ttl));
         }
         if checked.iter().any(|(_, value, _)| value.is_some()) {
-            self.room.take(bytes)?;
+            self.quota.take(bytes)?;
         }
         let mut writer = self.writer();
         let mut position = writer.position;

@@ -1,4 +1,4 @@
-//! From a configuration to a running host, with every mistake told before anything runs.
+//! From a configuration to a running host, with every problem reported before anything runs.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -232,7 +232,7 @@ impl HostBuilder {
         self
     }
 
-    /// How many bytes a second those compactions read and write together; none is for no bound.
+    /// How many bytes a second those compactions read and write together; `None` means unlimited.
     /// Default: 8 MiB.
     pub fn compact_rate(mut self, bytes_per_sec: Option<u64>) -> Self {
         self.compaction.bytes_per_sec = bytes_per_sec;

@@ -128,7 +128,7 @@ impl Host {
     }
 
     /// Compacts now, and returns what was done. Takes the place of a compaction that runs, which
-    /// ends. At most `bytes_per_sec` are read and written together; none is for no bound.
+    /// ends. At most `bytes_per_sec` are read and written together; `None` means unlimited.
     ///
     /// # Errors
     /// As [`Engine::compact`].

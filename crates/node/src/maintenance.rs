@@ -174,7 +174,7 @@ impl Maintenance {
 
         tracing::debug!(asked, "compaction begins");
         let start = self.env.monotonic();
-        // A mistake in the engine may cost a compaction, and not the thread.
+        // A bug in the engine may cost a compaction, and not the thread.
         let compact = AssertUnwindSafe(|| self.engine.compact(&limiter));
         let result = catch_unwind(compact).unwrap_or_else(|_| {
             let why = "a compaction panicked: run verify, and please report this";

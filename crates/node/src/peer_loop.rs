@@ -268,7 +268,7 @@ impl PeerLoop {
             counts: self.peer().counts(),
             forgotten: shared.cursors.is_forgotten(self.id()),
         };
-        // A mistake in the host may cost a tick, and not the peer.
+        // A bug in the host may cost a tick, and not the peer.
         let tick = AssertUnwindSafe(|| turn.policy.tick(services, context));
         let result =
             catch_unwind(tick).unwrap_or_else(|_| Err(TickError::System(PANICKED.to_owned())));

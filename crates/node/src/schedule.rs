@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use edgestore_policy_host::{Reason, TickError, TickReport};
 
-/// No wait is longer, whatever the policy asks for: a peer must not be forgotten by mistake.
+/// No wait is longer, whatever the policy asks for: no peer must be forgotten.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Ticks that fail by themselves, not by what the policy says, come at the interval first and at

@@ -1,4 +1,4 @@
-//! What a component must be to be a policy, checked so that each mistake gets its own words.
+//! What a component must be to be a policy, checked so that each problem has a message of its own.
 
 use wasmtime::component::Component;
 

@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_traps_or_refuses_its_settings_fails_its_rehearsal() {
+    fn a_policy_that_traps_or_refuses_its_settings_fails_its_dry_run() {
         let dir = tempfile::tempdir().unwrap();
         let engine = policies(Duration::from_secs(10));
         let trapping = engine.load(&policy("", "unreachable", "")).unwrap();

@@ -120,26 +120,26 @@ impl Run {
     fn set(&mut self, index: usize, node: usize, on: bool) {
         let fault = self.scenario().faults[index].clone();
         let network = Arc::clone(&self.setup.network);
-        let mut weather = network.weather();
+        let mut network_faults = network.faults();
         let put = |set: &mut BTreeSet<usize>| if on { set.insert(node) } else { set.remove(&node) };
         match fault.kind {
             FaultKind::Partition => {
                 let island: BTreeSet<usize> = fault.nodes.iter().copied().collect();
                 if on {
-                    weather.partitions.push(island);
+                    network_faults.partitions.push(island);
                 } else if let Some(at) =
-                    weather.partitions.iter().position(|other| *other == island)
+                    network_faults.partitions.iter().position(|other| *other == island)
                 {
-                    weather.partitions.remove(at);
+                    network_faults.partitions.remove(at);
                 }
             }
-            FaultKind::Slow { factor } if on => drop(weather.slow.insert(node, factor)),
-            FaultKind::Slow { .. } => drop(weather.slow.remove(&node)),
-            FaultKind::Hang => drop(put(&mut weather.hanging)),
-            FaultKind::CutBody => drop(put(&mut weather.cutting)),
-            FaultKind::BitFlip => drop(put(&mut weather.flipping)),
-            FaultKind::LyingRoot => drop(put(&mut weather.lying_root)),
-            FaultKind::LyingManifest => drop(put(&mut weather.lying_manifest)),
+            FaultKind::Slow { factor } if on => drop(network_faults.slow.insert(node, factor)),
+            FaultKind::Slow { .. } => drop(network_faults.slow.remove(&node)),
+            FaultKind::Hang => drop(put(&mut network_faults.hanging)),
+            FaultKind::CutBody => drop(put(&mut network_faults.cutting)),
+            FaultKind::BitFlip => drop(put(&mut network_faults.flipping)),
+            FaultKind::LyingRoot => drop(put(&mut network_faults.lying_root)),
+            FaultKind::LyingManifest => drop(put(&mut network_faults.lying_manifest)),
             FaultKind::DiskFull => self.nodes[node].set_disk_full(on),
             FaultKind::ClockJump { by_secs } => {
                 let by = by_secs.saturating_mul(1_000_000_000);
@@ -155,7 +155,7 @@ impl Run {
             | FaultKind::SegmentLost
             | FaultKind::SegmentDamaged
             | FaultKind::BackupRestored => {
-                drop(weather);
+                drop(network_faults);
                 self.set_node(index, node, on);
             }
         }

@@ -38,7 +38,7 @@ pub(super) struct Network {
     /// By node; none while it is down.
     engines: Vec<Mutex<Option<Arc<Engine>>>>,
     links: BTreeMap<(usize, usize), Mutex<LinkState>>,
-    weather: Mutex<NetworkFaults>,
+    faults: Mutex<NetworkFaults>,
     pulls: Mutex<Vec<Pulls>>,
     /// Lists that were sent, and those behind roots that were, by their roots.
     offered: Mutex<HashMap<Hash, Arc<[Hash]>>>,
@@ -98,15 +98,15 @@ impl Network {
             log: Arc::clone(log),
             engines: (0..nodes).map(|_| Mutex::default()).collect(),
             links: links.into_iter().map(link).collect(),
-            weather: Mutex::default(),
+            faults: Mutex::default(),
             pulls: Mutex::new(vec![Pulls::default(); nodes]),
             offered: Mutex::default(),
             manifests: (0..nodes).map(|_| Mutex::new((Hash::ZERO, Vec::new()))).collect(),
         })
     }
 
-    pub(super) fn weather(&self) -> MutexGuard<'_, NetworkFaults> {
-        lock(&self.weather)
+    pub(super) fn faults(&self) -> MutexGuard<'_, NetworkFaults> {
+        lock(&self.faults)
     }
 
     /// The node is up with this engine, or down.
@@ -203,7 +203,7 @@ impl SimPeer {
     }
 
     fn slowness(&self) -> f64 {
-        self.network.weather().slow.get(&self.source).copied().unwrap_or(1.0)
+        self.network.faults().slow.get(&self.source).copied().unwrap_or(1.0)
     }
 
     /// How long so many bytes take, while so many transfers share the link.
@@ -235,7 +235,7 @@ impl SimPeer {
     }
 
     fn send(&self) -> Result<Arc<Engine>, PeerError> {
-        if self.network.weather().separates(self.puller, self.source) {
+        if self.network.faults().separates(self.puller, self.source) {
             self.sleep(CONNECT);
             return Err(PeerError::Unreachable("no route".into()));
         }
@@ -245,7 +245,7 @@ impl SimPeer {
             return Err(PeerError::Timeout("lost".into()));
         }
         self.sleep(self.latency());
-        if self.network.weather().hanging.contains(&self.source) {
+        if self.network.faults().hanging.contains(&self.source) {
             self.sleep(READ);
             return Err(PeerError::Timeout("no byte came".into()));
         }
@@ -262,7 +262,7 @@ impl SimPeer {
     fn back<T>(&self, bytes: u64, answer: T) -> Result<T, PeerError> {
         self.link().counts.control_bytes += bytes;
         self.sleep(self.latency() + self.transfer(bytes));
-        if self.network.weather().separates(self.puller, self.source) {
+        if self.network.faults().separates(self.puller, self.source) {
             self.sleep(READ);
             return Err(PeerError::Timeout("the answer did not come".into()));
         }
@@ -270,7 +270,7 @@ impl SimPeer {
     }
 
     fn flips(&self) -> bool {
-        self.network.weather().flipping.contains(&self.source)
+        self.network.faults().flipping.contains(&self.source)
             && self.network.schedule.chance() < 0.5
     }
 
@@ -289,7 +289,7 @@ impl SimPeer {
 impl PeerTransport for SimPeer {
     fn root(&self) -> Result<Hash, PeerError> {
         let engine = self.ask("for its root")?;
-        let mut root = if self.network.weather().lying_root.contains(&self.source) {
+        let mut root = if self.network.faults().lying_root.contains(&self.source) {
             self.made_up()
         } else {
             let root = engine.root();
@@ -310,7 +310,7 @@ impl PeerTransport for SimPeer {
     fn manifest(&self) -> Result<SegmentList, PeerError> {
         let engine = self.ask("for its manifest")?;
         let (root, mut segments) = self.network.manifest(self.source, &engine);
-        let lies = self.network.weather().lying_manifest.contains(&self.source);
+        let lies = self.network.faults().lying_manifest.contains(&self.source);
         if lies {
             segments.retain(|_| self.network.schedule.chance() < 0.7);
             for id in 0..3 {
@@ -345,7 +345,7 @@ impl PeerTransport for SimPeer {
             let bit = self.network.schedule.below(bytes.len() * 8);
             bytes[bit / 8] ^= 1 << (bit % 8);
         }
-        let cut = self.network.weather().cutting.contains(&self.source);
+        let cut = self.network.faults().cutting.contains(&self.source);
         let end = if cut { bytes.len() / 2 } else { bytes.len() };
         self.sleep(self.latency());
         self.link().active += 1;
@@ -377,7 +377,7 @@ impl SimPeer {
                 return Err(FetchError::Cancelled);
             }
             let gone = self.network.engine(self.source).is_none()
-                || self.network.weather().separates(self.puller, self.source);
+                || self.network.faults().separates(self.puller, self.source);
             if gone {
                 self.sleep(READ);
                 return Err(PeerError::Timeout("no further byte came".into()).into());

@@ -10,11 +10,11 @@ use super::{secretless, without_secrets};
 #[derive(Debug, thiserror::Error)]
 pub struct FileError {
     path: PathBuf,
-    diagnostics: Vec<Mistake>,
+    diagnostics: Vec<Diagnostic>,
 }
 
 #[derive(Debug)]
-struct Mistake {
+struct Diagnostic {
     /// Both from 1; the column counts characters.
     line: usize,
     column: usize,
@@ -29,11 +29,11 @@ struct Mistake {
 impl FileError {
     /// All that was found, in a line.
     pub fn in_a_line(&self) -> String {
-        let all: Vec<_> = self.diagnostics.iter().map(|mistake| self.head(mistake)).collect();
+        let all: Vec<_> = self.diagnostics.iter().map(|diagnostic| self.head(diagnostic)).collect();
         all.join("; ")
     }
 
-    fn head(&self, Mistake { line, column, message, .. }: &Mistake) -> String {
+    fn head(&self, Diagnostic { line, column, message, .. }: &Diagnostic) -> String {
         format!("{}:{line}:{column}: {message}", self.path.display())
     }
 }
@@ -42,15 +42,15 @@ impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
         match self.diagnostics.len() {
-            1 => write!(f, "there is a mistake in {path}")?,
+            1 => write!(f, "there is a problem in {path}")?,
             n => write!(f, "there are {n} problems in {path}")?,
         }
-        for mistake in &self.diagnostics {
-            let gutter = mistake.line.to_string();
+        for diagnostic in &self.diagnostics {
+            let gutter = diagnostic.line.to_string();
             let space = " ".repeat(gutter.len());
-            let indent = " ".repeat(mistake.column - 1);
-            write!(f, "\n{}\n  {gutter} | {}", self.head(mistake), mistake.source)?;
-            if let Some(width) = mistake.width {
+            let indent = " ".repeat(diagnostic.column - 1);
+            write!(f, "\n{}\n  {gutter} | {}", self.head(diagnostic), diagnostic.source)?;
+            if let Some(width) = diagnostic.width {
                 write!(f, "\n  {space} | {indent}{}", "^".repeat(width.max(1)))?;
             }
         }
@@ -102,11 +102,11 @@ impl<'a> Diagnostics<'a> {
     /// All of them, in the order of the text.
     pub fn into_error(mut self) -> FileError {
         self.found.sort_by_key(|(span, _)| span.start);
-        let diagnostics = self.found.iter().map(|(span, message)| self.mistake(span, message));
+        let diagnostics = self.found.iter().map(|(span, message)| self.diagnostic(span, message));
         FileError { path: self.path.to_owned(), diagnostics: diagnostics.collect() }
     }
 
-    fn mistake(&self, span: &Range<usize>, message: &str) -> Mistake {
+    fn diagnostic(&self, span: &Range<usize>, message: &str) -> Diagnostic {
         let before = self.before(span.start);
         let start = before.rfind('\n').map_or(0, |at| at + 1);
         let source = self.text[start..].lines().next().unwrap_or_default();
@@ -118,7 +118,7 @@ impl<'a> Diagnostics<'a> {
             None => (source.replace('\t', " "), Some(rest.unwrap_or_default().chars().count())),
         };
         let message = without_secrets(message).into_owned();
-        Mistake { line: self.line(span.start), column, message, source, width }
+        Diagnostic { line: self.line(span.start), column, message, source, width }
     }
 
     fn before(&self, at: usize) -> &'a str {
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mistake_shows_its_line_and_marks_what_is_wrong() {
+    fn a_problem_shows_its_line_and_marks_what_is_wrong() {
         let text = "[host]\n  ä = \"b\"\nc";
         let mut diagnostics = Diagnostics::new(Path::new("x.toml"), text);
         diagnostics.add(text.len()..text.len(), "no value");

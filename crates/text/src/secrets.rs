@@ -1,6 +1,6 @@
 //! Leaves secrets out of text: the user, password, query and fragment of a URL.
 //!
-//! The host takes no URL that has one. But whoever writes one by mistake shall not find it in a log,
+//! The host takes no URL that has one. But whoever writes one all the same shall not find it in a log,
 //! an error or a terminal. [`without_secrets`] is applied where text leaves the program.
 
 use std::borrow::Cow;

@@ -118,7 +118,7 @@ enum Command {
     Wake(wake::WakeArgs),
     /// Makes, checks and tries policies; swaps the one of the running host
     Policy(policy::PolicyArgs),
-    /// Checks the whole database, and mends it by --repair
+    /// Checks the whole database, and repairs it by --repair
     Verify(verify::VerifyArgs),
     /// Shows what a host would run with, or prints a configuration file to start from
     Config(config::ConfigArgs),

@@ -1,4 +1,4 @@
-//! verify tells what is broken, and mends it.
+//! `verify` reports what is broken, and repairs it.
 
 use super::*;
 
@@ -20,9 +20,9 @@ fn a_sound_database_verifies_after_everything_that_happens_to_one() {
     assert_eq!((found.count, found.segments, found.records), (0, 6, 51), "{found:?}");
 }
 
-/// Whatever is broken: told, mended, and in the end a replica has all that the node has.
+/// Whatever is broken is reported and repaired, and in the end a replica has all that the node has.
 #[test]
-fn damage_is_told_and_mended() {
+fn damage_is_reported_and_repaired() {
     type Harm = fn(&Engine, &Path, &SegmentMeta);
     let harms: [(&str, Harm); 5] = [
         ("has the bytes of", |_, file, _| {

@@ -126,7 +126,7 @@ fn pending_writes_numbers_and_tokens_survive_a_restart() {
     assert_eq!(engine.watermark(), Watermark { confirmed_lsn: 2, write_token: 9 });
 }
 
-/// As a mistake in this crate would, while memory is changed.
+/// As a bug in this crate would, while memory is changed.
 #[test]
 fn after_a_write_that_panics_nothing_is_written_until_the_database_is_opened_again() {
     let dir = tempfile::tempdir().unwrap();

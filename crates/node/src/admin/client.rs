@@ -48,7 +48,7 @@ pub enum AdminError {
     /// The host could not find out whether it can, and says why.
     #[error("{0}")]
     Unknown(String),
-    /// The answer is none to this request: a mistake in the host.
+    /// The answer is none to this request: a bug in the host.
     #[error("the running host gave an answer that does not fit; please report this")]
     Unexpected,
 }

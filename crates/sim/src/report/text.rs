@@ -40,7 +40,7 @@ pub(super) fn of(report: &Report<'_>) -> String {
     text + &failures(report) + &verdict(report)
 }
 
-/// Names and versions of what ran, which is one but for mistakes.
+/// Names and versions of what ran, of which there is one, but for wrong input.
 fn policies(summaries: &[Summary]) -> String {
     let mut names: Vec<String> = summaries.iter().map(|one| words::clean(&one.policy)).collect();
     names.sort();

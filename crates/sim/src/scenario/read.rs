@@ -49,7 +49,7 @@ impl Scenario {
         let (table, text) = document(path, text.as_bytes())?;
         let mut reader = Reader { diagnostics: Diagnostics::new(path, text) };
         let scenario = reader.scenario(&table);
-        // Where something is missing, that is a mistake that was noted.
+        // Where something is missing, that problem was noted.
         match scenario {
             Some(scenario) => reader.diagnostics.check().map(|()| scenario).map_err(Into::into),
             None => Err(reader.diagnostics.into_error().into()),

@@ -18,7 +18,7 @@ fn parse(text: &str) -> Scenario {
 /// What is said of a file, without its heading.
 fn diagnostics(text: &str) -> String {
     match Scenario::parse(text, "x.toml") {
-        Ok(scenario) => panic!("no mistake in {text}: {scenario:?}"),
+        Ok(scenario) => panic!("no problem in {text}: {scenario:?}"),
         Err(ScenarioError(error)) => error.in_a_line(),
     }
 }
@@ -123,7 +123,7 @@ fn settings_are_texts_numbers_and_truths_in_their_order() {
 }
 
 #[test]
-fn a_mistake_is_told_with_its_place_and_what_to_write() {
+fn a_problem_is_reported_with_its_place_and_what_to_write() {
     // What follows the minimal file, whose lines are three, and what is said of it.
     for (text, answer) in [
         ("intervall = \"5s\"", "4:1: unknown key `intervall`; did you mean `interval`?"),

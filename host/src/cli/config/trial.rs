@@ -17,7 +17,7 @@ impl Effective {
     /// Checks peers, limits and the archive. A host does so before it opens anything.
     ///
     /// # Errors
-    /// All that is wrong with them. The archive alone is no mistake of the configuration, as it may
+    /// All that is wrong with them. The archive alone is no problem of the configuration, as it may
     /// be there later.
     pub(in crate::cli) fn check(&self) -> Result<()> {
         let peers = self.args.peers.iter().map(|peer| (peer.id.as_str(), peer.url.as_str()));

@@ -37,7 +37,7 @@ enum PolicyCommand {
     New(new::NewArgs),
     /// Makes a component of the core module that a compiler leaves
     Pack(pack::PackArgs),
-    /// Says whether a file is a policy that works, and if not, how to mend it
+    /// Says whether a file is a policy that works, and if not, how to fix it
     Check(check::CheckArgs),
     /// Shows what a policy says of itself, and what it imports and exports
     Describe(describe::DescribeArgs),
