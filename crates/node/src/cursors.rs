@@ -129,7 +129,13 @@ impl CursorFiles {
     /// [`CursorFiles::open`] on another disk, bound to the data of an engine.
     pub fn open_on(db: &Path, disk: Arc<dyn Disk>, data: Arc<dyn DataState>) -> io::Result<Self> {
         let dir = db.join("sync");
-        disk.make_dir(&dir)?;
+        disk.make_dir(&dir).map_err(|error| match error.kind() {
+            kind @ (io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory) => {
+                let what = "it is no folder; `edgestore-host verify --repair` keeps it aside";
+                io::Error::new(kind, what)
+            }
+            _ => error,
+        })?;
         disk.sync_dir(db)?;
         for name in disk.list(&dir)? {
             if name.to_string_lossy().starts_with(TEMPORARY) {
@@ -718,6 +724,16 @@ mod tests {
             assert!(open(&db).load(peer, &stock()).is_err());
         }
         assert!(files(&db).is_empty());
+    }
+
+    #[test]
+    fn what_is_no_folder_is_refused_with_the_way_to_fix_it() {
+        let db = tempfile::tempdir().unwrap();
+        fs::write(db.path().join("sync"), b"a file").unwrap();
+        let error = CursorFiles::open(db.path()).unwrap_err().to_string();
+        assert!(error.contains("verify --repair"), "{error}");
+        CursorFiles::look(db.path()).set_aside_damaged().unwrap();
+        open(&db);
     }
 
     #[test]
