@@ -7,7 +7,7 @@
 //!
 //! Two more threads keep the database in order: one flushes, one compacts.
 //!
-//! For Unix alone. The engine, the protocol and the policy host beneath build on Windows, too.
+//! This crate is for Unix. The crates under it also build on Windows.
 #![forbid(unsafe_code)]
 // These panic where nobody reads what they print.
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]

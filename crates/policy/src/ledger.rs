@@ -20,7 +20,7 @@ use crate::types::{
 
 pub use crate::stock::SCHEMA;
 
-mod round;
+pub(crate) mod round;
 
 /// Save after this many applied segments, or after the 64th part of what is pending if that is
 /// more: a save costs time in proportion to what is pending, and must not make the pull quadratic.

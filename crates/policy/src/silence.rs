@@ -56,40 +56,13 @@ impl Silence {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::budget::Budget;
-    use crate::host::Manifest;
+    use crate::Ledger;
+    use crate::ledger::round::tests::Plain;
     use crate::mock::{Event, Fate, MockHost, PEER};
     use crate::segments::State;
-    use crate::types::{Context, FetchError, PeerError, TickFailure, TickReport};
-    use crate::{Ledger, Policy, Pull};
+    use crate::types::{FetchError, PeerError};
 
     const UNREACHABLE: Fate = Fate::NotFetched(FetchError::Peer(PeerError::Unreachable));
-
-    /// Pulls one at a time, until the peer is gone.
-    struct Patient;
-
-    impl Policy for Patient {
-        const NAME: &str = "patient";
-        const VERSION: &str = "1.0.0";
-        const CURSOR_SCHEMA: u32 = crate::ledger::SCHEMA;
-
-        fn tick<H: Host>(host: &H, context: &Context) -> Result<TickReport, TickFailure> {
-            let budget = Budget::new(host, context);
-            Ledger::load(host, Rules::default()).round(context, |ledger, manifest, report| {
-                let mut queue = ledger.queue(manifest.missing(), report)?;
-                let mut pull = Pull::new(host, budget, 1);
-                while let Some(landing) =
-                    pull.next(|_| Some((host.peer(), ledger.next(&mut queue)?)))
-                {
-                    ledger.land(landing, report)?;
-                    if ledger.peer_is_gone() {
-                        return Ok(None);
-                    }
-                }
-                Ok(ledger.ended(pull, budget, report))
-            })
-        }
-    }
 
     fn states(host: &MockHost) -> Vec<State> {
         Ledger::load(host, Rules::default()).cursor().segments.values().copied().collect()
@@ -98,7 +71,7 @@ mod tests {
     #[test]
     fn segments_that_a_peer_does_not_give_while_it_answers_keep_none_from_the_others() {
         let host = (1..=7).fold(MockHost::with(1..=20), |host, n| host.fate(n, UNREACHABLE));
-        let report = host.tick::<Patient>();
+        let report = host.tick::<Plain<1>>();
         assert_eq!((report.applied, report.failed, report.pending), (13, 7, 7));
         let behind = |state: &&State| matches!(state, State::Retry { tries: 1, .. });
         assert_eq!(states(&host).iter().filter(behind).count(), 6, "the seventh was alone");
@@ -109,7 +82,7 @@ mod tests {
     fn no_segment_is_to_blame_for_a_peer_that_is_gone() {
         let host = (1..=7).fold(MockHost::with(1..=20), |host, n| host.fate(n, UNREACHABLE));
         host.peer().probes_left.set(Some(1));
-        let report = host.tick::<Patient>();
+        let report = host.tick::<Plain<1>>();
         assert_eq!((report.applied, report.failed, report.pending), (0, 3, 20));
         assert!(states(&host).iter().all(|state| *state == State::New));
     }

@@ -182,13 +182,13 @@ impl Engine {
         let (candidates, mut kept): (Vec<_>, Vec<_>) = segments.into_iter().partition(unneeded);
         let (mut shadowed, mut retired) = (self.nothing_shadowed(scan.horizon), Vec::new());
         for segment in candidates {
-            let mut beneath = self.nothing_shadowed(scan.horizon);
-            self.note_shadowed(&segment, &mut beneath, limiter)?;
-            if beneath.is_needed {
+            let mut under = self.nothing_shadowed(scan.horizon);
+            self.note_shadowed(&segment, &mut under, limiter)?;
+            if under.is_needed {
                 done.waits |= self.check_wall_clock().is_err();
                 kept.push(segment);
             } else {
-                shadowed.extend(beneath);
+                shadowed.extend(under);
                 self.write_full(&mut shadowed)?;
                 retired.push(segment);
             }

@@ -134,9 +134,9 @@ fn many_deletes_take_the_memory_of_a_few() {
     let old = write(false);
     write(true);
     let segment = engine.index().get(&old.hash).unwrap().clone();
-    let mut beneath = engine.nothing_shadowed(engine.horizon());
-    engine.note_shadowed(&segment, &mut beneath, &RateLimiter::unbounded()).unwrap();
-    assert!(beneath.keys.len() < forget::CHUNK, "{}", beneath.keys.len());
+    let mut under = engine.nothing_shadowed(engine.horizon());
+    engine.note_shadowed(&segment, &mut under, &RateLimiter::unbounded()).unwrap();
+    assert!(under.keys.len() < forget::CHUNK, "{}", under.keys.len());
 
     assert_eq!((compact(&engine).retired, shadowed()), (1, KEYS as usize));
     clock.advance(2 * grace);

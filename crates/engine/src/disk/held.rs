@@ -60,7 +60,7 @@ pub fn is_same_file(open: &File, path: &Path) -> io::Result<bool> {
     Ok((named.dev(), named.ino()) == (held.dev(), held.ino()))
 }
 
-/// Whether there is a file of that name: which one it is can't be told here.
+/// Whether there is a file of that name. Its identity is not known on this system.
 #[cfg(not(unix))]
 pub fn is_same_file(_: &File, path: &Path) -> io::Result<bool> {
     fs::exists(path)

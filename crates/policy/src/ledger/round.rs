@@ -79,17 +79,17 @@ impl<H: Host> Ledger<'_, H> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::Policy;
     use crate::mock::{Event, Fate, MockHost, PEER, segment};
     use crate::segments::Rules;
     use crate::types::{FetchError, PeerError};
 
-    /// The default policy without settings.
-    struct Plain;
+    /// The default policy without settings, with so many transfers in flight.
+    pub(crate) struct Plain<const WINDOW: usize>;
 
-    impl Policy for Plain {
+    impl<const WINDOW: usize> Policy for Plain<WINDOW> {
         const NAME: &str = "plain";
         const VERSION: &str = "1.0.0";
         const CURSOR_SCHEMA: u32 = crate::ledger::SCHEMA;
@@ -98,11 +98,14 @@ mod tests {
             let budget = Budget::new(host, context);
             Ledger::load(host, Rules::default()).round(context, |ledger, manifest, report| {
                 let mut queue = ledger.queue(manifest.missing(), report)?;
-                let mut pull = Pull::new(host, budget, 2);
+                let mut pull = Pull::new(host, budget, WINDOW);
                 while let Some(landing) =
                     pull.next(|_| Some((host.peer(), ledger.next(&mut queue)?)))
                 {
                     ledger.land(landing, report)?;
+                    if ledger.peer_is_gone() {
+                        return Ok(None);
+                    }
                 }
                 Ok(ledger.ended(pull, budget, report))
             })
@@ -118,7 +121,7 @@ mod tests {
     #[test]
     fn what_is_pending_is_stored_before_the_first_fetch() {
         let host = host([1]);
-        let report = host.tick::<Plain>();
+        let report = host.tick::<Plain<2>>();
         assert_eq!((report.missing, report.applied, report.in_sync), (1, 1, true));
         let (peer, hash) = (PEER.to_owned(), segment(1));
         let expected = [
@@ -136,9 +139,9 @@ mod tests {
     #[test]
     fn what_is_complete_is_not_listed_again() {
         let host = host([1]);
-        host.tick::<Plain>();
+        host.tick::<Plain<2>>();
         host.local.borrow_mut().insert(segment(77));
-        assert!(host.tick::<Plain>().in_sync);
+        assert!(host.tick::<Plain<2>>().in_sync);
         assert_eq!(host.count(&Event::Manifest(PEER.into())), 0);
     }
 
@@ -148,7 +151,7 @@ mod tests {
         host.peer().probe_error.set(Some(PeerError::Unreachable));
         let mut waits_ms = Vec::new();
         for _ in 0..8 {
-            let failure = host.try_tick::<Plain>().unwrap_err();
+            let failure = host.try_tick::<Plain<2>>().unwrap_err();
             waits_ms.push(failure.next_tick_ms.unwrap());
         }
         assert_eq!(waits_ms[0], 30_000);
@@ -159,20 +162,20 @@ mod tests {
     fn the_next_tick_comes_at_once_after_a_budget_unless_it_would_repeat_this_one() {
         let cut = host([1, 2, 3]);
         cut.peer().transfer_ms.set(5_000);
-        let report = cut.tick::<Plain>();
+        let report = cut.tick::<Plain<2>>();
         assert_eq!((report.applied, report.next_tick_ms), (2, Some(0)));
 
         let stuck = host([1]);
         stuck.byte_limit.set(0);
-        assert_eq!(stuck.tick::<Plain>().next_tick_ms, None);
+        assert_eq!(stuck.tick::<Plain<2>>().next_tick_ms, None);
     }
 
     #[test]
     fn the_next_tick_comes_when_a_segment_may_be_tried_again_if_that_is_before_the_interval() {
         let host = host([1]).fate(1, Fate::NotFetched(FetchError::HashMismatch));
-        assert_eq!(host.tick::<Plain>().next_tick_ms, Some(500));
+        assert_eq!(host.tick::<Plain<2>>().next_tick_ms, Some(500));
         host.interval_ms.set(400);
         host.pass_ms(500);
-        assert_eq!(host.tick::<Plain>().next_tick_ms, None);
+        assert_eq!(host.tick::<Plain<2>>().next_tick_ms, None);
     }
 }
