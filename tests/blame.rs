@@ -5,8 +5,9 @@
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use edgestore_host::policy::Limits;
 use edgestore_host::runtime::{PeerStatus, PolicyEventKind, policy_history};
@@ -18,6 +19,7 @@ use edgestore_host_tests::{
 
 const POLICIES: [&str; 2] = ["../guest-sync/sync.wasm", "fixtures/policy-0.1.wasm"];
 const PROBATION: u32 = 3;
+const INTERVAL: Duration = Duration::from_millis(10);
 
 fn shipped(policy: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(policy)
@@ -32,7 +34,7 @@ fn builder(db: &Path, url: &str, policy: &Path) -> HostBuilder {
         .setting("quarantine-secs", "3600")
         .probation(PROBATION)
         .max_failures(1)
-        .interval(Duration::from_millis(10))
+        .interval(INTERVAL)
 }
 
 /// What the host says of the peer after some more ticks, and whether it holds anything against the
@@ -75,10 +77,36 @@ fn a_root_that_is_of_no_list_is_held_against_no_policy() {
             let status = after_ticks(&host, 5 * u64::from(PROBATION));
             let why = status.comparison.unknown.as_deref().unwrap_or_default();
             assert!(why.contains("not of the root that it shows"), "{policy}: {status:?}");
-            assert!(!status.in_sync() && !status.is_stalled(), "{policy}: {status:?}");
+            // That nothing moves is said all the same.
+            assert!(!status.in_sync() && status.is_stalled(), "{policy}: {status:?}");
             assert!(!is_blamed(dir.path()), "{policy} beside {} hashes", list.len());
         }
     }
+}
+
+/// A peer that fails the first of two questions that come soon after each other.
+#[test]
+fn a_peer_that_fails_once_hides_no_policy_that_pulls_nothing() {
+    let gone = Hash::of(b"gone");
+    let idle = tempfile::tempdir().unwrap();
+    let idle_policy = idle.path().join("idle.wasm");
+    std::fs::write(&idle_policy, policy("(i32.store8 (i32.const 1032) (i32.const 1))")).unwrap();
+    let (root, list) = (merkle_body(Hash::root([gone]).as_bytes()), segments_body(&[gone]));
+    let last = Mutex::new(None::<Instant>);
+    let url = fake_peer(move |path, stream| match path {
+        "/merkle" => {
+            let last = last.lock().unwrap().replace(Instant::now());
+            match last.is_some_and(|last| last.elapsed() < INTERVAL * 4 / 5) {
+                true => answer(stream, &root),
+                false => unavailable(stream),
+            }
+        }
+        "/segments" => answer(stream, &list),
+        _ => not_found(stream),
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let _host = builder(dir.path(), &url, &idle_policy).start().unwrap();
+    wait_until("it is blamed", || is_blamed(dir.path()));
 }
 
 /// The host looks for itself where a policy says that all is here.
@@ -137,6 +165,10 @@ fn a_segment_that_comes_too_slowly_is_held_against_no_policy() {
     let aside = &status.comparison.set_aside[0];
     assert!(aside.why.contains("had not come"), "{status:?}");
     assert!(!status.is_stalled() && !is_blamed(dir.path()), "{status:?}");
+}
+
+fn unavailable(stream: &mut TcpStream) {
+    let _ = stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
 }
 
 fn trickle(stream: &mut TcpStream) {

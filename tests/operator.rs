@@ -257,12 +257,20 @@ fn an_exit_status_says_when_the_output_could_not_be_written() {
         let ended = ran(child.wait_with_output().unwrap());
         assert_eq!(ended.code, Some(3), "{args:?}: {ended:?}");
     }
-    for args in ["get ns k00001", "status", "verify", "segments"] {
-        let script = format!("exec \"$0\" {args} --db \"$1\" >&-");
+    let redirected = |args: &str, redirection: &str| {
+        let script = format!("exec \"$0\" {args} --db \"$1\" {redirection}");
         let child = Command::new("sh").args(["-c", &script, program::PROGRAM, &db]).output();
-        let ended = ran(child.unwrap());
-        assert_eq!(ended.code, Some(3), "{args}: {ended:?}");
-        assert!(ended.err.contains("standard output is closed"), "{args}: {ended:?}");
+        ran(child.unwrap())
+    };
+    for args in ["get ns k00001", "status", "verify", "segments"] {
+        for closed in [">&-", "1</dev/null"] {
+            let ended = redirected(args, closed);
+            assert_eq!(ended.code, Some(3), "{args} {closed}: {ended:?}");
+            assert!(ended.err.contains("standard output is closed"), "{args}: {ended:?}");
+        }
+        // As other programs open the null device for those that they start.
+        let ended = redirected(args, "1<>/dev/null");
+        assert_ne!(ended.code, Some(3), "{args}: {ended:?}");
     }
 }
 

@@ -10,6 +10,7 @@ use edgestore_policy_host::{
     Archive, Comparison, Context, Downloads, Observer, Peer, Reason, Services, TickError,
     TickReport,
 };
+use edgestore_protocol::PeerError;
 
 use super::dead_threads::DeadThreads;
 use super::policies::{ActivePolicy, Policies, Verdict};
@@ -74,6 +75,8 @@ struct State {
     /// None while a tick runs.
     due: Option<Duration>,
     status: PeerStatus,
+    /// See [`Tick::suspect_ticks`].
+    suspect_ticks: u32,
 }
 
 impl PeerLoop {
@@ -83,6 +86,7 @@ impl PeerLoop {
             stopping: false,
             woken: true,
             due: None,
+            suspect_ticks: 0,
             status: PeerStatus {
                 id,
                 url,
@@ -325,13 +329,18 @@ impl PeerLoop {
         let (answers, setbacks) = self.peer().counts();
         let (asked, tried) = (answers > before.counts.0, setbacks > before.counts.1);
         let shown = self.peer().last_root();
-        let mut checked = self.peer().settle(&self.shared.engine);
+        // Twice where nothing moves: one failure hides no policy that stands still.
+        let twice = !tried && report.applied == 0;
+        let ask = |check: &dyn Fn() -> Result<(), PeerError>| {
+            check().or_else(|error| if twice { check() } else { Err(error) })
+        };
+        let mut checked = ask(&|| self.peer().settle(&self.shared.engine));
         let mut comparison = self.compare();
         let unsure = !asked || (comparison.unknown.is_some() && !self.peer().misleads());
         if unsure && (report.in_sync || (asked && !tried)) {
             // Whoever says that all is here is taken at their word by nobody; and what is missing of
             // a list that was not read is not known.
-            checked = self.peer().look(&self.shared.engine, asked);
+            checked = ask(&|| self.peer().look(&self.shared.engine, asked));
             comparison = self.compare();
         }
         // Whatever the policy does, it can't move what the peer does not give.
@@ -347,9 +356,9 @@ impl PeerLoop {
             (comparison.in_sync, comparison.unknown) = (false, unknown);
         }
 
-        let (last_missing, idle_ticks) = {
-            let status = &self.state().status;
-            (status.comparison.missing, status.idle_ticks)
+        let (last_missing, idle_ticks, suspect_ticks) = {
+            let state = self.state();
+            (state.status.comparison.missing, state.status.idle_ticks, state.suspect_ticks)
         };
         let moved = report.applied > 0 || comparison.missing < last_missing;
         let waits = report.next_tick.is_some_and(|wait| wait > self.shared.interval);
@@ -358,17 +367,20 @@ impl PeerLoop {
         let known = comparison.unknown.is_none();
         // What the policy said was of what the peer had then.
         let changed = asked && self.peer().last_root() != shown;
-        let stands_still = idle && !waits && !changed && !by_peer;
-        let idle_ticks = match stands_still {
-            true => idle_ticks.saturating_add(1),
-            false if idle => idle_ticks,
+        let stands_still = idle && !waits && !changed;
+        let is_suspect = stands_still && !by_peer;
+        let count = |ticks: u32, one_more| match one_more {
+            true => ticks.saturating_add(1),
+            false if idle => ticks,
             false => 0,
         };
+        let idle_ticks = count(idle_ticks, stands_still);
+        let suspect_ticks = count(suspect_ticks, is_suspect);
         let contradicts = idle && known && report.in_sync && !changed && !by_peer && !in_part;
         // Its cursor may be of a host before this one, and have set aside what is missing.
-        let passes_over = stands_still
+        let passes_over = is_suspect
             && known
-            && idle_ticks == PeerStatus::STALLED.min(self.shared.policies.probation());
+            && suspect_ticks == PeerStatus::STALLED.min(self.shared.policies.probation());
         let distrusted = (contradicts || passes_over) && !before.forgotten;
         let behind = || {
             let Comparison { untried, listed, .. } = comparison;
@@ -378,9 +390,9 @@ impl PeerLoop {
             Verdict::Neutral
         } else if contradicts {
             Verdict::Blamed(format!("it reports that the peer is in sync, and {}", behind()))
-        } else if stands_still && idle_ticks >= self.shared.policies.probation() {
+        } else if is_suspect && suspect_ticks >= self.shared.policies.probation() {
             let why = comparison.unknown.clone().unwrap_or_else(behind);
-            Verdict::Blamed(format!("{idle_ticks} ticks in a row moved nothing: {why}"))
+            Verdict::Blamed(format!("{suspect_ticks} ticks moved nothing: {why}"))
         } else if asked && !idle {
             Verdict::Good
         } else {
@@ -404,8 +416,8 @@ impl PeerLoop {
                 report.next_tick = Some(Duration::ZERO);
             }
         }
-        let look_again = (distrusted && idle_ticks <= 1) || (idle && changed);
-        Tick { took, result, comparison, verdict, idle_ticks, look_again }
+        let look_again = (distrusted && suspect_ticks <= 1) || (idle && changed);
+        Tick { took, result, comparison, verdict, idle_ticks, suspect_ticks, look_again }
     }
 
     /// The comparison that the status shows.
@@ -414,12 +426,15 @@ impl PeerLoop {
     }
 
     fn ended(&self, tick: Tick, failures: u32, next: Option<Duration>) {
-        let Tick { took, result, comparison, idle_ticks, .. } = tick;
+        let Tick { took, result, comparison, idle_ticks, suspect_ticks, .. } = tick;
         if let Some(told) = &self.shared.on_tick {
             told(&Ended { peer: self.id(), took, result: &result, next });
         }
         let mut state = self.state();
         state.due = next.map(|wait| self.shared.env.monotonic().saturating_add(wait));
+        if result.is_ok() {
+            state.suspect_ticks = suspect_ticks;
+        }
         let status = &mut state.status;
         status.ticks += 1;
         status.failures = failures;
@@ -469,6 +484,8 @@ struct Tick {
     verdict: Verdict,
     /// In a row, this one included.
     idle_ticks: u32,
+    /// Of these, the peer gave no reason for.
+    suspect_ticks: u32,
     /// The next one is to come soon: the policy believed a cursor that is not true, or the peer has
     /// changed since it looked.
     look_again: bool,
@@ -490,6 +507,7 @@ impl Tick {
             comparison,
             verdict,
             idle_ticks: 0,
+            suspect_ticks: 0,
             look_again: false,
         }
     }

@@ -11,7 +11,7 @@ use wasmtime::component::Resource;
 use super::SetAsideReason;
 use super::bindings::{peers, transfers, types};
 use super::limits::MANIFESTS;
-use super::resources::{Content, Manifest, PeerHandle, Segment, Transfer, handle};
+use super::resources::{Content, Manifest, PeerHandle, Segment, Start, Transfer, handle};
 use super::state::{State, Tick, lost};
 use super::wait::Slot;
 
@@ -156,8 +156,9 @@ fn start_fetch(tick: &mut Tick, peer: usize, hash: Hash) -> Result<Transfer, typ
     if let Some(staged) = tick.services.downloads.take_deferred(&hash) {
         let (slot, filler) = Slot::new(&tick.bell);
         filler.fill(Ok(staged));
-        let (cancel, download) = (Arc::default(), Some(download));
-        return Ok(Transfer { hash, peer, begun, cancel, slot, download });
+        let (start, cancel, download) = (Arc::<Start>::default(), Arc::default(), Some(download));
+        start.send(begun);
+        return Ok(Transfer { hash, peer, start, cancel, slot, download });
     }
     if let Err(error) = tick.services.peers[peer].admit_fetch() {
         // A policy that takes the peer for dead gives up what it is fetching, which may end well.
@@ -176,14 +177,19 @@ fn start_fetch(tick: &mut Tick, peer: usize, hash: Hash) -> Result<Transfer, typ
     let cancel = Arc::new(AtomicBool::new(false));
     let cancelled = Arc::clone(&cancel);
     let (engine, come) = (Arc::clone(&tick.services.engine), Arc::clone(download.bytes()));
+    let start = Arc::<Start>::default();
+    let (sending, clock) = (Arc::clone(&start), Arc::clone(&tick.services.clock));
     let fetch = move |transport: &dyn PeerTransport| {
+        if !sending.send(clock.monotonic()) {
+            return Err(FetchError::Cancelled);
+        }
         let mut staged = transport.fetch(hash, staging, &cancelled)?;
         come.store(u64::MAX, Ordering::Relaxed);
         engine.prepare(&mut staged);
         Ok(staged)
     };
     match tick.services.peers[peer].submit_fetch(&tick.bell, &cancel, fetch) {
-        Ok(slot) => Ok(Transfer { hash, peer, begun, cancel, slot, download: Some(download) }),
+        Ok(slot) => Ok(Transfer { hash, peer, start, cancel, slot, download: Some(download) }),
         Err(error) => {
             tick.services.peers[peer].note_failure(hash, SetAsideReason::Failed, error.to_string());
             Err(types::FetchError::Peer(tick.note_peer_error(peer, &error)))
@@ -259,20 +265,30 @@ impl transfers::Host for State {
             (transfers, timeout_ms),
             |state, (transfers, timeout_ms)| {
                 let (table, tick) = state.parts()?;
-                let mut slots = Vec::with_capacity(transfers.len());
+                let mut running = Vec::with_capacity(transfers.len());
                 for (position, transfer) in (0..).zip(&transfers) {
                     let transfer = table.get(transfer)?;
                     if transfer.download.is_some() {
-                        slots.push((position, &transfer.slot));
+                        running.push((position, transfer));
                     }
                 }
-                if slots.is_empty() {
+                if running.is_empty() {
                     return Ok(None);
                 }
-                let waited = tick.wait(Duration::from_millis(timeout_ms), || {
-                    slots.iter().find(|(_, slot)| slot.is_done()).map(|(position, _)| *position)
-                });
-                Ok(waited?)
+                let done = |late| {
+                    let done = running.iter().find(|(_, transfer)| transfer.is_done(late));
+                    done.map(|(position, _)| *position)
+                };
+                let timeout = Duration::from_millis(timeout_ms);
+                let early = timeout.min(tick.until_late());
+                // One wait is enough where all were sent.
+                if early < timeout && running.iter().any(|(_, transfer)| transfer.start.is_open()) {
+                    return Ok(match tick.wait(early, || done(false))? {
+                        None => tick.wait(timeout - early, || done(true))?,
+                        position => position,
+                    });
+                }
+                Ok(tick.wait(timeout, || done(false))?)
             },
         )
     }
@@ -291,9 +307,15 @@ impl transfers::HostTransfer for State {
     ) -> wasmtime::Result<Result<Resource<Segment>, types::FetchError>> {
         self.call("transfer.take", transfer, |state, transfer| {
             let (table, tick) = state.parts()?;
+            let late = tick.until_late().is_zero();
             let transfer = table.get_mut(&transfer)?;
             let Some(outcome) = transfer.slot.take() else {
-                return Ok(Err(types::FetchError::NotReady));
+                if !late || transfer.download.is_none() || !transfer.start.give_up() {
+                    return Ok(Err(types::FetchError::NotReady));
+                }
+                transfer.download = None;
+                tick.transfers -= 1;
+                return Ok(Err(types::FetchError::TooManyBytes));
             };
             let download = transfer.download.take();
             tick.transfers -= 1;
@@ -317,7 +339,9 @@ impl transfers::HostTransfer for State {
             if transfer.download.is_some() {
                 let tick = state.tick()?;
                 tick.transfers -= 1;
-                if !transfer.slot.is_done() && tick.was_waited_for(transfer.begun) {
+                if !transfer.slot.is_done()
+                    && transfer.start.sent().is_some_and(|sent| tick.was_waited_for(sent))
+                {
                     let why = "it had not come when the policy gave it up".to_owned();
                     let peer = &tick.services.peers[transfer.peer];
                     peer.note_failure(transfer.hash, SetAsideReason::Failed, why);

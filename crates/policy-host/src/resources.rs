@@ -1,7 +1,7 @@
 //! What stands behind the handles that a policy holds.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use edgestore_engine::{Hash, StagedSegment};
@@ -38,12 +38,45 @@ pub struct Transfer {
     pub(super) hash: Hash,
     /// The position of the peer that it comes from.
     pub(super) peer: usize,
-    /// When, by the clock of the environment.
-    pub(super) begun: Duration,
+    pub(super) start: Arc<Start>,
     pub(super) cancel: Arc<AtomicBool>,
     pub(super) slot: Arc<Slot<Result<StagedSegment, FetchError>>>,
     /// Until the outcome is taken.
     pub(super) download: Option<Download>,
+}
+
+impl Transfer {
+    /// Whether there is an outcome to take. In a tick that is `late` one without a thread has one: it
+    /// is for the next tick.
+    pub(super) fn is_done(&self, late: bool) -> bool {
+        self.slot.is_done() || (late && self.start.is_open())
+    }
+}
+
+/// When the request of a transfer was sent, or that it never will be. Whoever is first decides.
+#[derive(Debug, Default)]
+pub(super) struct Start(OnceLock<Option<Duration>>);
+
+impl Start {
+    /// A thread is about to send it. False when it is given up.
+    pub(super) fn send(&self, now: Duration) -> bool {
+        self.0.set(Some(now)).is_ok()
+    }
+
+    /// It is not to be sent any more. False when it was.
+    pub(super) fn give_up(&self) -> bool {
+        self.0.set(None).is_ok()
+    }
+
+    /// Whether it waits for a thread.
+    pub(super) fn is_open(&self) -> bool {
+        self.0.get().is_none()
+    }
+
+    /// By the clock of the environment; none where it was not sent.
+    pub(super) fn sent(&self) -> Option<Duration> {
+        self.0.get().copied().flatten()
+    }
 }
 
 impl Drop for Transfer {

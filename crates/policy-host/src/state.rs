@@ -197,10 +197,17 @@ impl Tick {
         waited.transpose()
     }
 
-    /// Whether a transfer that is given up now had a fair time to come, whatever kept it.
-    pub(super) fn was_waited_for(&self, begun: Duration) -> bool {
+    /// Whether a transfer that is given up now had a fair time to come since it was sent.
+    pub(super) fn was_waited_for(&self, sent: Duration) -> bool {
         let fair = FAIR_TIME.min(self.limits.budget() / 2);
-        self.monotonic().saturating_sub(begun) >= fair
+        self.monotonic().saturating_sub(sent) >= fair
+    }
+
+    /// How long until what waits for a thread is left to the next tick: the last tenth of the budget
+    /// is too short for it.
+    pub(super) fn until_late(&self) -> Duration {
+        let late = self.budget_end.saturating_sub(self.limits.budget() / 10);
+        late.saturating_sub(self.monotonic())
     }
 
     /// Sends a request to a peer and waits for the answer.

@@ -24,6 +24,7 @@ mod scan;
 mod segments;
 mod status;
 mod stderr;
+mod streams;
 mod verify;
 mod wake;
 

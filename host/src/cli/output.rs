@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::exit::usage;
+use super::streams;
 use crate::text::{
     LINE, LINES, Style, exact, json_without_secrets, push_bytes, push_escaped, without_secrets,
 };
@@ -46,7 +47,7 @@ impl Output {
     fn with_style(style: Style) -> Self {
         let filter = is_terminal().then(|| Filter::new(style));
         let lock = io::stdout().lock();
-        let is_open = !was_never_open(&lock);
+        let is_open = !streams::no_output();
         Self(BufWriter::with_capacity(64 << 10, Stdout { lock, is_open, filter }))
     }
 
@@ -143,22 +144,6 @@ impl Filter {
         push_bytes(&mut shown, &std::mem::take(&mut self.begun));
         shown
     }
-}
-
-/// Whether this program was started without one of its standard streams. The standard library opens the
-/// null device in its place, for reading and writing, which nobody does who wants that device.
-#[cfg(target_os = "linux")]
-pub(super) fn was_never_open(stream: impl std::os::fd::AsFd) -> bool {
-    use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat, major, minor};
-    let (Ok(stat), Ok(flags)) = (fstat(&stream), fcntl_getfl(&stream)) else { return true };
-    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
-        && (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3)
-        && flags & OFlags::ACCMODE == OFlags::RDWR
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(super) fn was_never_open<S>(_: S) -> bool {
-    false
 }
 
 /// A reader that has gone is noted and is no error.

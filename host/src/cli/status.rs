@@ -311,7 +311,7 @@ fn behind_rows(peer: &PeerStatus, root: &str, now: u64) -> String {
     }
     if peer.is_stalled() {
         let ticks = peer.idle_ticks;
-        let _ = writeln!(rows, "{id}: STALLED: the policy moved nothing in {ticks} ticks");
+        let _ = writeln!(rows, "{id}: STALLED: nothing has moved in {ticks} ticks");
     }
     for aside in &comparison.set_aside {
         let (hash, reason, tries) = (&aside.hash, aside.reason.as_str(), aside.tries);

@@ -11,6 +11,7 @@ use super::database::Database;
 use super::{args, exit, output};
 use crate::engine::{Engine, EngineError, EngineOptions, Verified};
 use crate::runtime::CursorFiles;
+use crate::text::{LINE, visible};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct VerifyArgs {
@@ -144,7 +145,8 @@ fn unreadable_cursors(db: &Path) -> String {
 
 fn print_problems(found: &Verified) -> Result<()> {
     for problem in &found.problems {
-        output::print(&format!("{problem}\n"))?;
+        // File names are in it.
+        output::print(&format!("{}\n", visible(&problem.to_string(), LINE)))?;
     }
     let more = found.count.saturating_sub(found.problems.len() as u64);
     if more > 0 {

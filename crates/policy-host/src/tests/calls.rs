@@ -26,7 +26,10 @@ fn layout() -> CursorLayout {
 
 /// A running tick of the first peer, with its handle.
 fn tick(world: &World) -> (State, impl Fn() -> Resource<PeerHandle>) {
-    let limits = Limits { transfers: 3, cursor_bytes: 10, ..Limits::default() };
+    tick_within(world, Limits { transfers: 3, cursor_bytes: 10, ..Limits::default() })
+}
+
+fn tick_within(world: &World, limits: Limits) -> (State, impl Fn() -> Resource<PeerHandle>) {
     let mut state = State::with_services(&limits, layout(), world.services());
     let rep = handle(&mut state.table, PeerHandle(0)).unwrap().rep();
     (state, move || Resource::new_borrow(rep))
@@ -120,6 +123,39 @@ fn transfers_are_reported_once_and_counted_until_taken_or_dropped() {
     HostTransfer::drop(&mut state, b).unwrap();
     assert!(start(&mut state, 3).is_ok());
     assert!(matches!(start(&mut state, 3), Err(types::FetchError::TooManyTransfers)));
+}
+
+/// A policy must not take for tried what the host had no thread for.
+#[test]
+fn what_waits_for_a_thread_until_the_tick_nears_its_end_is_for_the_next_one() {
+    let mut fake = segments(5);
+    let sent = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&sent);
+    fake.before_fetch = Box::new(move |cancel| {
+        seen.fetch_add(1, Ordering::Relaxed);
+        while !cancel.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Err(FetchError::Cancelled)
+    });
+    let world = World::new([fake]);
+    let tick_timeout = Duration::from_millis(1200);
+    let (mut state, peer) = tick_within(&world, Limits { tick_timeout, ..Limits::default() });
+    state.probe(peer()).unwrap().unwrap();
+    let hashes = list(&mut state, peer());
+    let mut start = |n: usize| state.start_fetch(peer(), hashes[n]).unwrap().unwrap();
+    let transfers: Vec<_> = (0..5).map(&mut start).collect();
+    let all: Vec<_> = transfers.iter().collect();
+    assert!(matches!(state.take(borrow(&transfers[4])).unwrap(), Err(types::FetchError::NotReady)));
+    assert_eq!(wait(&mut state, &all, LONG_MS), Some(4));
+    let taken = state.take(borrow(&transfers[4])).unwrap();
+    assert!(matches!(taken, Err(types::FetchError::TooManyBytes)));
+    assert_eq!(wait(&mut state, &all, LONG_MS), None, "those that were sent run to the end");
+    transfers.into_iter().for_each(|transfer| HostTransfer::drop(&mut state, transfer).unwrap());
+    drop(state);
+    assert_eq!(sent.load(Ordering::Relaxed), 4, "nobody sends what was given up");
+    let comparison = world.peers[0].compare(&world.engine, &Downloads::default());
+    assert_eq!((comparison.failed, comparison.untried), (4, 1), "{comparison:?}");
 }
 
 #[test]

@@ -26,7 +26,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use self::sink::Sink;
 use self::source::{Place, Problem, begin};
 use super::database::Database;
-use super::{args, exit, output};
+use super::{args, exit, output, streams};
 use crate::admin::Op;
 
 /// Bytes of rows that are read ahead.
@@ -282,7 +282,7 @@ fn open(path: &Path, stdin: bool) -> io::Result<(Box<dyn Read + Send>, ProgressB
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
     };
     if stdin {
-        if output::was_never_open(io::stdin()) {
+        if streams::no_input() {
             let why = "it is closed: give it the rows, or name a file";
             return Err(io::Error::new(io::ErrorKind::NotConnected, why));
         }
