@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use super::changes::ChangeLog;
 use super::{EngineError, SegmentMeta};
 use crate::Hash;
 
@@ -33,6 +34,7 @@ pub(super) struct Index {
     records: u64,
     /// How many are not needed any more. The store has their hashes.
     retired: u64,
+    log: ChangeLog,
 }
 
 impl Index {
@@ -48,6 +50,7 @@ impl Index {
         let at = self.segments.partition_point(|other| other.meta.id < segment.meta.id);
         self.segments.insert(at, segment);
         self.number(at);
+        self.log.push(hash);
     }
 
     /// Takes segments out, those that are there.
@@ -59,6 +62,7 @@ impl Index {
             self.by_hash.remove(&removed.meta.hash);
             self.bytes -= removed.meta.bytes;
             self.records -= removed.meta.records;
+            self.log.push(removed.meta.hash);
         }
         self.root = None;
         self.number(first);
@@ -72,6 +76,10 @@ impl Index {
 
     pub(super) fn get(&self, hash: &Hash) -> Option<&Registration> {
         self.by_hash.get(hash).map(|&i| &self.segments[i])
+    }
+
+    pub(super) fn log(&self) -> &ChangeLog {
+        &self.log
     }
 
     pub(super) fn all(&self) -> &[Registration] {

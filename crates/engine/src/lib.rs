@@ -32,6 +32,7 @@
 mod acknowledged;
 mod adopt;
 mod apply;
+mod changes;
 mod chunks;
 mod clean_stop;
 mod clock;
@@ -83,6 +84,8 @@ use std::time::Duration;
 use fjall::PersistMode;
 
 use self::acknowledged::AcknowledgedFile;
+use self::changes::Watchers;
+pub use self::changes::{Changes, Delta, Revision, Waker};
 use self::clock::ClockTrust;
 pub use self::compact::{Compacted, RateLimiter};
 use self::disk::{Disk, RealDisk};
@@ -221,6 +224,10 @@ pub struct Engine {
     maintenance: Mutex<()>,
     /// Whether there may be a file in `segments/` that is registered nowhere.
     has_strays: AtomicBool,
+    /// Told when there are writes to flush.
+    pending_watchers: Watchers,
+    /// See [`Revision`].
+    epoch: u64,
     /// Segments that came since the last compaction.
     registered: AtomicU64,
     /// Bytes of segments that flushes have made since the start.
@@ -375,6 +382,8 @@ impl Engine {
             filter: Filter::new(options.filter_bytes, store.is_empty()?),
             maintenance: Mutex::default(),
             has_strays: AtomicBool::new(false),
+            pending_watchers: Watchers::default(),
+            epoch: options.epoch(),
             registered: AtomicU64::new(index.all().len() as u64),
             flushed: AtomicU64::new(0),
             unflushed: Mutex::default(),

@@ -145,6 +145,13 @@ impl Default for EngineOptions {
 }
 
 impl EngineOptions {
+    /// Another one each time that a database is opened.
+    pub(super) fn epoch(&self) -> u64 {
+        let opened = self.monotonic.now().as_nanos() as u64;
+        let seed = self.seed.map(|seed| seed.wrapping_add(opened));
+        seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed).u64(..)
+    }
+
     /// What a segment of a peer may take.
     pub(super) fn reader_bounds(&self) -> Bounds {
         Bounds { inflated: self.max_segment_inflated_bytes, file: self.max_segment_file_bytes }

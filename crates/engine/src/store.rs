@@ -22,7 +22,7 @@ use super::memtable::Memtable;
 use super::open_journals::OpenJournals;
 use super::record::Stored;
 use super::redirect::{Redirect, Redirects};
-use super::{EngineError, EngineOptions, MonotonicClock, Watermark};
+use super::{EngineError, EngineOptions, Extent, MonotonicClock, Watermark};
 use crate::Hash;
 
 /// How long a commit waits for the disk.
@@ -366,6 +366,11 @@ impl Store {
     /// What is known of the records of segments whose id is at least `first`, by id, as it is now.
     pub(super) fn extents_from(&self, first: u64) -> fjall::Iter {
         self.db.snapshot().range(&self.extents, first.to_be_bytes()..)
+    }
+
+    /// What is known of the records of one segment.
+    pub(super) fn extent(&self, id: u64) -> Result<Option<Extent>, EngineError> {
+        Ok(self.extents.get(id.to_be_bytes())?.and_then(|value| Extent::decode(&value)))
     }
 
     /// Adds to a batch that a segment is not registered any more.

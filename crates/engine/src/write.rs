@@ -184,6 +184,9 @@ impl Engine {
         self.store.commit(batch)?;
         writer.position = position;
         let memtable = self.memtable();
+        if writer.pending.is_empty() {
+            self.pending_watchers.wake();
+        }
         for (key, (_, pending)) in winners {
             writer.note_overwritten(&memtable, &key);
             writer.note_pending(key, pending);
