@@ -34,8 +34,10 @@ use self::url::BaseUrl;
 pub use self::url::InvalidUrl;
 use self::version::Version1;
 use super::list::ListBounds;
-use super::wire::{self, MerkleBody, WatermarkBody};
-use super::{FetchError, KnownAddresses, PeerError, PeerTransport, SegmentList, Watermark};
+use super::wire::{self, ChangesBody, MerkleBody, WatermarkBody};
+use super::{
+    Changes, FetchError, KnownAddresses, PeerError, PeerTransport, Revision, SegmentList, Watermark,
+};
 
 /// Bytes of a segment held in memory at a time.
 const CHUNK: usize = 64 * 1024;
@@ -117,9 +119,24 @@ impl HttpPeer {
         what: &'static str,
         limit: u64,
     ) -> Result<Answer, PeerError> {
+        self.get_waiting(request, path, what, limit, Duration::ZERO)
+    }
+
+    /// The same where the peer may take so long before it begins to answer.
+    fn get_waiting(
+        &self,
+        request: &Rc<Request>,
+        path: &str,
+        what: &'static str,
+        limit: u64,
+        wait: Duration,
+    ) -> Result<Answer, PeerError> {
         let url = self.base.join(path);
-        let call =
-            |agent: &Agent| agent.get(&url).config().timeout_global(request.left()).build().call();
+        let read_timeout = self.limits.read_timeout.saturating_add(wait);
+        let call = |agent: &Agent| {
+            let config = agent.get(&url).config().timeout_global(request.left());
+            config.timeout_per_read(Some(read_timeout)).build().call()
+        };
         let response = match call(&self.agent) {
             // The peer may have closed a kept connection just when it was used again.
             Err(ureq::Error::Io(error)) if is_hang_up(&error) => {
@@ -235,6 +252,31 @@ impl PeerTransport for HttpPeer {
 
     fn manifest(&self) -> Result<SegmentList, PeerError> {
         self.manifest_at(Instant::now())
+    }
+
+    fn has_changes(&self) -> bool {
+        true
+    }
+
+    fn changes(
+        &self,
+        since: Option<Revision>,
+        wait: Duration,
+        cancel: &Arc<AtomicBool>,
+    ) -> Result<Changes, PeerError> {
+        let path = match since {
+            Some(since) => format!("/v2/changes?since={since}&wait={}ms", wait.as_millis()),
+            None => "/v2/changes".to_owned(),
+        };
+        let budget = self.limits.control_timeout.saturating_add(wait);
+        let request = self.request(budget, Some(cancel));
+        let (what, limit) = ("list of changes", self.limits.max_changes_bytes);
+        let body =
+            request.run(|| self.get_waiting(&request, &path, what, limit, wait)?.read_all())?;
+        let body: ChangesBody =
+            wire::decode(&body).map_err(|error| self.malformed("/v2/changes", &error))?;
+        let epoch = |error| PeerError::Malformed(format!("an epoch that is no number: {error}"));
+        body.into_changes().map_err(epoch)
     }
 
     fn fetch(

@@ -7,7 +7,8 @@
 //! `wire`), segments are raw bytes that the hash in the URL names. Both ends
 //! work with the published crates `edgestore` and `edgestore-repl` 2.2. That is
 //! version 1; version 2 adds `/v2/segments`, a manifest that says more of each
-//! segment, and does without where a peer has none.
+//! segment, and `/v2/changes`, which is held open until there is something new,
+//! and does without where a peer has none.
 //!
 //! A peer is not trusted. [`HttpPeer`] puts a limit on every byte and every
 //! second that a peer may take (see [`ClientLimits`]), and [`Server`] does the
@@ -28,10 +29,11 @@ mod wire;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 pub use client::{ClientLimits, HttpPeer, InvalidUrl};
 use edgestore_engine::{Extent, Hash, HashMismatch, SegmentMeta, StagedSegment, StagingFile};
-pub use edgestore_engine::{KeyRange, Watermark};
+pub use edgestore_engine::{KeyRange, Revision, Watermark};
 pub use known::{KnownAddresses, group};
 pub use list::{ListedSegment, Listing, SegmentList};
 pub use server::{Server, ServerLimits, router};
@@ -83,6 +85,28 @@ impl SegmentInfo {
     }
 }
 
+/// What has changed at a peer: see [`PeerTransport::changes`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changes {
+    /// Where the peer is now.
+    pub revision: Revision,
+    /// The root over its segments.
+    pub root: Hash,
+    /// How far it is; none where it does not say.
+    pub watermark: Option<Watermark>,
+    /// What came and what went; none where the peer does not know, and its manifest is to be read.
+    pub delta: Option<Delta>,
+}
+
+/// What came and what went between two revisions of a peer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Delta {
+    /// Segments that came.
+    pub added: Vec<SegmentRef>,
+    /// Segments that it has no more.
+    pub removed: Vec<Hash>,
+}
+
 /// One peer, however it is reached. Calls block; any number may run at a time.
 pub trait PeerTransport: Send + Sync {
     /// The root over the peer's segment hashes, [`Hash::ZERO`] when it has none.
@@ -102,6 +126,26 @@ pub trait PeerTransport: Send + Sync {
     /// # Errors
     /// When the peer gives no usable answer.
     fn manifest(&self) -> Result<SegmentList, PeerError>;
+
+    /// Whether [`PeerTransport::changes`] is worth a try.
+    fn has_changes(&self) -> bool {
+        false
+    }
+
+    /// What has changed at the peer since a revision; answered once there is something, or after `wait`.
+    /// Without a revision it is answered at once. Returns soon after `cancel` becomes true.
+    ///
+    /// # Errors
+    /// When the peer gives no usable answer; [`PeerError::Status`] where it has no such route.
+    fn changes(
+        &self,
+        since: Option<Revision>,
+        wait: Duration,
+        cancel: &Arc<AtomicBool>,
+    ) -> Result<Changes, PeerError> {
+        let _ = (since, wait, cancel);
+        Err(PeerError::Status(404))
+    }
 
     /// Downloads one segment into `into` and verifies it. Returns soon after
     /// `cancel` becomes true, whatever the peer does.

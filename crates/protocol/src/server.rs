@@ -9,6 +9,7 @@
 //! each download. Clients that are idle or slow keep nobody else out.
 
 mod bodies;
+mod changes;
 mod connection;
 mod limits;
 mod routes;
@@ -24,6 +25,7 @@ use edgestore_engine::Engine;
 use tokio::sync::oneshot;
 
 use self::bodies::Bodies;
+use self::changes::Feed;
 use self::connection::{Shared, Uptime};
 pub use self::limits::ServerLimits;
 pub use self::routes::router;
@@ -132,7 +134,9 @@ fn shared(engine: Arc<Engine>, limits: ServerLimits, known: Arc<KnownAddresses>)
             tracing::info!(closed, "slow clients were cut off: their manifests take all the room");
         }
     });
-    Shared { app: routes::app(engine, bodies), limits, table, uptime }
+    let feed = Feed::new(Arc::clone(&engine));
+    let app = routes::app(engine, bodies, Arc::clone(&feed));
+    Shared { app, feed: Some(feed), limits, table, uptime }
 }
 
 impl Drop for Server {

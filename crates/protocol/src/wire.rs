@@ -17,9 +17,9 @@ use rmp_serde::decode::ReadRefReader;
 use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-pub(super) use self::v2::ManifestBody;
 #[cfg(any(test, feature = "testing"))]
 pub(super) use self::v2::fuzz;
+pub(super) use self::v2::{ChangesBody, ManifestBody};
 use super::list::{ListBounds, ListBuilder, MAX_ENTRIES};
 use super::{SegmentList, SegmentRef};
 

@@ -21,6 +21,8 @@ pub struct ClientLimits {
     pub max_header_bytes: usize,
     /// Size of a root or a watermark. Default: 4 KiB.
     pub max_root_bytes: u64,
+    /// Size of what has changed in a manifest. Default: 1 MiB.
+    pub max_changes_bytes: u64,
     /// Size of a manifest on the wire. Default: 64 MiB.
     pub max_manifest_bytes: u64,
     /// Memory for the list in a manifest: 44 bytes a segment. An eighth of it is
@@ -42,6 +44,7 @@ impl Default for ClientLimits {
             transfer_timeout: Duration::from_secs(10 * 60),
             max_header_bytes: 16 * 1024,
             max_root_bytes: 4 * KIB,
+            max_changes_bytes: MIB,
             max_manifest_bytes: 64 * MIB,
             max_list_bytes: 96 * MIB,
             // As much as a node makes.

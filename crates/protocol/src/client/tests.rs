@@ -28,6 +28,7 @@ fn limits() -> ClientLimits {
         transfer_timeout: LONG,
         max_header_bytes: 2048,
         max_root_bytes: 128,
+        max_changes_bytes: 10_000,
         max_manifest_bytes: 10_000,
         max_list_bytes: 1 << 20,
         max_segment_bytes: 200_000,

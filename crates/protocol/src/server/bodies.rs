@@ -19,7 +19,7 @@ use crate::wire::{self, ManifestBody, SegmentEntry};
 /// Longest wait for room.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Of a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -28,6 +28,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::ServerLimits;
+use super::changes::{self, Feed};
 use super::routes::IsManifest;
 use super::table::{Connection, Entry, Gate, Place, Table};
 
@@ -87,6 +88,8 @@ impl Uptime {
 /// What all connections of a server share.
 pub(super) struct Shared {
     pub(super) app: Router,
+    /// What holds answers back, where the app has such.
+    pub(super) feed: Option<Arc<Feed>>,
     pub(super) limits: ServerLimits,
     pub(super) table: Arc<Table>,
     pub(super) uptime: Uptime,
@@ -141,6 +144,9 @@ pub(super) async fn serve(listener: impl Accept, shared: Shared, mut stop: onesh
     }
     drop(listener);
     drop(waiting);
+    if let Some(feed) = &shared.feed {
+        feed.close();
+    }
     if timeout(limits.shutdown_grace, graceful.shutdown()).await.is_err() {
         tracing::warn!("responses were cut off: they did not end in the time for a shutdown");
     }
@@ -253,10 +259,17 @@ impl Service<Request<Incoming>> for Noting {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let connection = Arc::clone(&self.connection);
-        connection.activity().begin();
+        // One that waits is idle, and makes way for others.
+        let waits = changes::may_wait(request.uri().path());
+        if !waits {
+            connection.activity().begin();
+        }
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await?;
+            if waits {
+                connection.activity().begin();
+            }
             if answer.extensions().get::<IsManifest>().is_some() {
                 connection.activity().is_manifest();
             }

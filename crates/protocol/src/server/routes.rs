@@ -1,6 +1,6 @@
 //! The routes. Paths, statuses, content types and texts are those of the server
 //! in `edgestore-repl` 2.2, but that a method other than `GET` or `HEAD` is
-//! answered with 405, and that there is `/v2/segments`.
+//! answered with 405, and that there are `/v2/segments` and `/v2/changes`.
 
 use std::io;
 use std::pin::Pin;
@@ -22,6 +22,7 @@ use tokio_util::io::ReaderStream;
 
 use super::ServerLimits;
 use super::bodies::{Bodies, Form, NoBody, Version, encode};
+use super::changes::{Feed, Query};
 use crate::wire::{MerkleBody, WatermarkBody, WireHash};
 
 /// Bytes of a segment held in memory at a time, for each download.
@@ -34,12 +35,13 @@ const RETRY_AFTER_SECS: &str = "5";
 /// rather than merge.
 pub fn router(engine: Arc<Engine>) -> Router {
     let limit = ServerLimits::default().max_manifest_bytes;
-    app(engine, Bodies::new(limit, || {}))
+    let feed = Feed::new(Arc::clone(&engine));
+    app(engine, Bodies::new(limit, || {}), feed)
 }
 
-/// [`router`] with these manifests.
-pub(super) fn app(engine: Arc<Engine>, bodies: Arc<Bodies>) -> Router {
-    let node = Node { engine, bodies };
+/// [`router`] with these manifests and changes.
+pub(super) fn app(engine: Arc<Engine>, bodies: Arc<Bodies>, feed: Arc<Feed>) -> Router {
+    let node = Node { engine, bodies, feed };
     Router::new().fallback(answer).layer(middleware::from_fn(log)).with_state(node)
 }
 
@@ -47,6 +49,7 @@ pub(super) fn app(engine: Arc<Engine>, bodies: Arc<Bodies>) -> Router {
 struct Node {
     engine: Arc<Engine>,
     bodies: Arc<Bodies>,
+    feed: Arc<Feed>,
 }
 
 /// Of an answer that is a manifest.
@@ -56,11 +59,12 @@ pub(super) struct IsManifest;
 /// Empty parts of a path don't count: the published client asks for `//merkle`
 /// when its peer is configured with a slash at the end, and its server answers.
 /// Route patterns can't say that.
-async fn answer(State(Node { engine, bodies }): State<Node>, method: Method, uri: Uri) -> Response {
+async fn answer(State(node): State<Node>, method: Method, uri: Uri) -> Response {
+    let Node { engine, bodies, feed } = node;
     let parts: Vec<&str> = uri.path().split('/').filter(|part| !part.is_empty()).collect();
     let known = matches!(
         parts[..],
-        ["merkle" | "watermark" | "segments"] | ["segments", _] | ["v2", "segments"]
+        ["merkle" | "watermark" | "segments"] | ["segments", _] | ["v2", "segments" | "changes"]
     );
     if known && method != Method::GET && method != Method::HEAD {
         let refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD");
@@ -73,6 +77,15 @@ async fn answer(State(Node { engine, bodies }): State<Node>, method: Method, uri
         ["watermark"] => control(json, move || WatermarkBody::from(engine.watermark())).await,
         ["segments"] => manifest(&engine, &bodies, Form { version: Version::V1, json }).await,
         ["v2", "segments"] => manifest(&engine, &bodies, Form { version: Version::V2, json }).await,
+        ["v2", "changes"] => match Query::parse(query) {
+            None => text(StatusCode::BAD_REQUEST, "since is EPOCH:SEQ, wait is as 30s"),
+            // Who wants no body waits for nothing.
+            Some(_) if method == Method::HEAD => StatusCode::OK.into_response(),
+            Some(query) => match feed.get(query, json).await {
+                Ok(bytes) => ([(header::CONTENT_TYPE, mime(json))], bytes).into_response(),
+                Err(error) => internal(&*error),
+            },
+        },
         ["segments", digits] => segment(engine, digits).await,
         _ => text(StatusCode::NOT_FOUND, "not found"),
     }

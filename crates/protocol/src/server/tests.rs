@@ -391,3 +391,84 @@ fn a_bind_error_names_the_address_and_the_fix() {
     let text = Server::start(engine, addr, ServerLimits::default()).unwrap_err().to_string();
     assert!(text.contains("192.0.2.1:0") && text.contains("0.0.0.0"), "{text}");
 }
+
+#[test]
+fn changes_are_told_as_soon_as_they_are_there() {
+    let (_dir, engine) = engine();
+    let server = start(&engine, ServerLimits::default());
+    let client = client(&server);
+    let never = Arc::default();
+    let first = client.changes(None, LONG, &never).unwrap();
+    assert_eq!((first.root, first.revision, first.delta), (engine.root(), engine.revision(), None));
+    assert_eq!(first.watermark, Some(engine.watermark()));
+
+    let start = Instant::now();
+    let wait = Duration::from_millis(50);
+    let same = client.changes(Some(first.revision), wait, &never).unwrap();
+    assert!(start.elapsed() >= wait);
+    assert_eq!((same.revision, same.delta), (first.revision, Some(crate::Delta::default())));
+
+    let waiting = std::thread::spawn(move || {
+        client.changes(Some(first.revision), LONG, &Arc::default()).unwrap()
+    });
+    engine.put(b"ns", b"new", b"value").unwrap();
+    let segment = engine.flush().unwrap().unwrap();
+    let new = waiting.join().unwrap();
+    let [added] = &new.delta.as_ref().unwrap().added[..] else { panic!("{new:?}") };
+    assert_eq!((added.hash, added.id), (segment.hash, segment.id));
+    assert_eq!(added.info.as_ref().unwrap().records, 1);
+    assert_eq!(new.root, engine.root());
+}
+
+#[test]
+fn who_waits_for_changes_is_answered_at_a_shutdown_and_gives_up_when_it_is_to() {
+    let (_dir, engine) = engine();
+    let server = start(&engine, ServerLimits::default());
+    let (a, b) = (client(&server), client(&server));
+    let revision = Some(engine.revision());
+    let cancel = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let cancelled = Arc::clone(&cancel);
+    let gives_up = std::thread::spawn(move || a.changes(revision, LONG, &cancelled));
+    cancel.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(gives_up.join().unwrap().is_err());
+    let start = Instant::now();
+    let waits =
+        std::thread::spawn(move || b.changes(revision, Duration::from_secs(45), &Arc::default()));
+    // Until the request is there; one that comes later finds nobody.
+    std::thread::sleep(Duration::from_millis(300));
+    server.shutdown();
+    assert!(waits.join().unwrap().is_ok_and(|changes| Some(changes.revision) == revision));
+    assert!(start.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn changes_are_for_people_too_and_questions_that_are_wrong_are_refused() {
+    let (_dir, engine) = engine();
+    let server = start(&engine, ServerLimits::default());
+    let revision = engine.revision();
+    let json = request(&server, "GET", &format!("/v2/changes?since={revision}&debug=json"));
+    let body: serde_json::Value = serde_json::from_slice(&json.body).unwrap();
+    assert_eq!(body["epoch"], format!("{:016x}", revision.epoch));
+    assert_eq!((&body["seq"], &body["added"]), (&revision.seq.into(), &serde_json::json!([])));
+    assert_eq!(request(&server, "GET", "/v2/changes?since=what").status, 400);
+    assert_eq!(request(&server, "HEAD", "/v2/changes?wait=45s").status, 200);
+    assert_eq!(request(&server, "POST", "/v2/changes").status, 405);
+}
+
+#[test]
+fn those_that_wait_for_changes_make_way_for_others() {
+    let (_dir, engine) = engine();
+    let server = start(&engine, ServerLimits { max_connections: 4, ..ServerLimits::default() });
+    let waiting: Vec<_> = (0..4)
+        .map(|_| {
+            let mut stream = TcpStream::connect(server.local_addr()).unwrap();
+            let revision = engine.revision();
+            write!(stream, "GET /v2/changes?since={revision}&wait=45s HTTP/1.1\r\nHost: x\r\n\r\n")
+                .unwrap();
+            stream
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(client(&server).root().unwrap(), engine.root());
+    drop(waiting);
+}

@@ -1,18 +1,22 @@
-//! The bytes of protocol version 2, which is one route more: the manifest with what the peer knows
-//! of each segment. Maps with field names; hashes and keys are `bin`.
+//! The bytes of protocol version 2, which is two routes more: the manifest with what the peer knows
+//! of each segment, and what has changed in it. Maps with field names; hashes and keys are `bin`.
 //!
 //! What is known is advice to choose by, and never verified. It is bounded like the rest: keys are
 //! no longer than keys can be, and come out of a body that is within its limit.
 
+use std::num::ParseIntError;
 use std::sync::Arc;
 
-use edgestore_engine::{Engine, Hash, KeyRange, MAX_KEY};
+use edgestore_engine::{
+    self as engine, Engine, Extent, Hash, KeyRange, MAX_KEY, Revision, SegmentMeta, Watermark,
+};
 use serde::de::{self, Deserializer};
 use serde::ser::{SerializeSeq as _, Serializer};
 use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteBuf, Bytes};
 
-use crate::{SegmentInfo, SegmentRef};
+use super::WatermarkBody;
+use crate::{Changes, Delta, SegmentInfo, SegmentRef};
 
 /// The answer to `GET /v2/segments`, encoded as the engine reads it.
 pub(crate) struct ManifestBody(pub(crate) Arc<Engine>);
@@ -29,8 +33,62 @@ impl Serialize for ManifestBody {
     }
 }
 
+/// The answer to `GET /v2/changes`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ChangesBody {
+    /// In hex: a JSON number can't be as large.
+    epoch: String,
+    seq: u64,
+    root: Hash,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    watermark: Option<WatermarkBody>,
+    /// Neither is there where the manifest is to be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    added: Option<Vec<SegmentBody>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retired: Option<Vec<Hash>>,
+}
+
+impl ChangesBody {
+    pub(crate) fn new(changes: engine::Changes, watermark: Watermark) -> Self {
+        let engine::Changes { revision, root, delta } = changes;
+        let (added, retired) = delta.map(|delta| (delta.added, delta.removed)).unzip();
+        let segment = |(meta, extent): (SegmentMeta, Option<Extent>)| {
+            let info = extent.map(|extent| InfoBody(SegmentInfo::new(&meta, extent)));
+            SegmentBody { id: meta.id, hash: meta.hash, info }
+        };
+        Self {
+            epoch: format!("{:016x}", revision.epoch),
+            seq: revision.seq,
+            root,
+            watermark: Some(watermark.into()),
+            added: added.map(|added| added.into_iter().map(segment).collect()),
+            retired,
+        }
+    }
+
+    /// As where nobody knows what has changed: for what would be too long.
+    pub(crate) fn without_delta(self) -> Self {
+        Self { added: None, retired: None, ..self }
+    }
+
+    pub(crate) fn into_changes(self) -> Result<Changes, ParseIntError> {
+        let epoch = u64::from_str_radix(&self.epoch, 16)?;
+        let delta = self.added.zip(self.retired).map(|(added, removed)| Delta {
+            added: added.into_iter().map(Into::into).collect(),
+            removed,
+        });
+        Ok(Changes {
+            revision: Revision { epoch, seq: self.seq },
+            root: self.root,
+            watermark: self.watermark.map(Into::into),
+            delta,
+        })
+    }
+}
+
 /// One entry of it.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct SegmentBody {
     id: u64,
     hash: Hash,
@@ -46,6 +104,7 @@ impl From<SegmentBody> for SegmentRef {
 }
 
 /// [`SegmentInfo`] on the wire.
+#[derive(Debug)]
 struct InfoBody(SegmentInfo);
 
 #[derive(Serialize, Deserialize)]

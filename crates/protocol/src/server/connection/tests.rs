@@ -21,7 +21,7 @@ fn patient() -> ServerLimits {
 
 fn shared(app: Router, limits: ServerLimits) -> Shared {
     let table = Table::new(&limits, Arc::default());
-    Shared { app, limits, table, uptime: Uptime::start() }
+    Shared { app, feed: None, limits, table, uptime: Uptime::start() }
 }
 
 async fn listen() -> (TcpListener, SocketAddr) {
@@ -113,7 +113,7 @@ async fn a_known_peer_waits_for_no_stranger() {
     known.note([[127, 0, 0, 2].into()].into_iter());
     let table = Table::new(&limits, known);
     let app = Router::new().fallback(some_hang);
-    let shared = Shared { app, limits, table, uptime: Uptime::start() };
+    let shared = Shared { app, feed: None, limits, table, uptime: Uptime::start() };
     let (listener, addr) = listen().await;
     serve_while(listener, shared, async {
         let mut busy = Vec::new();
@@ -171,7 +171,8 @@ async fn a_manifest_for_which_there_is_no_memory_is_asked_for_later() {
     engine.put(b"ns", b"key", b"value").unwrap();
     engine.flush().unwrap();
     let (listener, addr) = listen().await;
-    let app = routes::app(engine, bodies);
+    let feed = Feed::new(Arc::clone(&engine));
+    let app = routes::app(engine, bodies, feed);
     serve_while(listener, shared(app, patient()), async {
         let mut client = ask(addr).await;
         let mut head = vec![0; 1024];
