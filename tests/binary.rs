@@ -134,7 +134,7 @@ fn a_running_node_is_read_written_and_asked_through_its_socket() {
     let peer = format!("primary={}", primary.url);
     let mut host = Running::start(
         &db,
-        &["--peer", &peer, "--listen", "127.0.0.1:0", "--interval", "1s", "--flush-interval", "1h"],
+        &["--peer", &peer, "--listen", "127.0.0.1:0", "--interval", "1s", "--flush-delay", "off"],
     );
     wait_until("it has pulled", || host.status()["peers"][0]["segments_applied"] == 2);
     let mode = std::fs::metadata(Path::new(&db).join("admin.sock")).unwrap().permissions();

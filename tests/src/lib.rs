@@ -3,6 +3,7 @@
 pub mod component;
 pub mod lines;
 pub mod policies;
+pub mod relay;
 pub mod replica;
 
 use std::collections::BTreeMap;

@@ -2,14 +2,12 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{io, thread};
 
-use edgestore_engine::env::{Env, Notify, SystemEnv, Task};
+use edgestore_engine::env::{Env, SystemEnv};
 use edgestore_engine::{Compacted, Engine, EngineError};
 use edgestore_policy_host::{
     Archive, Compiler, FetchBackoff, Limits, LoadError, Observer, Peer, PolicyEngine,
@@ -19,6 +17,8 @@ use edgestore_protocol::{
 };
 
 use super::dead_threads::DeadThreads;
+use super::flusher::{self, Flusher};
+use super::follow::{Followed, Follower};
 use super::maintenance::{Maintenance, OnCompaction, Plan};
 use super::peer_loop::{Ended, OnTick, PeerLoop, Shared};
 use super::policies::{FOLDER, Policies, Rules, Start};
@@ -80,7 +80,9 @@ pub struct HostBuilder {
     policy_cache: Option<PathBuf>,
     policy_compiler: Option<Compiler>,
     interval: Duration,
+    flush_delay: Option<Duration>,
     flush_interval: Option<Duration>,
+    follow: bool,
     compaction: Plan,
     listen: Option<SocketAddr>,
     #[cfg(feature = "archive")]
@@ -100,6 +102,15 @@ pub struct HostBuilder {
     on_compaction: Option<OnCompaction>,
 }
 
+/// What a start has checked.
+struct Prepared {
+    shared: Arc<Shared>,
+    /// Of the peers.
+    urls: Vec<String>,
+    /// The peers that can be followed.
+    followed: Vec<Option<Arc<Followed>>>,
+}
+
 enum Address {
     Url(String),
     Transport(Arc<dyn PeerTransport>),
@@ -116,6 +127,8 @@ impl HostBuilder {
     pub const PROBATION: u32 = 20;
     /// See [`HostBuilder::max_failures`].
     pub const MAX_FAILURES: u32 = 3;
+    /// See [`HostBuilder::flush_delay`].
+    pub const FLUSH_DELAY: Duration = Duration::from_millis(25);
     /// Shortest time between two ticks, flushes or looks at compactions.
     pub const SHORTEST: Duration = Duration::from_millis(1);
 
@@ -129,7 +142,9 @@ impl HostBuilder {
             policy_cache: None,
             policy_compiler: None,
             interval: Duration::from_secs(30),
+            flush_delay: Some(Self::FLUSH_DELAY),
             flush_interval: None,
+            follow: true,
             compaction: Plan::default(),
             listen: None,
             #[cfg(feature = "archive")]
@@ -215,6 +230,21 @@ impl HostBuilder {
     /// Time between two ticks of a peer, unless its policy says otherwise. Default: 30 s.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
+        self
+    }
+
+    /// The shortest time between two flushes: a write after a pause becomes a segment at once, and those
+    /// that follow share segments. While writes go on without an end, the time grows to half a second.
+    /// None leaves all to [`HostBuilder::flush_interval`]. Default: 25 ms.
+    pub fn flush_delay(mut self, delay: Option<Duration>) -> Self {
+        self.flush_delay = delay;
+        self
+    }
+
+    /// Whether peers that can tell of changes are asked to, so that ticks come as soon as there is
+    /// something to pull. Default: true.
+    pub fn follow(mut self, follow: bool) -> Self {
+        self.follow = follow;
         self
     }
 
@@ -331,7 +361,8 @@ impl HostBuilder {
     /// # Errors
     /// [`HostError`], which names what to change.
     pub fn start(mut self) -> Result<Host, HostError> {
-        let flush_interval = self.flush_interval.unwrap_or(self.interval);
+        let interval = self.flush_interval.unwrap_or(self.interval);
+        let flushes = flusher::Plan { delay: self.flush_delay, interval };
         let (listen, server_limits) = (self.listen, self.server_limits.clone());
         let known = Arc::clone(&self.known);
         let (plan, on_compaction) = (self.compaction, self.on_compaction.take());
@@ -341,7 +372,7 @@ impl HostBuilder {
             let bytes = PolicyEngine::read_file(&path).unwrap_or_default();
             (path, bytes)
         });
-        let (shared, urls) = self.prepare(false)?;
+        let Prepared { shared, urls, followed } = self.prepare(false)?;
         let engine = Arc::clone(&shared.engine);
         let server = match listen {
             Some(addr) => Some(
@@ -358,13 +389,14 @@ impl HostBuilder {
         });
         // From here on an early return stops what runs already.
         let mut host = Host {
-            flusher: Some(Flusher::start(&shared, flush_interval).map_err(no_thread)?),
+            flusher: Some(Flusher::start(&shared, flushes).map_err(no_thread)?),
             shared: Arc::clone(&shared),
             maintenance: Maintenance::new(&shared.env, &engine, plan, on_compaction),
             engine,
             server,
             peers,
             threads: Vec::new(),
+            followers: Vec::new(),
             #[cfg(feature = "watch")]
             watch: None,
         };
@@ -378,8 +410,13 @@ impl HostBuilder {
             host.watch = Some(FileWatch::start(&path, &bytes, changed).map_err(no_thread)?);
         }
         host.threads.push(host.maintenance.spawn(&shared.dead).map_err(no_thread)?);
-        for peer in &host.peers {
+        for (peer, followed) in host.peers.iter().zip(followed) {
             host.threads.push(peer.spawn().map_err(no_thread)?);
+            if let Some(followed) = followed {
+                let follower = Arc::new(Follower::new(followed, &host.engine));
+                host.threads.push(peer.follow(&follower).map_err(no_thread)?);
+                host.followers.push(follower);
+            }
         }
         Ok(host)
     }
@@ -390,7 +427,7 @@ impl HostBuilder {
     /// # Errors
     /// [`HostError`]; a tick that fails is none, but stands in the status.
     pub fn run_once(self) -> Result<Vec<PeerStatus>, HostError> {
-        let (shared, urls) = self.prepare(true)?;
+        let Prepared { shared, urls, .. } = self.prepare(true)?;
         let peers: Vec<_> =
             urls.into_iter().enumerate().map(|(i, url)| PeerLoop::new(&shared, i, url)).collect();
         let statuses = thread::scope(|scope| {
@@ -408,14 +445,14 @@ impl HostBuilder {
     }
 
     /// Checks all that can be checked without running anything. The URLs are those of the peers.
-    fn prepare(self, once: bool) -> Result<(Arc<Shared>, Vec<String>), HostError> {
+    fn prepare(self, once: bool) -> Result<Prepared, HostError> {
         let intervals = [Some(self.interval), self.flush_interval, self.compaction.interval];
         if intervals.into_iter().flatten().any(|interval| interval < HostBuilder::SHORTEST) {
             return Err(HostError::Interval);
         }
         self.limits.check_settings(&self.settings.get()).map_err(SettingsError::from)?;
         let mut ids = PeerIds::default();
-        let (mut peers, mut urls) = (Vec::new(), Vec::new());
+        let (mut peers, mut urls, mut followed) = (Vec::new(), Vec::new(), Vec::new());
         let list_memory = self.memory.lists() / self.peers.len().max(1) as u64;
         let mut client_limits = self.client_limits;
         client_limits.max_list_bytes = client_limits.max_list_bytes.min(list_memory);
@@ -430,6 +467,14 @@ impl HostBuilder {
                     (Arc::new(peer), url)
                 }
             };
+            let mut transport = transport;
+            followed.push((!once && self.follow && transport.has_changes()).then(|| {
+                // A third: a tick holds a list of its own, and what is missing of it.
+                let inner = Arc::clone(&transport);
+                let following = Arc::new(Followed::new(inner, &self.env, list_memory / 3));
+                transport = Arc::clone(&following) as _;
+                following
+            }));
             let peer = Peer::in_env(&self.env, id.as_str(), transport, THREADS_PER_PEER);
             let peer = peer.with_fetch_backoff(self.fetch_backoff);
             peers.push(Arc::new(peer.with_list_memory(list_memory)));
@@ -498,7 +543,7 @@ impl HostBuilder {
             dead: DeadThreads::default(),
             memory: self.memory,
         };
-        Ok((Arc::new(shared), urls))
+        Ok(Prepared { shared: Arc::new(shared), urls, followed })
     }
 }
 
@@ -529,71 +574,4 @@ fn http_peer(
 
 fn no_thread(source: io::Error) -> HostError {
     HostError::Io { context: "can't start a thread: ".to_owned(), source }
-}
-
-/// Flushes pending writes at an interval, in a task that ends when this is dropped.
-pub(super) struct Flusher {
-    stop: Arc<Stop>,
-    task: Option<Task>,
-}
-
-struct Stop {
-    wanted: AtomicBool,
-    changed: Box<dyn Notify>,
-}
-
-impl Flusher {
-    fn start(shared: &Shared, interval: Duration) -> io::Result<Self> {
-        const NAME: &str = "edgestore-flush";
-        let (env, engine, dead) = (&shared.env, &shared.engine, shared.dead.clone());
-        let stop = Arc::new(Stop { wanted: AtomicBool::new(false), changed: env.notify() });
-        let (stopped, engine, clock) = (Arc::clone(&stop), Arc::clone(engine), Arc::clone(env));
-        let run = move || {
-            let _watched = dead.watch(NAME);
-            loop {
-                let due = clock.monotonic().saturating_add(interval);
-                // At least once, however short the interval is.
-                loop {
-                    let seen = stopped.changed.count();
-                    if stopped.wanted.load(Ordering::Acquire) {
-                        return;
-                    }
-                    if clock.monotonic() >= due {
-                        break;
-                    }
-                    stopped.changed.wait(seen, Some(due));
-                }
-                // What panics here may cost a flush, and not the thread.
-                if catch_unwind(AssertUnwindSafe(|| flush(&engine))).is_err() {
-                    tracing::error!("a flush panicked; please report this");
-                }
-            }
-        };
-        let task = env.spawn(NAME.to_owned(), Box::new(run))?;
-        Ok(Self { stop, task: Some(task) })
-    }
-}
-
-fn flush(engine: &Engine) {
-    match engine.flush() {
-        Ok(Some(segment)) => tracing::info!(
-            segment = segment.hash.short(),
-            records = segment.records,
-            "flushed local writes"
-        ),
-        Ok(None) => {}
-        Err(error) => {
-            tracing::error!(%error, "can't flush; the writes stay in the database");
-        }
-    }
-}
-
-impl Drop for Flusher {
-    fn drop(&mut self) {
-        self.stop.wanted.store(true, Ordering::Release);
-        self.stop.changed.raise();
-        if self.task.take().is_some_and(|task| !task.join()) {
-            tracing::error!("the flush thread panicked");
-        }
-    }
 }

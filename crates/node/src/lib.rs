@@ -23,6 +23,8 @@ mod archive;
 mod builder;
 mod cursors;
 mod dead_threads;
+mod flusher;
+mod follow;
 mod maintenance;
 mod memory;
 mod peer_id;
@@ -42,6 +44,8 @@ use std::sync::Arc;
 use edgestore_engine::env::Task;
 use edgestore_engine::{Compacted, Engine, EngineError};
 use edgestore_protocol::Server;
+use flusher::Flusher;
+use follow::Follower;
 use maintenance::Maintenance;
 pub use peer_loop::Ended;
 use peer_loop::{PeerLoop, Shared};
@@ -98,7 +102,8 @@ pub struct Host {
     server: Option<Server>,
     peers: Vec<Arc<PeerLoop>>,
     threads: Vec<Task>,
-    flusher: Option<builder::Flusher>,
+    flusher: Option<Flusher>,
+    followers: Vec<Arc<Follower>>,
     maintenance: Arc<Maintenance>,
     /// Of the file of the policy.
     #[cfg(feature = "watch")]
@@ -232,6 +237,7 @@ impl Host {
         #[cfg(feature = "watch")]
         drop(self.watch.take());
         self.maintenance.stop();
+        self.followers.iter().for_each(|follower| follower.stop());
         for peer in &self.peers {
             peer.stop();
         }

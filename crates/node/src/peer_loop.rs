@@ -13,6 +13,7 @@ use edgestore_policy_host::{
 use edgestore_protocol::PeerError;
 
 use super::dead_threads::DeadThreads;
+use super::follow::Follower;
 use super::policies::{ActivePolicy, Policies, Verdict};
 use super::schedule::Schedule;
 use super::settings::Settings;
@@ -72,6 +73,8 @@ pub(super) struct PeerLoop {
 struct State {
     stopping: bool,
     woken: bool,
+    /// The peer says that it has something new.
+    changed: bool,
     /// None while a tick runs.
     due: Option<Duration>,
     status: PeerStatus,
@@ -85,6 +88,7 @@ impl PeerLoop {
         let state = State {
             stopping: false,
             woken: true,
+            changed: false,
             due: None,
             suspect_ticks: 0,
             status: PeerStatus {
@@ -196,6 +200,22 @@ impl PeerLoop {
         self.changed.raise();
     }
 
+    /// Ticks as soon as the peer says that it has something that is not here, until the follower is
+    /// stopped.
+    pub(super) fn follow(self: &Arc<Self>, follower: &Arc<Follower>) -> std::io::Result<Task> {
+        let (this, follower) = (Arc::clone(self), Arc::clone(follower));
+        let name = format!("edgestore-follow-{}", self.id());
+        let thread = name.clone();
+        let run = move || {
+            let _watched = this.shared.dead.watch(&thread);
+            follower.run(this.id(), || {
+                this.state().changed = true;
+                this.changed.raise();
+            });
+        };
+        self.shared.env.spawn(name, Box::new(run))
+    }
+
     /// Ends the running tick, and the loop.
     pub(super) fn stop(&self) {
         self.state().stopping = true;
@@ -228,8 +248,8 @@ impl PeerLoop {
                 return None;
             }
             let due = state.due.unwrap_or_default();
-            if state.woken || self.shared.env.monotonic() >= due {
-                state.due = None;
+            if state.woken || state.changed || self.shared.env.monotonic() >= due {
+                (state.due, state.changed) = (None, false);
                 return Some(std::mem::take(&mut state.woken));
             }
             drop(state);

@@ -1,11 +1,12 @@
 //! What a peer lists. A list may have two million segments, so what is known of them is kept once,
 //! one array for each kind of it, whoever looks for a segment or goes through all.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use edgestore_engine::Hash;
 
-use super::{SegmentInfo, SegmentRef};
+use super::{Delta, SegmentInfo, SegmentRef};
 
 /// The most entries taken from one list: at 32 bytes a hash, the limit of a body leaves no room for
 /// many more.
@@ -71,7 +72,7 @@ pub struct SegmentList {
     listing: Arc<Listing>,
     ids: Vec<u64>,
     /// Of the first ones; nothing is said of those that follow.
-    infos: Vec<Option<Box<SegmentInfo>>>,
+    infos: Vec<Option<Arc<SegmentInfo>>>,
 }
 
 /// One segment of a [`SegmentList`]: a borrowed [`SegmentRef`].
@@ -138,6 +139,53 @@ impl SegmentList {
         self.listing = hashes;
     }
 
+    /// What it takes of memory, about, in bytes.
+    pub fn memory(&self) -> usize {
+        self.listing.memory() + self.memory_besides()
+    }
+
+    /// The list after changes: what is removed is gone, and what is added and was not in it follows.
+    #[must_use]
+    pub fn changed(self, delta: Delta) -> Self {
+        let Delta { added, removed } = delta;
+        let removed: HashSet<Hash> = removed.into_iter().collect();
+        let added: Vec<_> = added
+            .into_iter()
+            .filter(|new| {
+                self.listing.position(&new.hash).is_none() && !removed.contains(&new.hash)
+            })
+            .collect();
+        if added.is_empty() && !removed.iter().any(|hash| self.listing.position(hash).is_some()) {
+            return self;
+        }
+        let Self { listing, mut ids, mut infos } = self;
+        let mut gone: Vec<_> =
+            removed.iter().filter_map(|hash| u32::try_from(listing.position(hash)?).ok()).collect();
+        gone.sort_unstable();
+        let mut hashes = listing.hashes.clone();
+        remove(&mut hashes, &gone);
+        remove(&mut ids, &gone);
+        remove(&mut infos, &gone);
+        let stays = |at: &&u32| gone.binary_search(at).is_err();
+        let moved = |at: &u32| at - gone.partition_point(|gone| gone < at) as u32;
+        let mut order: Vec<_> = listing.order.iter().filter(stays).map(moved).collect();
+        for SegmentRef { hash, id, info } in added {
+            let place = order.partition_point(|&at| hashes[at as usize] < hash);
+            if order.get(place).is_some_and(|&at| hashes[at as usize] == hash) {
+                continue;
+            }
+            order.insert(place, hashes.len() as u32);
+            if info.is_some() {
+                infos.resize(hashes.len(), None);
+                infos.push(info.map(Arc::from));
+            }
+            hashes.push(hash);
+            ids.push(id);
+        }
+        let root = Hash::root_of_sorted(order.iter().map(|&at| hashes[at as usize]));
+        Self { listing: Arc::new(Listing { hashes, order, root }), ids, infos }
+    }
+
     /// What it takes of memory besides its hashes, about, in bytes.
     pub fn memory_besides(&self) -> usize {
         self.ids.len() * size_of::<u64>() + self.infos.iter().map(info_memory).sum::<usize>()
@@ -145,7 +193,7 @@ impl SegmentList {
 }
 
 /// What is said of one segment, in memory.
-fn info_memory(info: &Option<Box<SegmentInfo>>) -> usize {
+fn info_memory(info: &Option<Arc<SegmentInfo>>) -> usize {
     let info = info.as_deref().map_or(0, |info| {
         let keys = info.keys.as_ref().map_or(0, |keys| {
             let (first, last) = (keys.first(), keys.last());
@@ -153,7 +201,7 @@ fn info_memory(info: &Option<Box<SegmentInfo>>) -> usize {
         });
         size_of::<SegmentInfo>() + keys
     });
-    size_of::<Option<Box<SegmentInfo>>>() + info
+    size_of::<Option<Arc<SegmentInfo>>>() + info
 }
 
 impl Default for SegmentList {
@@ -176,7 +224,7 @@ impl FromIterator<SegmentRef> for SegmentList {
 pub(super) struct ListBuilder {
     hashes: Vec<Hash>,
     ids: Vec<u64>,
-    infos: Vec<Option<Box<SegmentInfo>>>,
+    infos: Vec<Option<Arc<SegmentInfo>>>,
     /// Bytes that are left for these.
     infos_left: usize,
 }
@@ -194,9 +242,10 @@ impl ListBuilder {
 
     pub(super) fn push(&mut self, segment: SegmentRef) {
         let SegmentRef { hash, id, info } = segment;
+        let info = info.map(Arc::from);
         if info.is_some() {
             let skipped = self.hashes.len() - self.infos.len();
-            let bytes = skipped * size_of::<Option<Box<SegmentInfo>>>() + info_memory(&info);
+            let bytes = skipped * size_of::<Option<Arc<SegmentInfo>>>() + info_memory(&info);
             if let Some(left) = self.infos_left.checked_sub(bytes) {
                 self.infos_left = left;
                 self.infos.resize(self.hashes.len(), None);
@@ -280,9 +329,36 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn a_list_after_changes_is_what_would_be_read_then(
+            before in proptest::collection::vec((0..60_u16, proptest::option::of(any::<u64>())), 0..80),
+            added in proptest::collection::vec((0..90_u16, proptest::option::of(any::<u64>())), 0..30),
+            removed in proptest::collection::hash_set(0..90_u16, 0..30),
+        ) {
+            let entries = |of: &[(u16, Option<u64>)]| -> Vec<_> {
+                of.iter().map(|&(n, size)| entry(n.into(), n, size)).collect()
+            };
+            let (before, added) = (entries(&before), entries(&added));
+            let removed: Vec<_> = removed.into_iter().map(|n| entry(0, n, None).hash).collect();
+            let all = before.iter().chain(&added).filter(|one| !removed.contains(&one.hash));
+            let expected: SegmentList = all.cloned().collect();
+            let list: SegmentList = before.into_iter().collect();
+            let after = list.changed(Delta { added, removed });
+            prop_assert_eq!(after.root(), expected.root());
+            let segments = |list: &SegmentList| -> Vec<_> {
+                list.iter().map(SegmentRef::from).collect()
+            };
+            prop_assert_eq!(segments(&after), segments(&expected));
+            for one in expected.iter() {
+                prop_assert_eq!(after.find(&one.hash), Some(one));
+            }
+        }
+    }
+
     #[test]
     fn what_is_said_of_segments_takes_a_bounded_amount_of_memory() {
-        let each = info_memory(&entry(0, 0, Some(1)).info);
+        let each = info_memory(&entry(0, 0, Some(1)).info.map(Arc::from));
         let mut builder = ListBuilder::new(10 * each);
         (0..100).for_each(|n| builder.push(entry(n.into(), n, Some(1))));
         let list = builder.finish();

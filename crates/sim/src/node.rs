@@ -443,6 +443,7 @@ impl Node {
             .max_failures(u32::MAX)
             .interval(setup.scenario.interval)
             .flush_interval(setup.scenario.flush_interval)
+            .flush_delay(None)
             .compact_interval(setup.scenario.compact_interval)
             .compact_rate(Some(COMPACT_RATE))
             .on_compaction(compacted)

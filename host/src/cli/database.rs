@@ -115,15 +115,17 @@ impl Database {
         }
         let give_up = Instant::now() + PATIENCE;
         loop {
-            match open() {
-                Ok(engine) => return Ok(Self::Direct(Box::new(engine))),
-                Err(EngineError::Locked { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-            match AdminClient::connect_within(dir, args::host_timeout()) {
+            // First, since the engine waits a while for a lock.
+            let host = AdminClient::connect_within(dir, args::host_timeout());
+            let unreachable = match host {
                 Ok(client) => return Ok(Self::Remote(client)),
-                Err(AdminError::Absent(_)) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => error,
+            };
+            match (open(), unreachable) {
+                (Ok(engine), _) => return Ok(Self::Direct(Box::new(engine))),
+                (Err(EngineError::Locked { .. }), AdminError::Absent(_)) => {}
+                (Err(EngineError::Locked { .. }), error) => return Err(error.into()),
+                (Err(error), _) => return Err(error.into()),
             }
             if Instant::now() >= give_up {
                 bail!(

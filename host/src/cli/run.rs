@@ -40,9 +40,16 @@ pub(super) struct RunArgs {
     /// Time between two ticks of a peer, unless the policy says otherwise
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = args::interval)]
     interval: Duration,
-    /// Time after which writes become a segment that peers can pull [default: as --interval]
+    /// Shortest time between two flushes of writes to a segment that peers can pull, or off; it
+    /// grows to half a second while writes go on
+    #[arg(long, value_name = "DURATION", default_value = "25ms", value_parser = args::interval_or_off)]
+    flush_delay: OrOff<Duration>,
+    /// Time after which writes become a segment in any case [default: as --interval]
     #[arg(long, value_name = "DURATION", value_parser = args::interval)]
     flush_interval: Option<Duration>,
+    /// Asks peers at the interval alone, also those that could tell at once of what is new
+    #[arg(long)]
+    poll: bool,
     /// Where to serve peers: ADDR:PORT, PORT on loopback, or none [default: 127.0.0.1:8900]
     #[arg(long, value_name = "ADDR", value_parser = args::listen)]
     listen: Option<Listen>,
@@ -277,6 +284,7 @@ impl RunArgs {
         if let Some(plugin) = &self.plugin {
             builder = builder.plugin(plugin);
         }
+        builder = builder.flush_delay(self.flush_delay.0).follow(!self.poll);
         if let Some(interval) = self.flush_interval {
             builder = builder.flush_interval(interval);
         }
