@@ -6,13 +6,14 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use edgestore_host::policy::Limits;
 use edgestore_host::runtime::{PeerStatus, PolicyEventKind, policy_history};
 use edgestore_host::{Hash, Host, HostBuilder};
-use edgestore_host_tests::component::policy;
+use edgestore_host_tests::component::{component, policy, wat_with};
 use edgestore_host_tests::{
     answer, fake_peer, merkle_body, not_found, open, segments_body, wait_until,
 };
@@ -109,6 +110,37 @@ fn a_peer_that_fails_once_hides_no_policy_that_pulls_nothing() {
     wait_until("it is blamed", || is_blamed(dir.path()));
 }
 
+/// Its ticks fail each second time, by the peer's failure; each stores a cursor.
+#[test]
+fn a_peer_that_fails_now_and_then_hides_no_policy_that_says_in_sync_and_pulls_nothing() {
+    let imports = r#"
+        (import "edgestore:sync/cursor@0.2.0" "load" (func $load (param i32)))
+        (import "edgestore:sync/cursor@0.2.0" "store" (func $store (param i32 i32 i32)))
+        (import "edgestore:sync/peers@0.2.0" "[method]peer.probe" (func $probe (param i32 i32)))"#;
+    // In sync, or the peer's error.
+    let body = "
+        (call $load (i32.const 3000))
+        (call $store (i32.const 16) (i32.const 7) (i32.const 3000))
+        (call $probe (local.get $peer) (i32.const 3000))
+        (i32.store8 (i32.const 1024) (i32.load8_u (i32.const 3000)))
+        (i32.store8 (i32.const 1032) (i32.eqz (i32.load8_u (i32.const 3000))))";
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("idle.wasm");
+    std::fs::write(&file, component(&wat_with(imports, body))).unwrap();
+    let gone = Hash::of(b"gone");
+    let (root, list) = (merkle_body(Hash::root([gone]).as_bytes()), segments_body(&[gone]));
+    let asked = AtomicUsize::new(0);
+    let url = fake_peer(move |path, stream| match path {
+        "/merkle" if asked.fetch_add(1, Ordering::Relaxed) % 2 == 1 => unavailable(stream),
+        "/merkle" => answer(stream, &root),
+        "/segments" => answer(stream, &list),
+        _ => not_found(stream),
+    });
+    let db = tempfile::tempdir().unwrap();
+    let _host = builder(db.path(), &url, &file).start().unwrap();
+    wait_until("it is blamed", || is_blamed(db.path()));
+}
+
 /// The host looks for itself where a policy says that all is here.
 #[test]
 fn a_policy_that_pulls_nothing_is_blamed_beside_an_honest_peer_alone() {
@@ -143,6 +175,20 @@ fn what_a_policy_set_aside_before_a_restart_is_tried_again_and_not_held_against_
             assert!(!status.is_stalled() && !is_blamed(dir.path()), "{start} {policy}: {status:?}");
         }
     }
+}
+
+/// What the policy before it has tried in vain is not tried by it.
+#[test]
+fn a_policy_that_pulls_nothing_is_not_proven_by_what_another_one_tried() {
+    let gone = Hash::of(b"gone");
+    let url = liar(*Hash::root([gone]).as_bytes(), &[gone]);
+    let dir = tempfile::tempdir().unwrap();
+    let host = builder(dir.path(), &url, &shipped(POLICIES[0])).start().unwrap();
+    wait_until("it is tried", || host.status().peers[0].comparison.failed == 1);
+    let idle = dir.path().join("idle.wasm");
+    std::fs::write(&idle, policy("(i32.store8 (i32.const 1032) (i32.const 1))")).unwrap();
+    host.swap_policy(&idle).unwrap();
+    wait_until("it is blamed", || is_blamed(dir.path()));
 }
 
 /// A segment that does not come within a tick.

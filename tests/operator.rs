@@ -272,6 +272,10 @@ fn an_exit_status_says_when_the_output_could_not_be_written() {
         let ended = redirected(args, "1<>/dev/null");
         assert_ne!(ended.code, Some(3), "{args}: {ended:?}");
     }
+    for args in ["--help", "--version"] {
+        let ended = redirected(args, ">&-");
+        assert_eq!(ended.code, Some(3), "{args}: {ended:?}");
+    }
 }
 
 #[test]

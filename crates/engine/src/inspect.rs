@@ -134,9 +134,10 @@ pub(super) fn odd_files(records: &Path) -> io::Result<Vec<PathBuf>> {
             };
             match is_place_of_folder {
                 true if metadata.is_dir() => dirs.push((path, depth + 1)),
+                // Beside the keyspaces, the store passes over files, and ends where anything else has no
+                // number for a name.
+                false if depth == 1 && !fs::symlink_metadata(&path)?.is_file() => odd.push(path),
                 false if metadata.is_file() => {}
-                // Somebody's, beside the keyspaces.
-                false if metadata.is_dir() && depth == 1 => {}
                 _ => odd.push(path),
             }
         }

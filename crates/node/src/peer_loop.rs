@@ -80,6 +80,8 @@ struct State {
     status: PeerStatus,
     /// See [`Tick::suspect_ticks`].
     suspect_ticks: u32,
+    /// See [`Tick::distrusted`].
+    distrusted: bool,
 }
 
 impl PeerLoop {
@@ -91,6 +93,7 @@ impl PeerLoop {
             changed: false,
             due: None,
             suspect_ticks: 0,
+            distrusted: false,
             status: PeerStatus {
                 id,
                 url,
@@ -148,8 +151,11 @@ impl PeerLoop {
         let turn = self.shared.policies.turn();
         let swapped = course.last.is_some_and(|last| last != turn.generation);
         if swapped {
-            // What the last policy failed at says nothing of this one.
+            // What the last policy failed at says nothing of this one, and is still to be tried by it.
             course.schedule = Schedule::new(self.shared.interval);
+            self.peer().forget_failures();
+            let mut state = self.state();
+            (state.suspect_ticks, state.distrusted) = (0, false);
         }
         let reason = match (swapped, woken) {
             (true, _) => Reason::Swap,
@@ -291,6 +297,7 @@ impl PeerLoop {
         let before = Before {
             counts: self.peer().counts(),
             forgotten: shared.cursors.is_forgotten(self.id()),
+            distrusted: self.state().distrusted,
         };
         // A bug in the host may cost a tick, and not the peer.
         let tick = AssertUnwindSafe(|| turn.policy.tick(services, context));
@@ -387,8 +394,8 @@ impl PeerLoop {
         let known = comparison.unknown.is_none();
         // What the policy said was of what the peer had then.
         let changed = asked && self.peer().last_root() != shown;
-        let stands_still = idle && !waits && !changed;
-        let is_suspect = stands_still && !by_peer;
+        let stands_still = idle && !waits;
+        let is_suspect = stands_still && !changed && !by_peer;
         let count = |ticks: u32, one_more| match one_more {
             true => ticks.saturating_add(1),
             false if idle => ticks,
@@ -401,7 +408,8 @@ impl PeerLoop {
         let passes_over = is_suspect
             && known
             && suspect_ticks == PeerStatus::STALLED.min(self.shared.policies.probation());
-        let distrusted = (contradicts || passes_over) && !before.forgotten;
+        // Once, until something moves: a tick that failed in between may have stored a cursor.
+        let distrusted = (contradicts || passes_over) && !(before.forgotten || before.distrusted);
         let behind = || {
             let Comparison { untried, listed, .. } = comparison;
             format!("{untried} of {} segments are missing and were not tried", listed.unwrap_or(0))
@@ -437,7 +445,17 @@ impl PeerLoop {
             }
         }
         let look_again = (distrusted && suspect_ticks <= 1) || (idle && changed);
-        Tick { took, result, comparison, verdict, idle_ticks, suspect_ticks, look_again }
+        let distrusted = distrusted || (before.distrusted && idle);
+        Tick {
+            took,
+            result,
+            comparison,
+            verdict,
+            idle_ticks,
+            suspect_ticks,
+            distrusted,
+            look_again,
+        }
     }
 
     /// The comparison that the status shows.
@@ -446,14 +464,14 @@ impl PeerLoop {
     }
 
     fn ended(&self, tick: Tick, failures: u32, next: Option<Duration>) {
-        let Tick { took, result, comparison, idle_ticks, suspect_ticks, .. } = tick;
+        let Tick { took, result, comparison, idle_ticks, suspect_ticks, distrusted, .. } = tick;
         if let Some(told) = &self.shared.on_tick {
             told(&Ended { peer: self.id(), took, result: &result, next });
         }
         let mut state = self.state();
         state.due = next.map(|wait| self.shared.env.monotonic().saturating_add(wait));
         if result.is_ok() {
-            state.suspect_ticks = suspect_ticks;
+            (state.suspect_ticks, state.distrusted) = (suspect_ticks, distrusted);
         }
         let status = &mut state.status;
         status.ticks += 1;
@@ -494,6 +512,8 @@ struct Before {
     counts: (u64, u64),
     /// The policy starts from an empty cursor.
     forgotten: bool,
+    /// It did so because it pulled nothing, and has pulled nothing since.
+    distrusted: bool,
 }
 
 /// A tick that ended, and what the host makes of it.
@@ -506,6 +526,8 @@ struct Tick {
     idle_ticks: u32,
     /// Of these, the peer gave no reason for.
     suspect_ticks: u32,
+    /// Its cursor was not believed, and nothing has moved since.
+    distrusted: bool,
     /// The next one is to come soon: the policy believed a cursor that is not true, or the peer has
     /// changed since it looked.
     look_again: bool,
@@ -528,6 +550,7 @@ impl Tick {
             verdict,
             idle_ticks: 0,
             suspect_ticks: 0,
+            distrusted: false,
             look_again: false,
         }
     }

@@ -8,6 +8,7 @@ use wasmtime::{Store, UpdateDeadline};
 
 use super::bindings::policy;
 use super::contract::Linked;
+use super::epoch::EpochClock;
 use super::log::printable;
 use super::resources::{PeerHandle, handle};
 use super::state::{State, Tick};
@@ -28,6 +29,7 @@ pub struct Policy {
 
 struct Inner {
     linked: Linked,
+    epochs: Arc<EpochClock>,
     limits: Limits,
     description: policy::Description,
     hash: Hash,
@@ -41,16 +43,22 @@ impl std::fmt::Debug for Policy {
 
 impl Policy {
     /// Asks the policy for its name; `component` is what `linked` was made of.
-    pub(super) fn new(linked: Linked, component: &[u8], limits: Limits) -> Result<Self, LoadError> {
+    pub(super) fn new(
+        linked: Linked,
+        epochs: &Arc<EpochClock>,
+        component: &[u8],
+        limits: Limits,
+    ) -> Result<Self, LoadError> {
         let state = State::without_imports(&limits, DESCRIBE_TIMEOUT);
-        let store = store(&linked, state, &limits);
+        let store = store(&linked, epochs, state, &limits);
         let mut store = store.map_err(|error| LoadError::System(format!("{error:#}")))?;
         let described =
             linked.instantiate(&mut store).and_then(|instance| instance.describe(&mut store));
         let description = described.map_err(|error| undescribed(&error, &limits))?;
         check::description(&description)?;
         let hash = Hash::of(component);
-        let inner = Arc::new(Inner { linked, limits, description, hash });
+        let epochs = Arc::clone(epochs);
+        let inner = Arc::new(Inner { linked, epochs, limits, description, hash });
         Ok(Self { inner, passed: None })
     }
 
@@ -87,9 +95,10 @@ impl Policy {
     /// The same policy with other limits.
     #[must_use]
     pub fn limited(&self, limits: Limits) -> Self {
-        let Inner { linked, description, hash, .. } = &*self.inner;
-        let (linked, description, hash) = (linked.clone(), description.clone(), *hash);
-        let inner = Arc::new(Inner { linked, limits, description, hash });
+        let Inner { linked, epochs, description, hash, .. } = &*self.inner;
+        let (linked, epochs) = (linked.clone(), Arc::clone(epochs));
+        let (description, hash) = (description.clone(), *hash);
+        let inner = Arc::new(Inner { linked, epochs, limits, description, hash });
         Self { inner, passed: self.passed.clone() }
     }
 
@@ -116,8 +125,9 @@ impl Policy {
     /// When the policy can't be started any more, which it could when it was loaded.
     #[doc(hidden)]
     pub fn instantiate(&self) -> wasmtime::Result<()> {
-        let Inner { linked, limits, .. } = &*self.inner;
-        let mut store = store(linked, State::without_imports(limits, DESCRIBE_TIMEOUT), limits)?;
+        let Inner { linked, epochs, limits, .. } = &*self.inner;
+        let state = State::without_imports(limits, DESCRIBE_TIMEOUT);
+        let mut store = store(linked, epochs, state, limits)?;
         let instance = linked.instantiate(&mut store)?;
         instance.describe(&mut store).map(drop)
     }
@@ -131,7 +141,7 @@ impl Policy {
     /// # Panics
     /// When `services.current` is no position in `services.peers`.
     pub fn tick(&self, services: Services, context: Context) -> Result<TickReport, TickError> {
-        let Inner { linked, limits, .. } = &*self.inner;
+        let Inner { linked, epochs, limits, .. } = &*self.inner;
         limits.check_settings(&context.settings)?;
         let answers = self.answers_for(&context.settings);
         let current = services.current;
@@ -139,7 +149,7 @@ impl Policy {
         if state.running_tick().is_some_and(|tick| tick.is_closed()) {
             return Err(TickError::Closed);
         }
-        let store = store(linked, state, limits);
+        let store = store(linked, epochs, state, limits);
         let mut store = store.map_err(|error| TickError::System(format!("{error:#}")))?;
         // The same component has started before, without an import, so it starts again.
         let started = linked.instantiate(&mut store);
@@ -175,7 +185,13 @@ impl Policy {
 }
 
 /// A store that holds its instance to the limits.
-fn store(linked: &Linked, state: State, limits: &Limits) -> wasmtime::Result<Store<State>> {
+fn store(
+    linked: &Linked,
+    epochs: &EpochClock,
+    mut state: State,
+    limits: &Limits,
+) -> wasmtime::Result<Store<State>> {
+    state.epochs = Some(epochs.running());
     let mut store = Store::new(linked.engine(), state);
     store.limiter(|state| &mut state.limiter);
     store.set_epoch_deadline(1);

@@ -21,6 +21,7 @@ mod compiler;
 mod contract;
 mod downloads;
 mod dry_run;
+mod epoch;
 mod error;
 mod fetch_backoff;
 mod host;

@@ -7,25 +7,21 @@ use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::Duration;
 
 use edgestore_engine::Hash;
+use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
-use wasmtime::{Engine, EngineWeak};
 
 use super::code_cache::{CodeCache, Refusal};
 use super::compiler::{AddressSpace, Compiler, compile_here};
 use super::contract::{self, Linked};
+use super::epoch::EpochClock;
 use super::state::State;
 use super::wait::lock;
 use super::{Limits, LoadError, Outline, Policy, check};
 
 /// Largest component. Interpreters with a script in them have 20 MB.
 const MAX_BYTES: u64 = 64 << 20;
-
-/// How often a running policy is looked at.
-pub(super) const EPOCH: Duration = Duration::from_millis(10);
 
 /// The policy that is built into the host.
 static DEFAULT: &[u8] = include_bytes!("../../../guest-sync/sync.wasm");
@@ -34,6 +30,7 @@ static DEFAULT: &[u8] = include_bytes!("../../../guest-sync/sync.wasm");
 #[derive(Clone)]
 pub struct PolicyEngine {
     engine: Engine,
+    epochs: Arc<EpochClock>,
     linker: Linker<State>,
     limits: Limits,
     space: AddressSpace,
@@ -66,13 +63,10 @@ impl PolicyEngine {
         });
         let engine = Engine::new(&space.config()).map_err(system)?;
         let linker = contract::linker(&engine).map_err(system)?;
-        let weak = engine.weak();
-        thread::Builder::new()
-            .name("edgestore-epoch".into())
-            .spawn(move || tick_epochs(&weak))
+        let epochs = EpochClock::start(&engine)
             .map_err(|error| LoadError::System(format!("can't start a thread: {error}")))?;
         let (compiler, known, cache_hits) = (None, None, Arc::default());
-        Ok(Self { engine, linker, limits, space, compiler, known, cache, cache_hits })
+        Ok(Self { engine, epochs, linker, limits, space, compiler, known, cache, cache_hits })
     }
 
     /// Compiles what others hand in by this program from now on, so that a component which takes
@@ -116,7 +110,7 @@ impl PolicyEngine {
         let mismatch = |error: wasmtime::Error| LoadError::Mismatch(format!("{error:#}"));
         let linked = self.linker.instantiate_pre(&compiled).map_err(mismatch)?;
         let linked = Linked::new(linked, contract).map_err(mismatch)?;
-        let policy = Policy::new(linked, component, self.limits.clone())?;
+        let policy = Policy::new(linked, &self.epochs, component, self.limits.clone())?;
         if let Some((known, hash)) = known {
             lock(known).insert(hash, policy.clone());
         }
@@ -250,13 +244,4 @@ fn code_to_component(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component
     // They come from this process, from its compiler, which is of the same build, or from
     // `CodeCache::load`, which has checked their BLAKE3, and that this user alone could write them.
     unsafe { Component::deserialize(engine, code) }
-}
-
-/// Advances the clock by which running policies are interrupted, until no policy is left.
-fn tick_epochs(engine: &EngineWeak) {
-    loop {
-        thread::sleep(EPOCH);
-        let Some(engine) = engine.upgrade() else { return };
-        engine.increment_epoch();
-    }
 }

@@ -11,6 +11,7 @@ use edgestore_protocol::{Listing, PeerError, PeerTransport};
 use wasmtime::component::ResourceTable;
 
 use super::bindings::types;
+use super::epoch::Running;
 use super::limits::Limiter;
 use super::log::{Grant, Quota, printable};
 use super::wait::{Bell, Slot};
@@ -29,6 +30,8 @@ pub(super) struct State {
     deadline: Duration,
     env: Arc<dyn Env>,
     tick: Option<Tick>,
+    /// So that it can be interrupted.
+    pub(super) epochs: Option<Running>,
 }
 
 impl State {
@@ -47,6 +50,7 @@ impl State {
             deadline: env.monotonic().saturating_add(timeout),
             env,
             tick: None,
+            epochs: None,
         }
     }
 

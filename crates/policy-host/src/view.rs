@@ -211,6 +211,11 @@ impl Peer {
         }
     }
 
+    /// As if no segment of the peer had been tried yet.
+    pub fn forget_failures(&self) {
+        lock(&self.view).failures.clear();
+    }
+
     /// A request for the root or the list has failed.
     pub(super) fn note_error(&self) {
         lock(&self.view).setbacks += 1;

@@ -13,7 +13,9 @@ const PATIENCE: usize = 3;
 #[derive(Debug, Default)]
 pub struct Silence {
     fetches: usize,
-    /// Those that were begun, and that time will heal.
+    /// One of them was not even begun: the host leaves the peer alone.
+    refused: bool,
+    /// Those that time will heal.
     cut_off: Vec<Hash>,
 }
 
@@ -23,7 +25,8 @@ impl Silence {
         match &landing.outcome {
             Err(error) if !error.answered() => {
                 self.fetches += 1;
-                if landing.begun && !error.blames_segment() {
+                self.refused |= !landing.begun;
+                if !error.blames_segment() {
                     self.cut_off.push(landing.hash);
                 }
             }
@@ -37,13 +40,13 @@ impl Silence {
     }
 
     /// Whether the peer being ticked is gone: three fetches in a row had no answer, and nor has a
-    /// probe. Where that has one, a box on the way cuts off these segments alone: they go behind the
-    /// others, and the pull may go on.
+    /// probe. Where that has one, a box on the way cuts off these segments alone, or holds them up: they
+    /// go behind the others, and the pull may go on.
     pub fn is_gone(&mut self, host: &impl Host, segments: &mut Segments, rules: &Rules) -> bool {
         if !self.is_long() {
             return false;
         }
-        if self.cut_off.len() < self.fetches || host.peer().probe().is_err() {
+        if self.refused || host.peer().probe().is_err() {
             return true;
         }
         for hash in std::mem::take(self).cut_off {
@@ -75,6 +78,15 @@ mod tests {
         assert_eq!((report.applied, report.failed, report.pending), (13, 7, 7));
         let behind = |state: &&State| matches!(state, State::Retry { tries: 1, .. });
         assert_eq!(states(&host).iter().filter(behind).count(), 6, "the seventh was alone");
+        assert_eq!(host.count(&Event::Probe(PEER.into())), 3);
+    }
+
+    #[test]
+    fn segments_for_which_a_peer_takes_too_long_keep_none_from_the_others() {
+        let slow = Fate::NotFetched(FetchError::Peer(PeerError::Timeout));
+        let host = (1..=7).fold(MockHost::with(1..=20), |host, n| host.fate(n, slow));
+        let report = host.tick::<Plain<1>>();
+        assert_eq!((report.applied, report.failed, report.pending), (13, 7, 7));
         assert_eq!(host.count(&Event::Probe(PEER.into())), 3);
     }
 

@@ -187,6 +187,9 @@ fn explained(error: &clap::Error) -> ExitCode {
         stderr::line(text.trim_end());
         return ExitCode::from(code);
     }
+    if !error.use_stderr() && streams::no_output() {
+        return Status::Unknown.into();
+    }
     match error.print() {
         // The help could not be printed, and not because its reader has gone.
         Err(error) if code == 0 && error.kind() != std::io::ErrorKind::BrokenPipe => {

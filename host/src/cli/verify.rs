@@ -45,11 +45,10 @@ fn look(db: &Path, options: &EngineOptions) -> Result<ExitCode> {
     let cursors = cursors(db)?;
     print_problems(&found)?;
     for (file, why) in &cursors {
-        let file = file.display();
-        output::print(&format!("cursor {file}: it {why}; --repair keeps it aside\n"))?;
+        print(&format!("cursor {}: it {why}; --repair keeps it aside", file.display()))?;
     }
     for line in engine.losses() {
-        output::print(&format!("{line}; --repair reports it and ends this\n"))?;
+        print(&format!("{line}; --repair reports it and ends this"))?;
     }
     if found.count > 0 || !cursors.is_empty() || !engine.losses().is_empty() {
         return Ok(ExitCode::FAILURE);
@@ -74,15 +73,15 @@ fn repair(db: &Path, options: &EngineOptions, accept_loss: bool) -> Result<ExitC
         found = verify(&engine, true)?;
     }
     for line in store.done.iter().chain(&store.lost) {
-        output::print(&format!("{line}\n"))?;
+        print(line)?;
     }
     print_problems(&found)?;
     let cursors = CursorFiles::look(db).set_aside_damaged();
     let cursors = cursors.with_context(|| unreadable_cursors(db))?;
     for (file, why, aside) in &cursors {
         let (file, aside) = (file.display(), aside.display());
-        output::print(&format!(
-            "cursor {file}: it {why}; it is kept as {aside}, and the policy starts from an empty one\n"
+        print(&format!(
+            "cursor {file}: it {why}; it is kept as {aside}, and the policy starts from an empty one"
         ))?;
     }
     count += found.count + cursors.len() as u64;
@@ -143,10 +142,14 @@ fn unreadable_cursors(db: &Path) -> String {
     format!("can't read the cursors in {}", db.join("sync").display())
 }
 
+/// Prints a line that names files. It stays one, whatever their names are.
+fn print(line: &str) -> Result<()> {
+    Ok(output::print(&format!("{}\n", visible(line, LINE)))?)
+}
+
 fn print_problems(found: &Verified) -> Result<()> {
     for problem in &found.problems {
-        // File names are in it.
-        output::print(&format!("{}\n", visible(&problem.to_string(), LINE)))?;
+        print(&problem.to_string())?;
     }
     let more = found.count.saturating_sub(found.problems.len() as u64);
     if more > 0 {

@@ -444,6 +444,33 @@ fn file_in_the_place_of_a_folder_is_damage_that_is_repaired() {
     }
 }
 
+/// The store (fjall) ends the process where one of its folders has no number for a name.
+#[test]
+fn folder_or_link_among_the_keyspaces_is_damage_that_is_repaired() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("db");
+    let (_, expected) = database(&db);
+    for is_link in [false, true] {
+        let broken = dir.path().join(if is_link { "link" } else { "folder" });
+        copy(&db, &broken);
+        let odd = broken.join("records/keyspaces/of somebody");
+        match is_link {
+            true => std::os::unix::fs::symlink(broken.join("FORMAT"), odd).unwrap(),
+            false => fs::create_dir(odd).unwrap(),
+        }
+        for opened in [
+            Engine::open_to_read(&broken, fast()).map(drop),
+            Engine::open_with(&broken, fast()).map(drop),
+        ] {
+            let error = opened.unwrap_err();
+            assert!(error.is_damage() && error.to_string().contains("of somebody"), "{error}");
+        }
+        let (engine, _) = Engine::open_to_repair(&broken, fast()).unwrap();
+        engine.verify(true, |_, _| {}).unwrap();
+        assert_eq!(dump(&engine), expected);
+    }
+}
+
 #[test]
 fn verify_says_repaired_only_of_what_reads_again() {
     let dir = tempfile::tempdir().unwrap();
