@@ -4,7 +4,11 @@
 //! ```text
 //! cargo bench -p edgestore-host-tests --bench lag                 # 30 s of each
 //! cargo bench -p edgestore-host-tests --bench lag -- SECONDS [PROGRAM]
+//! cargo bench -p edgestore-host-tests --bench lag -- many SEGMENTS [PROGRAM]
 //! ```
+//!
+//! `many`: what one new segment costs where both have so many, in bytes over the network, and how long
+//! it takes.
 //!
 //! One process writes and looks, through the admin sockets of both. PROGRAM is another build.
 
@@ -17,12 +21,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use edgestore_host::admin::{AdminClient, Op};
+use edgestore_host::engine::{Engine, EngineOptions};
+use edgestore_host_tests::relay::Relay;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_edgestore-host-under-test");
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1).filter(|arg| !arg.starts_with("--"));
-    let seconds = args.next().map(|arg| arg.parse()).transpose()?.unwrap_or(30);
+    let first = args.next();
+    if first.as_deref() == Some("many") {
+        let segments = args.next().context("how many?")?.parse()?;
+        return many(segments, &args.next().unwrap_or_else(|| PROGRAM.to_owned()));
+    }
+    let seconds = first.map(|arg| arg.parse()).transpose()?.unwrap_or(30);
     let program = args.next().unwrap_or_else(|| PROGRAM.to_owned());
     let time = Duration::from_secs(seconds);
     // Not in memory: writes are fsynced.
@@ -55,6 +66,55 @@ fn main() -> Result<()> {
         share(before.0, primary.cpu()?),
         share(before.1, replica.cpu()?)
     );
+    Ok(())
+}
+
+/// One new segment beside so many others.
+fn many(segments: u32, program: &str) -> Result<()> {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+    {
+        let options = EngineOptions { sync_writes: false, ..EngineOptions::default() };
+        let engine = Engine::open_with(&a, options)?;
+        for n in 0..segments {
+            engine.put(b"ns", &n.to_be_bytes(), &[7; 100])?;
+            engine.flush()?;
+        }
+    }
+    println!("{segments} segments are made");
+    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let address = format!("127.0.0.1:{port}");
+    let off = ["--compact-interval", "off"];
+    let _primary = Host::start(program, &a, &[&["--listen", &address], &off[..]].concat())?;
+    let relay = Relay::to(address.parse()?, None);
+    let peer = format!("primary={}", relay.url());
+    let start = Instant::now();
+    let args = ["--listen", "none", "--interval", "1h", "--peer", &peer];
+    let _replica = Host::start(program, &b, &[&args[..], &off[..]].concat())?;
+    let mut replica = AdminClient::connect(&b)?;
+    while !replica.status()?.peers[0].in_sync() {
+        thread::sleep(Duration::from_millis(500));
+    }
+    println!("all are on the replica after {:.1} s", start.elapsed().as_secs_f64());
+    let mut primary = AdminClient::connect(&a)?;
+    for n in 0..5 {
+        thread::sleep(Duration::from_secs(2));
+        let (key, before) = (format!("new {n}").into_bytes(), relay.bytes());
+        let (ns, value) = (b"lag".to_vec(), Some(vec![7; 100]));
+        primary.write(vec![Op { ns, key: key.clone(), value, ttl: None }])?;
+        let start = Instant::now();
+        while replica.get(b"lag", &key)?.is_none() {
+            thread::sleep(Duration::from_micros(200));
+        }
+        let took = start.elapsed();
+        thread::sleep(Duration::from_millis(500));
+        let size = primary.segments()?.last().map_or(0, |segment| segment.bytes);
+        println!(
+            "one more: {:>6.1} ms, {} bytes either way, of which {size} are the segment",
+            took.as_secs_f64() * 1000.0,
+            relay.bytes() - before
+        );
+    }
     Ok(())
 }
 

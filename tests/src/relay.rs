@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::localhost;
 pub struct Relay {
     url: String,
     paths: Arc<Mutex<Vec<String>>>,
+    bytes: Arc<AtomicU64>,
 }
 
 impl Relay {
@@ -19,7 +21,8 @@ impl Relay {
         let listener = TcpListener::bind(localhost()).expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let paths = Arc::<Mutex<Vec<String>>>::default();
-        let seen = Arc::clone(&paths);
+        let bytes = Arc::<AtomicU64>::default();
+        let (seen, passed) = (Arc::clone(&paths), Arc::clone(&bytes));
         std::thread::spawn(move || {
             for client in listener.incoming() {
                 let client = client.expect("a connection");
@@ -30,17 +33,32 @@ impl Relay {
                 server.set_read_timeout(cut_after).expect("a time");
                 let (from, to) = (server.try_clone().expect("a clone"), client.try_clone());
                 let to = to.expect("a clone");
-                let seen = Arc::clone(&seen);
-                std::thread::spawn(move || copy(client, server, |bytes| note(&seen, bytes)));
-                std::thread::spawn(move || copy(from, to, |_| {}));
+                let (seen, there, back) =
+                    (Arc::clone(&seen), Arc::clone(&passed), Arc::clone(&passed));
+                std::thread::spawn(move || {
+                    copy(client, server, |bytes| {
+                        there.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                        note(&seen, bytes);
+                    });
+                });
+                std::thread::spawn(move || {
+                    copy(from, to, |bytes| {
+                        back.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                    });
+                });
             }
         });
-        Self { url, paths }
+        Self { url, paths, bytes }
     }
 
     /// Where it is reached.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// All bytes that went either way.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// The requests so far whose path begins like this.
