@@ -224,10 +224,5 @@ impl Follower {
 
 /// Whether a peer of another version, or a box on the way, answers like this.
 fn is_unsupported(error: &PeerError) -> bool {
-    matches!(
-        error,
-        PeerError::Status(400 | 401 | 403 | 404 | 405 | 410 | 501)
-            | PeerError::Malformed(_)
-            | PeerError::TooLarge { .. }
-    )
+    matches!(error, PeerError::Status(400 | 401 | 403 | 404 | 405 | 410 | 501))
 }
