@@ -130,9 +130,9 @@ impl PeerLoop {
                 reason: Reason::Wake,
                 last: None,
             };
-            while let Some(woken) = this.wait() {
+            while let Some(cause) = this.wait() {
                 // What panics here may cost a tick, and not the peer.
-                let step = AssertUnwindSafe(|| this.step(&mut course, woken));
+                let step = AssertUnwindSafe(|| this.step(&mut course, cause));
                 if catch_unwind(step).is_err() {
                     tracing::error!(peer = this.id(), "the tick loop panicked; it goes on");
                     let mut state = this.state();
@@ -147,7 +147,11 @@ impl PeerLoop {
     }
 
     /// One tick, and the plan for the next one.
-    fn step(&self, course: &mut Course, woken: bool) {
+    fn step(&self, course: &mut Course, cause: Cause) {
+        // With many segments it takes a while, for which what is new need not wait.
+        if cause != Cause::Changed {
+            self.look_for_lost_files();
+        }
         let turn = self.shared.policies.turn();
         let swapped = course.last.is_some_and(|last| last != turn.generation);
         if swapped {
@@ -157,10 +161,10 @@ impl PeerLoop {
             let mut state = self.state();
             (state.suspect_ticks, state.distrusted) = (0, false);
         }
-        let reason = match (swapped, woken) {
+        let reason = match (swapped, cause) {
             (true, _) => Reason::Swap,
-            (false, true) => Reason::Wake,
-            (false, false) => course.reason,
+            (false, Cause::Woken) => Reason::Wake,
+            (false, Cause::Due | Cause::Changed) => course.reason,
         };
         let tick = self.tick(&turn, reason, course.last != Some(turn.generation));
         if !matches!(tick.result, Err(TickError::Storage(_))) {
@@ -172,6 +176,15 @@ impl PeerLoop {
         }
         course.reason = due.reason;
         self.ended(tick, course.schedule.failures(), Some(due.wait));
+        if cause == Cause::Changed {
+            self.look_for_lost_files();
+        }
+    }
+
+    fn look_for_lost_files(&self) {
+        if let Err(error) = self.shared.engine.look_for_lost_files() {
+            tracing::warn!(%error, "can't look at the files of segments");
+        }
     }
 
     /// Ticks on this thread until the policy asks for no further tick at once, or one fails.
@@ -180,6 +193,7 @@ impl PeerLoop {
         let turn = self.shared.policies.turn();
         loop {
             self.state().due = None;
+            self.look_for_lost_files();
             let tick = self.tick(&turn, reason, reason == Reason::Wake);
             reason = Reason::Interval;
             looks += u32::from(tick.look_again);
@@ -245,8 +259,8 @@ impl PeerLoop {
         status
     }
 
-    /// Until a tick is due: whether somebody woke this loop, or none when it is to stop.
-    fn wait(&self) -> Option<bool> {
+    /// Until a tick is due: why, or none when this loop is to stop.
+    fn wait(&self) -> Option<Cause> {
         loop {
             let seen = self.changed.count();
             let mut state = self.state();
@@ -254,9 +268,14 @@ impl PeerLoop {
                 return None;
             }
             let due = state.due.unwrap_or_default();
-            if state.woken || state.changed || self.shared.env.monotonic() >= due {
-                (state.due, state.changed) = (None, false);
-                return Some(std::mem::take(&mut state.woken));
+            let cause = match (state.woken, state.changed) {
+                (true, _) => Some(Cause::Woken),
+                (false, true) => Some(Cause::Changed),
+                (false, false) => (self.shared.env.monotonic() >= due).then_some(Cause::Due),
+            };
+            if cause.is_some() {
+                (state.due, state.woken, state.changed) = (None, false, false);
+                return cause;
             }
             drop(state);
             self.changed.wait(seen, Some(due));
@@ -291,9 +310,6 @@ impl PeerLoop {
         let context =
             Context { reason, interval: shared.interval, settings: shared.settings.get() };
         tracing::debug!(peer = self.id(), ?reason, "tick begins");
-        if let Err(error) = shared.engine.look_for_lost_files() {
-            tracing::warn!(%error, "can't look at the files of segments");
-        }
         let before = Before {
             counts: self.peer().counts(),
             forgotten: shared.cursors.is_forgotten(self.id()),
@@ -496,6 +512,17 @@ impl PeerLoop {
             Err(error) => status.last_error = Some(error.to_string()),
         }
     }
+}
+
+/// Why a tick is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// Its time has come.
+    Due,
+    /// Somebody asked for it.
+    Woken,
+    /// The peer has something new.
+    Changed,
 }
 
 /// What a loop keeps from one tick to the next.
