@@ -53,6 +53,7 @@ fn a_write_is_on_the_replica_long_before_the_interval_is_over() {
         comes(what, &primary, &engine);
     }
     wait_until("it is in sync", || peer(&replica).in_sync());
+    assert!(peer(&replica).followed);
 
     // A tick asks for nothing that is known already.
     let before =
@@ -116,6 +117,7 @@ fn peers_that_can_not_be_followed_are_polled() {
     let host = host.start().unwrap();
     wait_until("it comes", || engine.get(b"ns", b"key").unwrap().is_some());
     wait_until("it ticks on", || peer(&host).ticks > 5 && peer(&host).in_sync());
+    assert!(!peer(&host).followed);
 }
 
 /// Of the protocol: the epoch in hex, hashes as bytes.

@@ -102,15 +102,6 @@ pub struct HostBuilder {
     on_compaction: Option<OnCompaction>,
 }
 
-/// What a start has checked.
-struct Prepared {
-    shared: Arc<Shared>,
-    /// Of the peers.
-    urls: Vec<String>,
-    /// The peers that can be followed.
-    followed: Vec<Option<Arc<Followed>>>,
-}
-
 enum Address {
     Url(String),
     Transport(Arc<dyn PeerTransport>),
@@ -234,7 +225,7 @@ impl HostBuilder {
     }
 
     /// The shortest time between two flushes: a write after a pause becomes a segment at once, and those
-    /// that follow share segments. While writes go on without an end, the time grows to half a second.
+    /// that follow share segments. While writes go on without an end, the time grows to a quarter of a second.
     /// None leaves all to [`HostBuilder::flush_interval`]. Default: 25 ms.
     pub fn flush_delay(mut self, delay: Option<Duration>) -> Self {
         self.flush_delay = delay;
@@ -372,7 +363,7 @@ impl HostBuilder {
             let bytes = PolicyEngine::read_file(&path).unwrap_or_default();
             (path, bytes)
         });
-        let Prepared { shared, urls, followed } = self.prepare(false)?;
+        let (shared, urls) = self.prepare(false)?;
         let engine = Arc::clone(&shared.engine);
         let server = match listen {
             Some(addr) => Some(
@@ -410,10 +401,10 @@ impl HostBuilder {
             host.watch = Some(FileWatch::start(&path, &bytes, changed).map_err(no_thread)?);
         }
         host.threads.push(host.maintenance.spawn(&shared.dead).map_err(no_thread)?);
-        for (peer, followed) in host.peers.iter().zip(followed) {
+        for peer in &host.peers {
             host.threads.push(peer.spawn().map_err(no_thread)?);
-            if let Some(followed) = followed {
-                let follower = Arc::new(Follower::new(followed, &host.engine));
+            if let Some(followed) = peer.followed() {
+                let follower = Arc::new(Follower::new(Arc::clone(followed), &host.engine));
                 host.threads.push(peer.follow(&follower).map_err(no_thread)?);
                 host.followers.push(follower);
             }
@@ -427,7 +418,7 @@ impl HostBuilder {
     /// # Errors
     /// [`HostError`]; a tick that fails is none, but stands in the status.
     pub fn run_once(self) -> Result<Vec<PeerStatus>, HostError> {
-        let Prepared { shared, urls, .. } = self.prepare(true)?;
+        let (shared, urls) = self.prepare(true)?;
         let peers: Vec<_> =
             urls.into_iter().enumerate().map(|(i, url)| PeerLoop::new(&shared, i, url)).collect();
         let statuses = thread::scope(|scope| {
@@ -445,7 +436,7 @@ impl HostBuilder {
     }
 
     /// Checks all that can be checked without running anything. The URLs are those of the peers.
-    fn prepare(self, once: bool) -> Result<Prepared, HostError> {
+    fn prepare(self, once: bool) -> Result<(Arc<Shared>, Vec<String>), HostError> {
         let intervals = [Some(self.interval), self.flush_interval, self.compaction.interval];
         if intervals.into_iter().flatten().any(|interval| interval < HostBuilder::SHORTEST) {
             return Err(HostError::Interval);
@@ -532,6 +523,7 @@ impl HostBuilder {
             engine: self.engine,
             policies: Arc::new(policies),
             peers,
+            followed,
             cursors,
             downloads: Arc::default(),
             observer: self.observer,
@@ -543,7 +535,7 @@ impl HostBuilder {
             dead: DeadThreads::default(),
             memory: self.memory,
         };
-        Ok(Prepared { shared: Arc::new(shared), urls, followed })
+        Ok((Arc::new(shared), urls))
     }
 }
 

@@ -22,10 +22,10 @@ pub(super) struct Plan {
 }
 
 /// Flushes of which each may come after the shortest delay.
-const BURST: u32 = 1200;
+const BURST: u32 = 6000;
 
-/// How soon the next one of these is earned again: so many come in the long run, two a second.
-const EARNED_EVERY: Duration = Duration::from_millis(500);
+/// How soon the next one of these is earned again: so many come in the long run, four a second.
+const EARNED_EVERY: Duration = Duration::from_millis(250);
 
 /// How many flushes may come soon, as a token bucket
 /// (<https://en.wikipedia.org/wiki/Token_bucket>) whose delays grow before it is empty.
@@ -180,19 +180,19 @@ mod tests {
     fn flushes_are_as_frequent_as_they_may_be_for_a_while_and_bounded_in_the_long_run() {
         let pace = Pace::new(Duration::ZERO);
         assert_eq!(pace.delay(DELAY), DELAY);
-        assert_eq!(flushes(Duration::from_secs(10)), 400);
+        assert_eq!(flushes(Duration::from_secs(60)), 60 * 40);
         let hour = flushes(Duration::from_secs(3600));
-        assert!((7200..7200 + BURST).contains(&hour), "{hour}");
+        assert!((14_400..14_400 + BURST).contains(&hour), "{hour}");
         let two = flushes(Duration::from_secs(7200));
-        assert!((7190..7210).contains(&(two - hour)), "{}", two - hour);
+        assert!((14_380..14_420).contains(&(two - hour)), "{}", two - hour);
     }
 
     #[test]
     fn what_was_used_up_is_earned_again() {
         let mut pace = Pace { left: 0, since: Duration::ZERO };
         assert_eq!(pace.delay(DELAY), EARNED_EVERY);
-        pace.flushed(Duration::from_secs(300));
-        assert_eq!((pace.left, pace.delay(DELAY)), (599, DELAY + (EARNED_EVERY - DELAY) / 600));
+        pace.flushed(Duration::from_secs(750));
+        assert_eq!((pace.left, pace.delay(DELAY)), (2999, DELAY + (EARNED_EVERY - DELAY) / 3000));
         pace.flushed(Duration::from_secs(100_000));
         assert_eq!(pace.left, BURST - 1);
     }

@@ -72,6 +72,11 @@ impl Followed {
         self.mirror.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether the peer is followed now.
+    pub(super) fn is_live(&self) -> bool {
+        self.live(&self.mirror()).is_some()
+    }
+
     /// What the peer said last, as long as it counts.
     fn live(&self, mirror: &Mirror) -> Option<Answer> {
         mirror.last.filter(|_| self.env.monotonic() < mirror.valid_until)

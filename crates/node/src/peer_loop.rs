@@ -13,7 +13,7 @@ use edgestore_policy_host::{
 use edgestore_protocol::PeerError;
 
 use super::dead_threads::DeadThreads;
-use super::follow::Follower;
+use super::follow::{Followed, Follower};
 use super::policies::{ActivePolicy, Policies, Verdict};
 use super::schedule::Schedule;
 use super::settings::Settings;
@@ -49,6 +49,8 @@ pub(super) struct Shared {
     pub(super) engine: Arc<Engine>,
     pub(super) policies: Arc<Policies>,
     pub(super) peers: Vec<Arc<Peer>>,
+    /// Those of them that can be followed, at the same places.
+    pub(super) followed: Vec<Option<Arc<Followed>>>,
     pub(super) cursors: Arc<CursorFiles>,
     pub(super) downloads: Arc<Downloads>,
     pub(super) observer: Option<Arc<dyn Observer>>,
@@ -112,6 +114,11 @@ impl PeerLoop {
 
     fn peer(&self) -> &Arc<Peer> {
         &self.shared.peers[self.index]
+    }
+
+    /// The peer, where it can be followed.
+    pub(super) fn followed(&self) -> Option<&Arc<Followed>> {
+        self.shared.followed[self.index].as_ref()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -247,7 +254,8 @@ impl PeerLoop {
         let state = self.state();
         let next_tick_in_secs =
             state.due.map(|due| due.saturating_sub(self.shared.env.monotonic()).as_secs());
-        let mut status = PeerStatus { next_tick_in_secs, ..state.status.clone() };
+        let followed = self.followed().is_some_and(|peer| peer.is_live());
+        let mut status = PeerStatus { next_tick_in_secs, followed, ..state.status.clone() };
         drop(state);
         if status.in_sync() {
             // Since the last tick, a segment may have been lost.

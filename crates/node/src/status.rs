@@ -121,6 +121,9 @@ pub struct PeerStatus {
     pub id: String,
     /// Where it is.
     pub url: String,
+    /// Whether it tells at once of what is new there; otherwise it is asked at the interval.
+    #[serde(default)]
+    pub followed: bool,
     /// Ticks that have ended.
     pub ticks: u64,
     /// Failed ticks in a row, up to now.

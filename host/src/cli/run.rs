@@ -41,7 +41,7 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = args::interval)]
     interval: Duration,
     /// Shortest time between two flushes of writes to a segment that peers can pull, or off; it
-    /// grows to half a second while writes go on
+    /// grows to 250 ms while writes go on
     #[arg(long, value_name = "DURATION", default_value = "25ms", value_parser = args::interval_or_off)]
     flush_delay: OrOff<Duration>,
     /// Time after which writes become a segment in any case [default: as --interval]

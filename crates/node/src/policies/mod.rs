@@ -17,10 +17,12 @@ mod start;
 mod store;
 
 use std::collections::{BTreeSet, HashMap};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime};
-use std::{io, thread};
+#[cfg(feature = "watch")]
+use std::thread;
+use std::time::SystemTime;
 
 use edgestore_engine::Hash;
 use edgestore_policy_host::{
@@ -40,7 +42,7 @@ pub(super) const FOLDER: &str = "policies";
 
 /// Before a file that is no policy is looked at again.
 #[cfg(feature = "watch")]
-const SECOND_LOOK: Duration = Duration::from_secs(1);
+const SECOND_LOOK: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// When a new policy counts as good, and when as bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
