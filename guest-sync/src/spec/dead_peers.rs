@@ -69,9 +69,18 @@ fn an_answer_in_between_starts_the_count_again() {
     assert_eq!((report.applied, report.failed), (2, 4));
 }
 
+/// As of a peer that hangs once it is to send a segment.
 #[test]
-fn three_timeouts_end_the_pull_and_count_for_their_segments() {
+fn segments_that_take_too_long_while_the_peer_answers_go_behind_the_others() {
+    let host = (1..=9).fold(host_with(1..=20), |host, n| host.fate(n, TIMEOUT));
+    let report = host.setting("window", "1").run();
+    assert_eq!((report.applied, report.failed), (11, 9));
+}
+
+#[test]
+fn three_timeouts_of_a_peer_that_answers_nothing_any_more_end_the_pull() {
     let host = (1..=9).fold(host_with(1..=9), |host, n| host.fate(n, TIMEOUT));
+    host.peer().probes_left.set(Some(1));
     let report = host.setting("window", "1").run();
     assert_eq!((report.applied, report.failed), (0, 3));
 }
