@@ -180,3 +180,43 @@ fn a_root_that_is_told_and_not_of_the_list_is_not_in_sync() {
         assert!(host.wake(None));
     }
 }
+
+/// As from a cache: the answer to who waits for changes is always the same, and its root and list are not.
+#[test]
+fn a_peer_that_keeps_its_changes_to_itself_is_polled() {
+    let (source, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let primary = open(source.path());
+    primary.put(b"ns", b"old", b"value").unwrap();
+    primary.flush().unwrap();
+    let (stale, peer_engine) = (*primary.root().as_bytes(), Arc::clone(&primary));
+    let url = fake_peer(move |path, stream: &mut TcpStream| match path {
+        path if path.starts_with("/v2/changes") => {
+            if path.contains("since") {
+                std::thread::sleep(Duration::from_millis(300));
+            }
+            answer(stream, &changes(1, &stale));
+        }
+        "/merkle" => answer(stream, &merkle_body(peer_engine.root().as_bytes())),
+        "/segments" => {
+            let hashes: Vec<_> = peer_engine.manifest().iter().map(|one| one.hash).collect();
+            answer(stream, &segments_body(&hashes));
+        }
+        path => match path.strip_prefix("/segments/").map(|hash| hash.parse().unwrap()) {
+            Some(hash) => {
+                let (mut file, _) = peer_engine.open_segment(&hash).unwrap().unwrap();
+                let mut bytes = Vec::new();
+                std::io::Read::read_to_end(&mut file, &mut bytes).unwrap();
+                answer(stream, &bytes);
+            }
+            None => not_found(stream),
+        },
+    });
+    let engine = open(dir.path());
+    let interval = Duration::from_millis(500);
+    let host = Host::builder(Arc::clone(&engine)).peer("peer", &url).interval(interval);
+    let _host = host.start().unwrap();
+    wait_until("the old one", || engine.get(b"ns", b"old").unwrap().is_some());
+    primary.put(b"ns", b"new", b"value").unwrap();
+    primary.flush().unwrap();
+    wait_until("the new one", || engine.get(b"ns", b"new").unwrap().is_some());
+}

@@ -404,7 +404,8 @@ impl HostBuilder {
         for peer in &host.peers {
             host.threads.push(peer.spawn().map_err(no_thread)?);
             if let Some(followed) = peer.followed() {
-                let follower = Arc::new(Follower::new(Arc::clone(followed), &host.engine));
+                let follower =
+                    Arc::new(Follower::new(Arc::clone(followed), &host.engine, shared.interval));
                 host.threads.push(peer.follow(&follower).map_err(no_thread)?);
                 host.followers.push(follower);
             }

@@ -11,10 +11,14 @@ use std::time::Duration;
 
 use edgestore_engine::env::{Env, Notify};
 use edgestore_engine::{Engine, Hash, StagedSegment, StagingFile, Watermark};
-use edgestore_protocol::{Changes, FetchError, PeerError, PeerTransport, SegmentList};
+use edgestore_protocol::{Changes, FetchError, PeerError, PeerTransport, Revision, SegmentList};
 
-/// How long a peer may hold an answer.
-const WAIT: Duration = Duration::from_secs(30);
+/// How long a peer may hold an answer: as long as one of this host does.
+const WAIT: Duration = Duration::from_secs(45);
+
+/// How often what a peer tells of changes is compared with the root that it shows: a cache on the way may
+/// give the same answer for ever.
+const CHECK: Duration = Duration::from_secs(2 * 60);
 
 /// The same behind a box that cuts what waits.
 const LEAST_WAIT: Duration = Duration::from_secs(1);
@@ -148,15 +152,46 @@ pub(super) struct Follower {
     followed: Arc<Followed>,
     env: Arc<dyn Env>,
     engine: Arc<Engine>,
+    /// See [`CHECK`].
+    check: Duration,
     stopping: Arc<AtomicBool>,
     stopped: Box<dyn Notify>,
 }
 
 impl Follower {
-    pub(super) fn new(followed: Arc<Followed>, engine: &Arc<Engine>) -> Self {
+    /// `interval`: between two ticks. In four of them, or in two minutes, what the peer tells is compared
+    /// with its root.
+    pub(super) fn new(followed: Arc<Followed>, engine: &Arc<Engine>, interval: Duration) -> Self {
         let env = Arc::clone(&followed.env);
         let (stopping, stopped, engine) = (Arc::default(), env.notify(), Arc::clone(engine));
-        Self { followed, env, engine, stopping, stopped }
+        Self {
+            followed,
+            env,
+            engine,
+            check: CHECK.min(interval.saturating_mul(4)),
+            stopping,
+            stopped,
+        }
+    }
+
+    /// Whether the peer shows the root that it tells, now or a moment later.
+    fn is_true(&self, mut told: Hash, since: Revision) -> bool {
+        for _ in 0..3 {
+            let Ok(root) = self.followed.inner.root() else { return true };
+            if root == told {
+                return true;
+            }
+            // It may have changed in between.
+            self.sleep(LONGEST_GAP);
+            match self.followed.inner.changes(Some(since), Duration::ZERO, &self.stopping) {
+                Ok(changes) => told = changes.root,
+                Err(_) => return true,
+            }
+            if root == told {
+                return true;
+            }
+        }
+        false
     }
 
     /// Ends [`Follower::run`] soon.
@@ -169,7 +204,7 @@ impl Follower {
     pub(super) fn run(&self, peer: &str, changed: impl Fn()) {
         let (mut since, mut wait, mut longest) = (None, Duration::ZERO, WAIT);
         let (mut pause, mut gap) = (FIRST_PAUSE, SHORTEST_GAP);
-        let mut told = None;
+        let (mut told, mut checked) = (None, self.env.monotonic());
         while !self.stopping.load(Ordering::Acquire) {
             let asked = self.env.monotonic();
             let answer = self.followed.inner.changes(since, wait, &self.stopping);
@@ -205,12 +240,28 @@ impl Follower {
             }
             (since, wait, pause) = (Some(revision), longest, FIRST_PAUSE);
             self.followed.note(changes, wait);
-            if is_new && !self.engine.compare(&root) {
+            if is_new {
                 let here = Some(self.engine.revision());
                 gap = if told == here { (gap * 2).min(LONGEST_GAP) } else { SHORTEST_GAP };
                 told = here;
-                changed();
+                if !self.engine.compare(&root) {
+                    changed();
+                }
                 self.sleep(gap);
+            }
+            if self.env.monotonic().saturating_sub(checked) >= self.check {
+                checked = self.env.monotonic();
+                if !self.is_true(root, revision) {
+                    tracing::warn!(
+                        peer,
+                        "what the peer tells of its changes is not what it has, as from a cache: it is \
+                         asked at the interval for a while"
+                    );
+                    self.followed.lose();
+                    changed();
+                    since = None;
+                    self.sleep(UNSUPPORTED);
+                }
             }
         }
     }

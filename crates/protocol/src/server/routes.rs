@@ -82,7 +82,11 @@ async fn answer(State(node): State<Node>, method: Method, uri: Uri) -> Response 
             // Who wants no body waits for nothing.
             Some(_) if method == Method::HEAD => StatusCode::OK.into_response(),
             Some(query) => match feed.get(query, json).await {
-                Ok(bytes) => ([(header::CONTENT_TYPE, mime(json))], bytes).into_response(),
+                Ok(bytes) => {
+                    let headers =
+                        [(header::CONTENT_TYPE, mime(json)), (header::CACHE_CONTROL, "no-store")];
+                    (headers, bytes).into_response()
+                }
                 Err(error) => internal(&*error),
             },
         },
