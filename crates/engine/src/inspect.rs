@@ -92,7 +92,9 @@ pub(super) fn inspect(
     let look = || -> io::Result<Result<Inspected, Findings>> {
         let mut findings = Findings { odd: odd_files(records)?, ..Findings::default() };
         let name = |path: &PathBuf| {
-            let name = path.strip_prefix(records).unwrap_or(path).display();
+            let name = path.strip_prefix(records).unwrap_or(path).to_string_lossy();
+            // A name with line breaks forges no line.
+            let name = name.escape_debug();
             format!("in the place of {name} there is something else")
         };
         findings.what = findings.odd.iter().map(name).collect();

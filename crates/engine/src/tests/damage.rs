@@ -453,7 +453,7 @@ fn folder_or_link_among_the_keyspaces_is_damage_that_is_repaired() {
     for is_link in [false, true] {
         let broken = dir.path().join(if is_link { "link" } else { "folder" });
         copy(&db, &broken);
-        let odd = broken.join("records/keyspaces/of somebody");
+        let odd = broken.join("records/keyspaces/of\nsomebody");
         match is_link {
             true => std::os::unix::fs::symlink(broken.join("FORMAT"), odd).unwrap(),
             false => fs::create_dir(odd).unwrap(),
@@ -463,7 +463,7 @@ fn folder_or_link_among_the_keyspaces_is_damage_that_is_repaired() {
             Engine::open_with(&broken, fast()).map(drop),
         ] {
             let error = opened.unwrap_err();
-            assert!(error.is_damage() && error.to_string().contains("of somebody"), "{error}");
+            assert!(error.is_damage() && error.to_string().contains("of\\nsomebody"), "{error}");
         }
         let (engine, _) = Engine::open_to_repair(&broken, fast()).unwrap();
         engine.verify(true, |_, _| {}).unwrap();
