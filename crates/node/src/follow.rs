@@ -174,20 +174,18 @@ impl Follower {
         }
     }
 
-    /// Whether the peer shows the root that it tells, now or a moment later.
-    fn is_true(&self, mut told: Hash, since: Revision) -> bool {
+    /// Whether the peer shows the root that it tells, or tells of another one a moment later.
+    fn is_true(&self, told: Hash, since: Revision) -> bool {
         for _ in 0..3 {
-            let Ok(root) = self.followed.inner.root() else { return true };
-            if root == told {
-                return true;
+            match self.followed.inner.root() {
+                Ok(root) if root != told => {}
+                // One that can't be asked shows nothing else.
+                Ok(_) | Err(_) => return true,
             }
-            // It may have changed in between.
+            // It may have changed in between, and that is told soon.
             self.sleep(LONGEST_GAP);
-            match self.followed.inner.changes(Some(since), Duration::ZERO, &self.stopping) {
-                Ok(changes) => told = changes.root,
-                Err(_) => return true,
-            }
-            if root == told {
+            let now = self.followed.inner.changes(Some(since), Duration::ZERO, &self.stopping);
+            if now.is_ok_and(|changes| changes.root != told) {
                 return true;
             }
         }
