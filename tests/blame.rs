@@ -52,6 +52,13 @@ fn is_blamed(db: &Path) -> bool {
     policy_history(db, 1000).unwrap().iter().any(|event| bad.contains(&event.event))
 }
 
+/// A policy that says "in sync", and asks nobody.
+fn idle_policy(dir: &Path) -> PathBuf {
+    let file = dir.join("idle.wasm");
+    std::fs::write(&file, policy("(i32.store8 (i32.const 1032) (i32.const 1))")).unwrap();
+    file
+}
+
 /// A peer with this root and list that has no segment.
 fn liar(root: [u8; 32], list: &[Hash]) -> String {
     let list = segments_body(list);
@@ -90,8 +97,7 @@ fn a_root_that_is_of_no_list_is_held_against_no_policy() {
 fn a_peer_that_fails_once_hides_no_policy_that_pulls_nothing() {
     let gone = Hash::of(b"gone");
     let idle = tempfile::tempdir().unwrap();
-    let idle_policy = idle.path().join("idle.wasm");
-    std::fs::write(&idle_policy, policy("(i32.store8 (i32.const 1032) (i32.const 1))")).unwrap();
+    let idle_policy = idle_policy(idle.path());
     let (root, list) = (merkle_body(Hash::root([gone]).as_bytes()), segments_body(&[gone]));
     let last = Mutex::new(None::<Instant>);
     let url = fake_peer(move |path, stream| match path {
@@ -146,8 +152,7 @@ fn a_peer_that_fails_now_and_then_hides_no_policy_that_says_in_sync_and_pulls_no
 fn a_policy_that_pulls_nothing_is_blamed_beside_an_honest_peer_alone() {
     let gone = Hash::of(b"gone");
     let idle = tempfile::tempdir().unwrap();
-    let idle_policy = idle.path().join("idle.wasm");
-    std::fs::write(&idle_policy, policy("(i32.store8 (i32.const 1032) (i32.const 1))")).unwrap();
+    let idle_policy = idle_policy(idle.path());
     for (root, blamed) in [([7; 32], false), (*Hash::root([gone]).as_bytes(), true)] {
         let url = liar(root, &[gone]);
         let dir = tempfile::tempdir().unwrap();
@@ -185,8 +190,7 @@ fn a_policy_that_pulls_nothing_is_not_proven_by_what_another_one_tried() {
     let dir = tempfile::tempdir().unwrap();
     let host = builder(dir.path(), &url, &shipped(POLICIES[0])).start().unwrap();
     wait_until("it is tried", || host.status().peers[0].comparison.failed == 1);
-    let idle = dir.path().join("idle.wasm");
-    std::fs::write(&idle, policy("(i32.store8 (i32.const 1032) (i32.const 1))")).unwrap();
+    let idle = idle_policy(dir.path());
     host.swap_policy(&idle).unwrap();
     wait_until("it is blamed", || is_blamed(dir.path()));
 }

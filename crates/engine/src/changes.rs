@@ -122,13 +122,14 @@ impl Engine {
         Revision { epoch: self.epoch, seq: self.index().log().seq }
     }
 
-    /// What has changed since a revision.
-    pub fn changes(&self, since: Revision) -> Changes {
+    /// What has changed since a revision; without one, how things are.
+    pub fn changes(&self, since: Option<Revision>) -> Changes {
         let mut index = self.index_mut();
         let root = index.root();
         let log = index.log();
         let revision = Revision { epoch: self.epoch, seq: log.seq };
-        let known = (since.epoch == self.epoch).then(|| log.since(since.seq)).flatten();
+        let since = since.filter(|since| since.epoch == self.epoch);
+        let known = since.and_then(|since| log.since(since.seq));
         let Some(changed) = known else { return Changes { revision, root, delta: None } };
         let (mut added, mut removed) = (Vec::new(), Vec::new());
         for hash in changed {
@@ -142,7 +143,7 @@ impl Engine {
         removed.sort_unstable();
         let with_extent = |segment: SegmentMeta| {
             let extent = self.store.extent(segment.id).unwrap_or_else(|error| {
-                tracing::warn!(%error, "peers are not told where records lie");
+                tracing::warn!(%error, "the extents of segments are left out of what peers read");
                 None
             });
             (segment, extent)
@@ -192,7 +193,7 @@ mod tests {
         let engine = Engine::open(dir.path()).unwrap();
         let start = engine.revision();
         let (a, b) = (put(&engine, 1), put(&engine, 2));
-        let changes = engine.changes(start);
+        let changes = engine.changes(Some(start));
         assert_eq!((changes.root, changes.revision), (engine.root(), engine.revision()));
         let delta = changes.delta.unwrap();
         let added =
@@ -203,12 +204,12 @@ mod tests {
         // Nothing of the first one is read any more.
         let c = put(&engine, 1);
         engine.compact(&RateLimiter::new(None)).unwrap();
-        let after = engine.changes(changes.revision).delta.unwrap();
+        let after = engine.changes(Some(changes.revision)).delta.unwrap();
         assert_eq!((added(&after), after.removed), (vec![c], vec![a]));
         // What came and went in between is not said to have come.
-        let whole = engine.changes(start).delta.unwrap();
+        let whole = engine.changes(Some(start)).delta.unwrap();
         assert_eq!((added(&whole), whole.removed), (vec![b, c], vec![a]));
-        assert_eq!(engine.changes(engine.revision()).delta, Some(Delta::default()));
+        assert_eq!(engine.changes(Some(engine.revision())).delta, Some(Delta::default()));
     }
 
     #[test]
@@ -222,12 +223,12 @@ mod tests {
             Revision { seq: u64::MAX, ..old },
             Revision { seq: engine.revision().seq + 1, ..old },
         ] {
-            assert_eq!(engine.changes(other).delta, None, "{other}");
+            assert_eq!(engine.changes(Some(other)).delta, None, "{other}");
         }
         drop(engine);
         let engine = Engine::open(dir.path()).unwrap();
         assert_ne!(engine.revision().epoch, old.epoch);
-        assert_eq!(engine.changes(old).delta, None);
+        assert_eq!(engine.changes(Some(old)).delta, None);
 
         let mut log = ChangeLog::default();
         (0..REMEMBERED as u64 + 5).for_each(|n| log.push(Hash::of(&n.to_be_bytes())));

@@ -214,7 +214,7 @@ impl Iterator for Extents {
             let Some(guard) = self.stored.as_mut().and_then(Iterator::next) else { break };
             self.next = read(guard)
                 .inspect_err(|error| {
-                    tracing::warn!(%error, "peers are not told where records lie");
+                    tracing::warn!(%error, "the extents of segments are left out of what peers read");
                     self.stored = None;
                 })
                 .ok();

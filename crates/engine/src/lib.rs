@@ -224,7 +224,7 @@ pub struct Engine {
     maintenance: Mutex<()>,
     /// Whether there may be a file in `segments/` that is registered nowhere.
     has_strays: AtomicBool,
-    /// Told when there are writes to flush.
+    /// Called when there are writes to flush.
     pending_watchers: Watchers,
     /// See [`Revision`].
     epoch: u64,

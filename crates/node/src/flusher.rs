@@ -30,13 +30,13 @@ const EARNED_EVERY: Duration = Duration::from_millis(250);
 /// How many flushes may come soon, as a token bucket
 /// (<https://en.wikipedia.org/wiki/Token_bucket>) whose delays grow before it is empty.
 #[derive(Debug)]
-struct Pace {
+struct TokenBucket {
     left: u32,
     /// Since when the next one is being earned.
     since: Duration,
 }
 
-impl Pace {
+impl TokenBucket {
     fn new(now: Duration) -> Self {
         Self { left: BURST, since: now }
     }
@@ -90,19 +90,19 @@ impl Flusher {
         let (env, engine, dead) = (&shared.env, &shared.engine, shared.dead.clone());
         let (stopping, pending) = (AtomicBool::new(false), AtomicBool::new(true));
         let signal = Arc::new(Signal { stopping, pending, changed: env.notify() });
-        let told = Arc::clone(&signal);
-        let waker: Arc<Waker> = Arc::new(move || told.raise(&told.pending));
+        let waking = Arc::clone(&signal);
+        let waker: Arc<Waker> = Arc::new(move || waking.raise(&waking.pending));
         if plan.delay.is_some() {
             engine.watch_pending(Arc::downgrade(&waker));
         }
         let (woken, engine, clock) = (Arc::clone(&signal), Arc::clone(engine), Arc::clone(env));
         let run = move || {
             let _watched = dead.watch(NAME);
-            let mut pace = Pace::new(clock.monotonic());
+            let mut bucket = TokenBucket::new(clock.monotonic());
             loop {
                 let last = clock.monotonic();
                 let due = last.saturating_add(plan.interval);
-                let soon = plan.delay.map(|delay| last.saturating_add(pace.delay(delay)));
+                let soon = plan.delay.map(|delay| last.saturating_add(bucket.delay(delay)));
                 // At least once, however short the interval is.
                 loop {
                     let seen = woken.changed.count();
@@ -120,7 +120,7 @@ impl Flusher {
                 woken.pending.store(false, Ordering::Release);
                 // What panics here may cost a flush, and not the thread.
                 match catch_unwind(AssertUnwindSafe(|| flush(&engine))) {
-                    Ok(true) => pace.flushed(clock.monotonic()),
+                    Ok(true) => bucket.flushed(clock.monotonic()),
                     Ok(false) => {}
                     Err(_) => tracing::error!("a flush panicked; please report this"),
                 }
@@ -167,10 +167,11 @@ mod tests {
 
     /// How many flushes come in a time in which writes never end.
     fn flushes(time: Duration) -> u32 {
-        let (mut pace, mut now, mut count) = (Pace::new(Duration::ZERO), Duration::ZERO, 0);
+        let (mut bucket, mut now, mut count) =
+            (TokenBucket::new(Duration::ZERO), Duration::ZERO, 0);
         while now < time {
-            now += pace.delay(DELAY);
-            pace.flushed(now);
+            now += bucket.delay(DELAY);
+            bucket.flushed(now);
             count += 1;
         }
         count
@@ -178,8 +179,8 @@ mod tests {
 
     #[test]
     fn flushes_are_as_frequent_as_they_may_be_for_a_while_and_bounded_in_the_long_run() {
-        let pace = Pace::new(Duration::ZERO);
-        assert_eq!(pace.delay(DELAY), DELAY);
+        let bucket = TokenBucket::new(Duration::ZERO);
+        assert_eq!(bucket.delay(DELAY), DELAY);
         assert_eq!(flushes(Duration::from_secs(60)), 60 * 40);
         let hour = flushes(Duration::from_secs(3600));
         assert!((14_400..14_400 + BURST).contains(&hour), "{hour}");
@@ -189,17 +190,20 @@ mod tests {
 
     #[test]
     fn what_was_used_up_is_earned_again() {
-        let mut pace = Pace { left: 0, since: Duration::ZERO };
-        assert_eq!(pace.delay(DELAY), EARNED_EVERY);
-        pace.flushed(Duration::from_secs(750));
-        assert_eq!((pace.left, pace.delay(DELAY)), (2999, DELAY + (EARNED_EVERY - DELAY) / 3000));
-        pace.flushed(Duration::from_secs(100_000));
-        assert_eq!(pace.left, BURST - 1);
+        let mut bucket = TokenBucket { left: 0, since: Duration::ZERO };
+        assert_eq!(bucket.delay(DELAY), EARNED_EVERY);
+        bucket.flushed(Duration::from_secs(750));
+        assert_eq!(
+            (bucket.left, bucket.delay(DELAY)),
+            (2999, DELAY + (EARNED_EVERY - DELAY) / 3000)
+        );
+        bucket.flushed(Duration::from_secs(100_000));
+        assert_eq!(bucket.left, BURST - 1);
     }
 
     #[test]
     fn a_delay_longer_than_what_is_earned_in_is_kept() {
-        let pace = Pace { left: 0, since: Duration::ZERO };
-        assert_eq!(pace.delay(Duration::from_secs(5)), Duration::from_secs(5));
+        let bucket = TokenBucket { left: 0, since: Duration::ZERO };
+        assert_eq!(bucket.delay(Duration::from_secs(5)), Duration::from_secs(5));
     }
 }

@@ -16,12 +16,12 @@ use edgestore_protocol::{Changes, FetchError, PeerError, PeerTransport, Revision
 /// How long a peer may hold an answer: as long as one of this host does.
 const WAIT: Duration = Duration::from_secs(45);
 
-/// How often what a peer tells of changes is compared with the root that it shows: a cache on the way may
-/// give the same answer for ever.
-const CHECK: Duration = Duration::from_secs(2 * 60);
-
 /// The same behind a box that cuts what waits.
 const LEAST_WAIT: Duration = Duration::from_secs(1);
+
+/// How often what a peer says of its changes is compared with the root that it shows: a cache on the way may
+/// give the same answer for ever.
+const CHECK: Duration = Duration::from_secs(2 * 60);
 
 /// What a peer has said counts for so long after it could have answered again.
 const LATE: Duration = Duration::from_secs(5);
@@ -159,7 +159,7 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// `interval`: between two ticks. In four of them, or in two minutes, what the peer tells is compared
+    /// `interval`: between two ticks. In four of them, or in two minutes, what the peer says is compared
     /// with its root.
     pub(super) fn new(followed: Arc<Followed>, engine: &Arc<Engine>, interval: Duration) -> Self {
         let env = Arc::clone(&followed.env);
@@ -174,18 +174,18 @@ impl Follower {
         }
     }
 
-    /// Whether the peer shows the root that it tells, or tells of another one a moment later.
-    fn is_true(&self, told: Hash, since: Revision) -> bool {
+    /// Whether the peer shows the root that it claims, or claims another one a moment later.
+    fn is_true(&self, claimed: Hash, since: Revision) -> bool {
         for _ in 0..3 {
             match self.followed.inner.root() {
-                Ok(root) if root != told => {}
+                Ok(root) if root != claimed => {}
                 // One that can't be asked shows nothing else.
                 Ok(_) | Err(_) => return true,
             }
-            // It may have changed in between, and that is told soon.
+            // It may have changed in between, and the peer says so soon.
             self.sleep(LONGEST_GAP);
             let now = self.followed.inner.changes(Some(since), Duration::ZERO, &self.stopping);
-            if now.is_ok_and(|changes| changes.root != told) {
+            if now.is_ok_and(|changes| changes.root != claimed) {
                 return true;
             }
         }
@@ -202,7 +202,7 @@ impl Follower {
     pub(super) fn run(&self, peer: &str, changed: impl Fn()) {
         let (mut since, mut wait, mut longest) = (None, Duration::ZERO, WAIT);
         let (mut pause, mut gap) = (FIRST_PAUSE, SHORTEST_GAP);
-        let (mut told, mut checked) = (None, self.env.monotonic());
+        let (mut last_here, mut checked) = (None, self.env.monotonic());
         while !self.stopping.load(Ordering::Acquire) {
             let asked = self.env.monotonic();
             let answer = self.followed.inner.changes(since, wait, &self.stopping);
@@ -240,8 +240,8 @@ impl Follower {
             self.followed.note(changes, wait);
             if is_new {
                 let here = Some(self.engine.revision());
-                gap = if told == here { (gap * 2).min(LONGEST_GAP) } else { SHORTEST_GAP };
-                told = here;
+                gap = if last_here == here { (gap * 2).min(LONGEST_GAP) } else { SHORTEST_GAP };
+                last_here = here;
                 if !self.engine.compare(&root) {
                     changed();
                 }
@@ -252,7 +252,7 @@ impl Follower {
                 if !self.is_true(root, revision) {
                     tracing::warn!(
                         peer,
-                        "what the peer tells of its changes is not what it has, as from a cache: it is \
+                        "what the peer says of its changes is not what it has, as from a cache: it is \
                          asked at the interval for a while"
                     );
                     self.followed.lose();

@@ -10,7 +10,7 @@ use wasmtime::{Engine, EngineWeak};
 use super::wait::lock;
 
 /// Between two looks at whether a policy is to be interrupted.
-pub(super) const EPOCH: Duration = Duration::from_millis(10);
+const EPOCH: Duration = Duration::from_millis(10);
 
 /// Advances the epochs of an engine on a thread of its own, until this is dropped.
 pub(super) struct EpochClock(Arc<Shared>);

@@ -100,9 +100,6 @@ impl Feed {
 }
 
 fn body(engine: &Engine, since: Option<Revision>, json: bool) -> Result<Vec<u8>, Failure> {
-    let now = engine.revision();
-    // Of no epoch that there is.
-    let since = since.unwrap_or(Revision { epoch: !now.epoch, seq: 0 });
     let body = ChangesBody::new(engine.changes(since), engine.watermark());
     let bytes = encode(&body, json)?;
     if bytes.len() <= MAX_BODY { Ok(bytes) } else { encode(&body.without_delta(), json) }
